@@ -1,0 +1,189 @@
+//! What the log records: one variant per thing that happened, with its evidence.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::types::{Party, PeerId, Timestamp, Topic};
+
+/// Which end opened a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// The other end dialled.
+    Inbound,
+    /// This node dialled.
+    Outbound,
+}
+
+/// Something that happened and must be remembered. Texts are bounded by the record, not here.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AuditEvent {
+    /// The node started. Sent by the node.
+    NodeStarted {
+        /// Version of the program.
+        version: String,
+        /// The node's peer id.
+        peer: PeerId,
+        /// SHA-256 of the effective configuration, hex.
+        config_hash: String,
+    },
+    /// The node stops in order. Sent by the node.
+    NodeStopping {
+        /// Why: a signal, a command, an escalation.
+        reason: String,
+    },
+    /// A connection was let in. Durable *before* it takes effect. Sent by the gate.
+    ConnectionAccepted {
+        /// The proved peer.
+        peer: PeerId,
+        /// Its address, when it has one.
+        address: Option<IpAddr>,
+        /// Who opened it.
+        direction: Direction,
+        /// What its identity is worth: the tier's name.
+        tier: String,
+        /// The rule that allowed it.
+        rule: String,
+        /// Issuer and subject (`acme/node-1`), when a credential was shown.
+        identity: Option<String>,
+        /// SHA-256 of the credential, when one was shown.
+        credential_hash: Option<[u8; 32]>,
+    },
+    /// A connection ended. Sent by Swarm.
+    ConnectionClosed {
+        /// The peer.
+        peer: PeerId,
+        /// How long it stood.
+        lasted: Duration,
+        /// Why it ended.
+        cause: String,
+    },
+    /// Connections refused before any proof, aggregated. Sent by Swarm.
+    ConnectionsRefused {
+        /// The reason's stable name.
+        reason: String,
+        /// The address, when all were of one.
+        address: Option<IpAddr>,
+        /// How many.
+        count: u64,
+        /// When the first was refused.
+        first: Timestamp,
+        /// When the last was refused.
+        last: Timestamp,
+    },
+    /// A proved peer failed the identity gate. Sent by the gate.
+    AuthenticationFailed {
+        /// The peer as the connection proved it (never what a document claims).
+        peer: PeerId,
+        /// Its address.
+        address: Option<IpAddr>,
+        /// The refusal's code.
+        code: String,
+        /// The refusal in words.
+        detail: String,
+    },
+    /// An access decision other than an allowed message. Sent by whoever enforces it.
+    Decided {
+        /// `connect`, `publish` or `subscribe`.
+        action: String,
+        /// The peer it is about.
+        peer: PeerId,
+        /// The topic, for publish and subscribe.
+        topic: Option<Topic>,
+        /// `allow`, `deny` or `quarantine`.
+        verdict: String,
+        /// The rule that decided.
+        rule: String,
+    },
+    /// Messages refused, aggregated. Sent by Swarm.
+    MessagesRefused {
+        /// The author whose signature the messages bear, when they bear one.
+        author: Option<PeerId>,
+        /// The reason's stable name.
+        reason: String,
+        /// How many.
+        count: u64,
+        /// When the first was refused.
+        first: Timestamp,
+        /// When the last was refused.
+        last: Timestamp,
+    },
+    /// A party was charged. Sent by Reputation.
+    Charged {
+        /// Who.
+        party: Party,
+        /// The severity's name.
+        severity: String,
+        /// What it did, in words.
+        evidence: String,
+        /// Score before, 0 to 1.
+        before: f64,
+        /// Score after, 0 to 1.
+        after: f64,
+    },
+    /// A ban began. Sent by Reputation.
+    BanStarted {
+        /// Who.
+        party: Party,
+        /// When it ends.
+        until: Timestamp,
+        /// The rule or the operator's reason.
+        reason: String,
+    },
+    /// A ban ended. Sent by Reputation.
+    BanEnded {
+        /// Who.
+        party: Party,
+        /// `expired` or `lifted`.
+        cause: String,
+    },
+    /// An actor was restarted. Sent by supervision's root, through the node.
+    ActorRestarted {
+        /// The actor's name.
+        actor: String,
+        /// The cause's name: `panic`, `error`, `exit`, `stall`, `admin`, `build`.
+        cause: String,
+        /// The panic's or error's text.
+        detail: String,
+        /// Whose input was being handled.
+        blamed: Option<Party>,
+    },
+    /// An actor spent its restart budget. Sent by supervision's root, through the node.
+    ActorEscalated {
+        /// The actor's name.
+        actor: String,
+        /// The last fault's text.
+        detail: String,
+    },
+    /// A command that changes something. Sent by Admin.
+    Administration {
+        /// The command's name.
+        command: String,
+        /// Its argument in words.
+        detail: String,
+        /// The local user id it came from, when known.
+        uid: Option<u32>,
+        /// Whether it was carried out.
+        success: bool,
+    },
+    /// Own credential or trust anchors were loaded anew. Sent by Identity.
+    IdentityLoaded {
+        /// The subject of the node's own credential (`acme/node-1`), when it has one.
+        own: Option<String>,
+        /// The trusted issuers.
+        issuers: Vec<String>,
+    },
+    /// A corrupt store was set aside and a new one begun. Sent by the node.
+    StoreSetAside {
+        /// Where the old files are now.
+        path: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The log's own tail was repaired at start. Sent by Audit to itself.
+    LogRecovered {
+        /// The segment's file name.
+        segment: String,
+        /// Bytes of the torn line, kept in a file beside it.
+        bytes: u64,
+    },
+}

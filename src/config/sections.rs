@@ -1,0 +1,505 @@
+//! The sections of `node.toml` and their defaults. `config/node.toml` says the same in prose.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use multiaddr::Multiaddr;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{ByteSize, Span, Topic, TrustScore};
+
+const fn secs(n: u64) -> Span {
+    Span(Duration::from_secs(n))
+}
+
+const fn millis(n: u64) -> Span {
+    Span(Duration::from_millis(n))
+}
+
+/// The whole configuration of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Version of this file's schema; 1.
+    pub version: u32,
+    /// The node itself.
+    pub node: NodeConfig,
+    /// Where to listen and whom to dial.
+    pub network: NetworkConfig,
+    /// Gossip.
+    pub gossip: GossipConfig,
+    /// Budgets and bounds.
+    pub limits: LimitsConfig,
+    /// Scores and bans.
+    pub reputation: ReputationConfig,
+    /// Who may do what.
+    pub policy: PolicyConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
+    /// Administration.
+    pub admin: AdminConfig,
+    /// Logging.
+    pub log: LogConfig,
+    /// Restart policies.
+    pub supervision: SupervisionConfig,
+    /// Switches for tests only.
+    pub testing: TestingConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            version: 1,
+            node: NodeConfig::default(),
+            network: NetworkConfig::default(),
+            gossip: GossipConfig::default(),
+            limits: LimitsConfig::default(),
+            reputation: ReputationConfig::default(),
+            policy: PolicyConfig::default(),
+            audit: AuditConfig::default(),
+            admin: AdminConfig::default(),
+            log: LogConfig::default(),
+            supervision: SupervisionConfig::default(),
+            testing: TestingConfig::default(),
+        }
+    }
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeConfig {
+    /// Key, credential, trust anchors, state and log; relative to the configuration file.
+    pub data_dir: PathBuf,
+    /// How long an orderly stop may take before the process ends with the stuck part named.
+    pub shutdown_deadline: Span,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: "data".into(),
+            shutdown_deadline: secs(15),
+        }
+    }
+}
+
+/// `[network]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// Addresses to listen on; every peer must prove its identity there.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses for plain libp2p clients, who need no credential and get the lowest tier.
+    pub open_listen: Vec<Multiaddr>,
+    /// Peers to dial and to keep connected, as `/ip4/…/tcp/…/p2p/PEER` (or `/dns4/…`).
+    pub bootstrap: Vec<Multiaddr>,
+    /// Deadline of the transport handshake.
+    pub handshake_timeout: Span,
+    /// Deadline of the credential exchange.
+    pub identity_timeout: Span,
+    /// A connection without any stream is closed after this long.
+    pub idle_timeout: Span,
+    /// Time between pings.
+    pub ping_interval: Span,
+    /// Deadline of a ping.
+    pub ping_timeout: Span,
+    /// First wait before a peer is dialled again.
+    pub dial_backoff_initial: Span,
+    /// Longest wait before a peer is dialled again.
+    pub dial_backoff_max: Span,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        let tcp = Multiaddr::empty()
+            .with(multiaddr::Protocol::Ip4(Ipv4Addr::UNSPECIFIED))
+            .with(multiaddr::Protocol::Tcp(4001));
+        Self {
+            listen: vec![tcp],
+            open_listen: Vec::new(),
+            bootstrap: Vec::new(),
+            handshake_timeout: secs(30),
+            identity_timeout: secs(30),
+            idle_timeout: secs(60),
+            ping_interval: secs(15),
+            ping_timeout: secs(20),
+            dial_backoff_initial: millis(500),
+            dial_backoff_max: secs(60),
+        }
+    }
+}
+
+/// `[gossip]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GossipConfig {
+    /// Time between gossipsub heartbeats; also bounds how long a message may be judged.
+    pub heartbeat: Span,
+    /// How long a message id is remembered as seen.
+    pub duplicate_cache: Span,
+    /// Heartbeats a message stays available to neighbours that missed it.
+    pub history_length: usize,
+    /// Most messages waiting for one neighbour.
+    pub neighbour_queue: usize,
+    /// Most messages waiting for one local subscriber.
+    pub subscriber_queue: usize,
+}
+
+impl Default for GossipConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat: millis(200),
+            duplicate_cache: secs(10),
+            history_length: 5,
+            neighbour_queue: 5_000,
+            subscriber_queue: 1_024,
+        }
+    }
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// New inbound connections a minute from one address.
+    pub connections_per_minute_per_address: u32,
+    /// New inbound connections a minute from one subnet (IPv4 /24, IPv6 /64).
+    pub connections_per_minute_per_subnet: u32,
+    /// New inbound connections a minute in total.
+    pub connections_per_minute: u32,
+    /// Established connections in total.
+    pub connections: u32,
+    /// Established connections of one peer.
+    pub connections_per_peer: u32,
+    /// Handshakes under way in total.
+    pub pending_connections: u32,
+    /// Handshakes under way from one address.
+    pub pending_per_address: u32,
+    /// Messages a second from one author.
+    pub messages_per_second: u32,
+    /// Messages one author may send at once after a pause.
+    pub message_burst: u32,
+    /// Bytes a second from one neighbour, forwarded messages included.
+    pub bytes_per_second: ByteSize,
+    /// Largest payload of a message.
+    pub max_message_size: ByteSize,
+    /// Keys a table of budgets may hold before new ones share their subnet's or the global one.
+    pub tracked_keys: usize,
+    /// Networks in CIDR form that pay no connection budget (never exempt from bans).
+    pub exempt_networks: Vec<String>,
+    /// Asks of Swarm and gate that may wait for other actors at once; beyond it sockets wait.
+    pub pending_decisions: usize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections_per_minute_per_address: 100,
+            connections_per_minute_per_subnet: 400,
+            connections_per_minute: 6_000,
+            connections: 1_000,
+            connections_per_peer: 4,
+            pending_connections: 256,
+            pending_per_address: 32,
+            messages_per_second: 10,
+            message_burst: 20,
+            bytes_per_second: ByteSize(50_000_000),
+            max_message_size: ByteSize(10_000_000),
+            tracked_keys: 65_536,
+            exempt_networks: Vec::new(),
+            pending_decisions: 256,
+        }
+    }
+}
+
+/// `[reputation]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReputationConfig {
+    /// Score of a peer nothing is known of; scores decay toward it.
+    pub neutral: TrustScore,
+    /// Time in which a score's distance from neutral halves.
+    pub half_life: Span,
+    /// Gain of a good connection.
+    pub good_connection: TrustScore,
+    /// A peer gains by connections at most once in this time.
+    pub good_connection_interval: Span,
+    /// Loss for a bad credential.
+    pub bad_credential: TrustScore,
+    /// Loss for abuse of the handshake.
+    pub handshake_abuse: TrustScore,
+    /// Loss for an invalid message.
+    pub invalid_message: TrustScore,
+    /// Below this score a party is banned.
+    pub ban_below: TrustScore,
+    /// How long a ban lasts.
+    pub ban: Span,
+    /// Score with which probation begins when a ban ends; above `ban_below`.
+    pub probation_score: TrustScore,
+    /// How long probation lasts.
+    pub probation: Span,
+    /// So many peers banned behind one address ban the address.
+    pub banned_peers_per_address: u32,
+    /// Parties remembered; the one nearest neutral is forgotten first, a banned one never.
+    pub tracked_parties: usize,
+}
+
+impl Default for ReputationConfig {
+    fn default() -> Self {
+        Self {
+            neutral: TrustScore::NEUTRAL,
+            half_life: secs(24 * 3600),
+            good_connection: TrustScore::saturating(0.01),
+            good_connection_interval: secs(3600),
+            bad_credential: TrustScore::saturating(0.1),
+            handshake_abuse: TrustScore::saturating(0.1),
+            invalid_message: TrustScore::saturating(0.05),
+            ban_below: TrustScore::saturating(0.1),
+            ban: secs(3600),
+            probation_score: TrustScore::saturating(0.3),
+            probation: secs(24 * 3600),
+            banned_peers_per_address: 5,
+            tracked_parties: 100_000,
+        }
+    }
+}
+
+/// `[policy]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyConfig {
+    /// Topics members may publish and subscribe to; `"*"` allows any, `"acme/*"` a prefix.
+    pub member_topics: Vec<String>,
+    /// Topics unverified peers of an open listener may publish and subscribe to.
+    pub unverified_topics: Vec<Topic>,
+    /// Least score a peer needs to connect.
+    pub connect_min_score: TrustScore,
+    /// Least score to publish or subscribe; between this and the former a peer is quarantined.
+    pub messages_min_score: TrustScore,
+    /// How long a verdict about a peer and a topic may be reused.
+    pub verdict_ttl: Span,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            member_topics: vec!["*".to_owned()],
+            unverified_topics: Vec::new(),
+            connect_min_score: TrustScore::saturating(0.1),
+            messages_min_score: TrustScore::saturating(0.2),
+            verdict_ttl: secs(5),
+        }
+    }
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// Size at which a segment is closed and the next begun.
+    pub segment_size: ByteSize,
+    /// Records waiting for the writer; more are refused.
+    pub queue: usize,
+    /// Most records in one write and sync.
+    pub batch: usize,
+    /// How long a caller waits for its record to be durable.
+    pub timeout: Span,
+    /// How long refusals are collected before they are written as one record.
+    pub aggregate: Span,
+    /// Event ids remembered to recognise repeats.
+    pub remembered_ids: usize,
+    /// A disk that hangs this long ends the node with exit code 74.
+    pub stall_exit: Span,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self {
+            segment_size: ByteSize(100_000_000),
+            queue: 4_096,
+            batch: 1_024,
+            timeout: secs(5),
+            aggregate: secs(5),
+            remembered_ids: 16_384,
+            stall_exit: secs(60),
+        }
+    }
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Address of `/live`, `/ready` and `/metrics`; loopback only. Absent: no HTTP.
+    pub http: Option<SocketAddr>,
+    /// Commands served at once over the Unix socket.
+    pub connections: usize,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            http: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            connections: 32,
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// A level, or a filter as tracing-subscriber's `EnvFilter` reads it.
+    pub level: String,
+    /// `auto` (pretty on a terminal, JSON otherwise), `pretty` or `json`.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Auto,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Pretty,
+    /// For machines.
+    Json,
+}
+
+/// `[supervision]`: the defaults, and per actor what differs (`[supervision.actors.swarm]`).
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SupervisionConfig {
+    /// For every actor.
+    pub default: RestartConfig,
+    /// What differs, by actor name; keys left out come from `default`.
+    pub actors: BTreeMap<String, RestartOverride>,
+    /// How a peer is treated whose input was being handled at a fault.
+    pub cool_down: CoolDownConfig,
+    /// The root counts as stuck after this long without progress; the process then ends.
+    pub root_stall: RootStall,
+}
+
+/// Newtype so that the default is not zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RootStall(pub Span);
+
+impl Default for RootStall {
+    fn default() -> Self {
+        Self(secs(60))
+    }
+}
+
+/// Restart policy of an actor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestartConfig {
+    /// Faults tolerated within `window`; one more escalates.
+    pub faults: u32,
+    /// The sliding window.
+    pub window: Span,
+    /// First wait before a restart.
+    pub backoff_initial: Span,
+    /// Longest wait before a restart.
+    pub backoff_max: Span,
+    /// Messages that may wait in the mailbox.
+    pub mailbox: usize,
+    /// Without progress for this long the actor counts as hung.
+    pub stall: Span,
+}
+
+impl Default for RestartConfig {
+    fn default() -> Self {
+        Self {
+            faults: 5,
+            window: secs(60),
+            backoff_initial: millis(20),
+            backoff_max: secs(2),
+            mailbox: 1_024,
+            stall: secs(10),
+        }
+    }
+}
+
+/// What differs from [`SupervisionConfig::default`] for one actor.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestartOverride {
+    /// As [`RestartConfig::faults`].
+    pub faults: Option<u32>,
+    /// As [`RestartConfig::window`].
+    pub window: Option<Span>,
+    /// As [`RestartConfig::backoff_initial`].
+    pub backoff_initial: Option<Span>,
+    /// As [`RestartConfig::backoff_max`].
+    pub backoff_max: Option<Span>,
+    /// As [`RestartConfig::mailbox`].
+    pub mailbox: Option<usize>,
+    /// As [`RestartConfig::stall`].
+    pub stall: Option<Span>,
+}
+
+impl SupervisionConfig {
+    /// The policy of the actor called `name`.
+    #[must_use]
+    pub fn for_actor(&self, name: &str) -> RestartConfig {
+        let Some(own) = self.actors.get(name) else {
+            return self.default.clone();
+        };
+        let base = &self.default;
+        RestartConfig {
+            faults: own.faults.unwrap_or(base.faults),
+            window: own.window.unwrap_or(base.window),
+            backoff_initial: own.backoff_initial.unwrap_or(base.backoff_initial),
+            backoff_max: own.backoff_max.unwrap_or(base.backoff_max),
+            mailbox: own.mailbox.unwrap_or(base.mailbox),
+            stall: own.stall.unwrap_or(base.stall),
+        }
+    }
+}
+
+/// `[supervision.cool_down]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CoolDownConfig {
+    /// First refusal after a fault; doubles with each further one.
+    pub initial: Span,
+    /// Longest refusal.
+    pub max: Span,
+    /// Parties remembered; the oldest is forgotten first.
+    pub tracked: usize,
+}
+
+impl Default for CoolDownConfig {
+    fn default() -> Self {
+        Self {
+            initial: secs(5),
+            max: secs(3600),
+            tracked: 4_096,
+        }
+    }
+}
+
+/// `[testing]`: never in production; the node says aloud when it is set.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestingConfig {
+    /// Allows `actors inject NAME panic|error|hang|block`.
+    pub fault_injection: bool,
+}

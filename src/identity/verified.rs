@@ -1,0 +1,208 @@
+//! What is known of a peer once its credential was verified, and why one was refused.
+
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::types::{PeerId, Timestamp};
+
+/// The name of an issuer or of a subject: 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter
+/// or digit.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(Arc<str>);
+
+/// Why a text is no [`Name`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{0}` is no name: use 1 to 64 of a-z 0-9 . _ - and begin with a letter or digit")]
+pub struct NameError(String);
+
+impl Name {
+    /// Longest name, in characters.
+    pub const MAX_LEN: usize = 64;
+
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// [`NameError`] when a character or the length is not allowed.
+    pub fn try_new(text: &str) -> Result<Self, NameError> {
+        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let good = text.len() <= Self::MAX_LEN
+            && text.starts_with(word)
+            && text.chars().all(|c| word(c) || "._-".contains(c));
+        if good {
+            Ok(Self(text.into()))
+        } else {
+            Err(NameError(
+                text.chars()
+                    .take(80)
+                    .collect::<String>()
+                    .escape_debug()
+                    .to_string(),
+            ))
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::try_new(text)
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::try_new(&text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0.to_string()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How much a peer's identity is worth, lowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// A key and nothing more: a plain libp2p client on an open listener.
+    Unverified,
+    /// A credential of a trusted issuer.
+    Member,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unverified => "unverified",
+            Self::Member => "member",
+        })
+    }
+}
+
+/// A peer whose credential was verified: signature, issuer, times, and the key it is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VerifiedIdentity {
+    /// The peer, as the connection proved it and the credential's `cnf` claim names it.
+    pub peer: PeerId,
+    /// The issuer (`iss`), a trust anchor of this node.
+    pub issuer: Name,
+    /// The subject (`sub`) in the issuer's name space.
+    pub subject: Name,
+    /// Groups in the issuer's name: `acme/workers`.
+    pub groups: Vec<String>,
+    /// Signed attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Valid until (`exp`), exclusive.
+    pub expires: Timestamp,
+    /// SHA-256 of the credential's bytes as received.
+    #[serde(serialize_with = "hex::serde::serialize")]
+    pub credential_hash: [u8; 32],
+}
+
+/// Why a presented credential, or the frame around it, was refused.
+///
+/// [`Refusal::charged`] says whether the peer that presented it is to blame: only what the
+/// authenticated key *did* is charged, never what this node could not check.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The frame or credential is not in the one encoding allowed.
+    #[error("malformed: {0}")]
+    Malformed(&'static str),
+    /// A version of the frame that this node does not speak.
+    #[error("unsupported gate version {0}")]
+    Version(u64),
+    /// No credential where one is required.
+    #[error("no credential was presented")]
+    Missing,
+    /// The issuer is not among this node's trust anchors.
+    #[error("the issuer `{0}` is not trusted here")]
+    UnknownIssuer(String),
+    /// A signature does not verify, is of the wrong length, or a required one is missing.
+    #[error("signature: {0}")]
+    Signature(&'static str),
+    /// The credential is bound to another key than the connection's.
+    #[error("the credential belongs to another key")]
+    WrongKey,
+    /// Expired at the time given.
+    #[error("the credential expired at {0}")]
+    Expired(Timestamp),
+    /// Not valid before the time given.
+    #[error("the credential is not valid before {0}")]
+    NotYetValid(Timestamp),
+    /// The peer is banned until the time given.
+    #[error("banned until {0}")]
+    Banned(Timestamp),
+    /// The peer is cooled down because its input was being handled at a fault.
+    #[error("cooling down after a fault")]
+    CoolingDown,
+    /// The access decision denied; the rule's name.
+    #[error("denied by rule {0}")]
+    Denied(String),
+    /// This node could not decide in time (an actor restarted, is overloaded, a disk hangs).
+    #[error("unavailable: {0}")]
+    Unavailable(&'static str),
+    /// The peer refused us; its code.
+    #[error("the peer refused: {0}")]
+    ByPeer(String),
+    /// The exchange did not finish in time, or the connection was lost.
+    #[error("the exchange did not finish: {0}")]
+    Interrupted(&'static str),
+    /// The peer did something the protocol forbids before it was accepted.
+    #[error("protocol violation: {0}")]
+    Violation(&'static str),
+}
+
+impl Refusal {
+    /// A stable, bounded name for metrics, audit and the wire.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::Version(_) => "version",
+            Self::Missing => "missing",
+            Self::UnknownIssuer(_) => "unknown_issuer",
+            Self::Signature(_) => "signature",
+            Self::WrongKey => "wrong_key",
+            Self::Expired(_) => "expired",
+            Self::NotYetValid(_) => "not_yet_valid",
+            Self::Banned(_) => "banned",
+            Self::CoolingDown => "cooling_down",
+            Self::Denied(_) => "denied",
+            Self::Unavailable(_) => "unavailable",
+            Self::ByPeer(_) => "by_peer",
+            Self::Interrupted(_) => "interrupted",
+            Self::Violation(_) => "violation",
+        }
+    }
+
+    /// Whether the authenticated peer is charged for it.
+    ///
+    /// A credential that lapsed, or whose issuer is simply unknown here, is no misdeed; a broken
+    /// or foreign one is.
+    #[must_use]
+    pub fn charged(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_) | Self::Signature(_) | Self::WrongKey | Self::Violation(_)
+        )
+    }
+}

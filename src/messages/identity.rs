@@ -1,0 +1,47 @@
+//! Identity: what the gate and the operator ask of it.
+
+use actix::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    identity::{Refusal, VerifiedIdentity},
+    types::{PeerId, Timestamp},
+};
+
+// Used by the identity gate.
+
+/// Verifies the credential frame that `peer` presented over a connection which proved its key.
+/// Cheap and idempotent: racing dials may ask twice.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<VerifiedIdentity, Refusal>")]
+pub struct VerifyPeer {
+    /// The key the connection proved.
+    pub peer: PeerId,
+    /// The frame as received, at most 64 KiB.
+    pub frame: Vec<u8>,
+}
+
+// Used by Admin.
+
+/// Reads credential and trust anchors from disk again, as after `identity import`.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<IdentityReport, String>")]
+pub struct ReloadIdentity;
+
+/// What this node is and whom it trusts.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "IdentityReport")]
+pub struct DescribeIdentity;
+
+/// Answer to [`DescribeIdentity`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityReport {
+    /// The node's peer id.
+    pub peer_id: PeerId,
+    /// `issuer/subject` of the own credential, when there is one.
+    pub credential: Option<String>,
+    /// When it expires.
+    pub expires: Option<Timestamp>,
+    /// Names of the trusted issuers.
+    pub trusted_issuers: Vec<String>,
+}

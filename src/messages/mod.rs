@@ -1,0 +1,10 @@
+//! The language of the node: one file per actor, its messages grouped by who sends them.
+//!
+//! Knows no actor and does no I/O. A message is a noun or an imperative; its fields carry their
+//! units in their types; what it answers is its `rtype`.
+
+pub mod audit;
+pub mod identity;
+pub mod rate_limit;
+pub mod reputation;
+pub mod swarm;

@@ -1,0 +1,32 @@
+//! RateLimit: budgets. The checks themselves run in the callers, on the handle it publishes
+//! ([`crate::trust::rate::Limiter`]); messages only manage it.
+
+use actix::Message;
+use serde::{Deserialize, Serialize};
+
+// Used by Admin and the node at shutdown.
+
+/// Writes every debt to the store now.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), String>")]
+pub struct SaveBudgets;
+
+/// How full the tables of budgets are.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "BudgetUsage")]
+pub struct DescribeBudgets;
+
+/// Answer to [`DescribeBudgets`]: keys held, by table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BudgetUsage {
+    /// Addresses with a debt.
+    pub addresses: usize,
+    /// Subnets with a debt.
+    pub subnets: usize,
+    /// Neighbours with a debt.
+    pub neighbours: usize,
+    /// Authors with a debt.
+    pub authors: usize,
+    /// Most keys a table may hold.
+    pub capacity: usize,
+}

@@ -1,0 +1,123 @@
+//! Reputation: charges, credits, bans, and what is known of a peer.
+
+use std::time::Duration;
+
+use actix::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Party, PeerId, Timestamp, TrustScore};
+
+/// Misdeeds, by name. What each costs is in the configuration (`[reputation]`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// A forged, foreign or malformed credential, presented by the authenticated peer itself.
+    BadCredential,
+    /// Abuse of the handshake: violations of the gate's protocol, or before authentication.
+    HandshakeAbuse,
+    /// A message that no honest author sends.
+    InvalidMessage,
+}
+
+impl Severity {
+    /// A stable, bounded name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadCredential => "bad_credential",
+            Self::HandshakeAbuse => "handshake_abuse",
+            Self::InvalidMessage => "invalid_message",
+        }
+    }
+}
+
+/// Where a party stands.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Score now, decayed.
+    pub score: TrustScore,
+    /// Banned until, when it is.
+    pub banned_until: Option<Timestamp>,
+    /// On probation after a ban.
+    pub probation: bool,
+}
+
+/// One ban, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BanInfo {
+    /// Who.
+    pub party: Party,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+    /// By which rule, or the operator's reason.
+    pub reason: String,
+}
+
+// Used by the gate and Swarm.
+
+/// Charges a proved misdeed.
+#[derive(Debug, Clone, PartialEq, Message)]
+#[rtype(result = "Standing")]
+pub struct Charge {
+    /// The authenticated key that did it, or an address before authentication.
+    pub party: Party,
+    /// The address it came from, so that an address behind which several peers were banned can
+    /// be banned itself.
+    pub address: Option<std::net::IpAddr>,
+    /// What kind.
+    pub severity: Severity,
+    /// What happened, in words.
+    pub evidence: String,
+}
+
+/// Credits a connection that stood; counts at most once an hour for each peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct CreditConnection {
+    /// The peer.
+    pub peer: PeerId,
+}
+
+/// Where a peer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "Standing")]
+pub struct GetStanding {
+    /// The peer.
+    pub peer: PeerId,
+}
+
+// Used by Admin.
+
+/// Bans by an operator's hand.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "Result<BanInfo, String>")]
+pub struct Ban {
+    /// Who.
+    pub party: Party,
+    /// How long.
+    pub span: Duration,
+    /// Why.
+    pub reason: String,
+}
+
+/// Lifts a ban. `false` when there was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "Result<bool, String>")]
+pub struct LiftBan {
+    /// Who.
+    pub party: Party,
+}
+
+/// All bans in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "Vec<BanInfo>")]
+pub struct ListBans;
+
+// Used by the node at shutdown.
+
+/// Writes every score to the store now.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), String>")]
+pub struct SaveScores;

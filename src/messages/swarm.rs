@@ -1,0 +1,137 @@
+//! Swarm: publishing, subscribing, and the peers it is connected to.
+
+use actix::Message;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::types::{PeerId, Timestamp, Topic};
+
+/// A message as it reaches a local subscriber.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The topic.
+    pub topic: Topic,
+    /// Who signed it.
+    pub author: PeerId,
+    /// When the author says it was sent.
+    pub sent: Timestamp,
+    /// The payload.
+    pub payload: Vec<u8>,
+}
+
+/// Why a message was not published.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PublishFault {
+    /// The access decision denied it; the rule's name.
+    #[error("denied by rule {0}")]
+    Denied(String),
+    /// Larger than `network.max_message_size` allows.
+    #[error("the message has {size} bytes, at most {limit} are allowed")]
+    TooLarge {
+        /// Bytes of the payload.
+        size: usize,
+        /// Most bytes of a payload.
+        limit: usize,
+    },
+    /// Every neighbour's queue is full: try again later.
+    #[error("the neighbours' queues are full; try again")]
+    Backpressure,
+    /// The network layer refused it.
+    #[error("not published: {0}")]
+    Failed(String),
+}
+
+/// What publishing came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The gossip message id, hex; absent when no neighbour listens to the topic.
+    pub message_id: Option<String>,
+    /// Neighbours known to listen to the topic at this moment.
+    pub listeners: usize,
+}
+
+// Used by Admin.
+
+/// Publishes a message.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "Result<Published, PublishFault>")]
+pub struct Publish {
+    /// The topic.
+    pub topic: Topic,
+    /// The payload.
+    pub payload: Vec<u8>,
+}
+
+/// Delivers the topic's messages into `sink` until the receiver is dropped. When the sink is
+/// full the message is counted and dropped for this subscriber alone, and it is told how many.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), PublishFault>")]
+pub struct Subscribe {
+    /// The topic.
+    pub topic: Topic,
+    /// Where to deliver. Bounded by its maker.
+    pub sink: mpsc::Sender<Delivered>,
+}
+
+/// What a subscriber's sink receives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivered {
+    /// A message.
+    Message(Delivery),
+    /// So many messages were dropped since the last one, because the subscriber was too slow.
+    Lagged(u64),
+}
+
+/// The connected peers.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<PeerReport>")]
+pub struct ListPeers;
+
+/// One connected peer, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// Its name.
+    pub peer_id: PeerId,
+    /// The remote address as a multiaddress.
+    pub address: String,
+    /// `inbound` or `outbound`.
+    pub direction: String,
+    /// Its tier's name.
+    pub tier: String,
+    /// `issuer/subject`, when verified.
+    pub identity: Option<String>,
+    /// When its credential expires.
+    pub expires: Option<Timestamp>,
+    /// Since when it is connected.
+    pub since: Timestamp,
+    /// Topics it listens to.
+    pub topics: Vec<Topic>,
+    /// Round trip measured by ping, microseconds.
+    pub rtt_us: Option<u64>,
+}
+
+/// Where the node listens and how it is connected.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "SwarmReport")]
+pub struct DescribeSwarm;
+
+/// Answer to [`DescribeSwarm`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmReport {
+    /// Addresses it listens on, as multiaddresses that end in `/p2p/PEER`.
+    pub listen: Vec<String>,
+    /// Connected peers.
+    pub connected: usize,
+    /// Bootstrap peers that are not connected now.
+    pub missing_bootstrap: Vec<PeerId>,
+    /// Local subscriptions.
+    pub topics: Vec<Topic>,
+}
+
+// Used by the node at shutdown.
+
+/// Stops listening and closes every connection in order.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Drain;

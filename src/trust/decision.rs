@@ -1,0 +1,1 @@
+//! The access decision: one place, deny by default.

@@ -1,0 +1,1 @@
+//! Trust: rate budgets, reputation, and the access decision. Pure cores; time is an argument.

@@ -1,0 +1,20 @@
+//! The small words every room shares: identifiers, time, sizes, published views.
+//!
+//! Each type refuses the invalid at construction, so nothing behind it checks again. Nothing
+//! here does I/O, and nothing here knows actix, libp2p or sled.
+
+mod ids;
+mod peer_id;
+mod score;
+mod time;
+mod topic;
+mod units;
+mod view;
+
+pub use ids::{EventId, Origin, Party};
+pub use peer_id::{PeerId, PeerIdError};
+pub use score::{ScoreError, TrustScore};
+pub use time::{Clock, ManualClock, SystemClock, Timestamp};
+pub use topic::{Topic, TopicError};
+pub use units::{ByteSize, Span, UnitError};
+pub use view::{Publisher, View};
