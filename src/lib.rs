@@ -10,7 +10,9 @@
 //! | [`identity`] | credentials, issuers, the node key (pure) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
 //! | [`audit`] | the tamper-evident log |
+//! | [`admin`] | the language of the admin socket |
 
+pub mod admin;
 pub mod audit;
 pub mod config;
 pub mod identity;
