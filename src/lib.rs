@@ -10,10 +10,12 @@
 //! | [`identity`] | credentials, issuers, the node key (pure) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
 //! | [`audit`] | the tamper-evident log |
+//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
 
 pub mod audit;
 pub mod config;
 pub mod identity;
 pub mod messages;
+pub mod supervision;
 pub mod trust;
 pub mod types;
