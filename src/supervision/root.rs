@@ -211,6 +211,11 @@ impl Root {
         ActorRef(door)
     }
 
+    #[cfg(test)]
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.0.hub
+    }
+
     fn policy(&self, name: &str) -> RestartPolicy {
         let config = self.0.config.for_actor(name);
         RestartPolicy::try_new(&config).unwrap_or_else(|error| {

@@ -38,8 +38,9 @@ pub(super) struct Log {
     pub(super) stops: AtomicUsize,
     pub(super) handled: AtomicUsize,
     pub(super) ticks: [AtomicU64; 4],
-    /// Builds that are to fail.
+    /// Builds that are to fail: an odd number left panics, an even one is an error.
     pub(super) bad_builds: AtomicUsize,
+    /// Starts that are to fail, likewise.
     pub(super) bad_starts: AtomicUsize,
 }
 
@@ -49,6 +50,14 @@ pub(super) fn get(counter: &AtomicUsize) -> usize {
 
 pub(super) fn add(counter: &AtomicUsize) -> usize {
     counter.fetch_add(1, Ordering::SeqCst) + 1
+}
+
+/// Takes one off; how many there were, unless none.
+fn take(counter: &AtomicUsize) -> Option<usize> {
+    let less = |n: usize| n.checked_sub(1);
+    counter
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+        .ok()
 }
 
 /// Counts messages since it was made, and fails in every way there is.
@@ -95,12 +104,9 @@ impl Supervise for Imp {
     type Observable = u64;
 
     fn on_start(&mut self, _: &mut Context<Self>) -> Result<(), Fault> {
-        let n = add(&self.log.started);
-        assert!(
-            n != get(&self.log.bad_starts).wrapping_add(1_000),
-            "a start that panics"
-        );
-        if get(&self.log.bad_starts) >= n && get(&self.log.bad_starts) < 100 {
+        add(&self.log.started);
+        if let Some(left) = take(&self.log.bad_starts) {
+            assert!(left.is_multiple_of(2), "a start that panics");
             return Err(Fault::error("a start that fails"));
         }
         Ok(())
@@ -155,8 +161,6 @@ pub(super) enum Do {
     Block(Duration),
     /// Blocks the thread, yet tells of progress.
     Work(Duration),
-    /// Cancels a timer that was never spawned, then stops.
-    CancelAndStop,
 }
 
 struct Bomb;
@@ -206,11 +210,6 @@ impl Handler<Do> for Imp {
                     std::thread::sleep(span / 20);
                     self.incarnation.progress();
                 }
-            }
-            Do::CancelAndStop => {
-                let handle = ctx.run_later(LONG, |_, _| ());
-                ctx.cancel_future(handle);
-                ctx.stop();
             }
         }
         Box::pin(actix::fut::ready(()))
@@ -315,10 +314,8 @@ impl Plan {
         let log = self.log;
         let made = log.clone();
         let imp = root.spawn(self.placement, move |incarnation| {
-            let bad = get(&made.bad_builds);
-            if bad > 0 {
-                made.bad_builds.store(bad - 1, Ordering::SeqCst);
-                assert!(!bad.is_multiple_of(2), "a factory that panics");
+            if let Some(left) = take(&made.bad_builds) {
+                assert!(left.is_multiple_of(2), "a factory that panics");
                 return Err(Fault::build("a factory that fails"));
             }
             Ok(Imp::make(&made, incarnation))
@@ -375,3 +372,6 @@ pub(super) async fn until(condition: impl Fn() -> bool) {
         .await
         .expect("the condition comes true");
 }
+
+/// One of several imps.
+pub(super) type Family = ActorRef<Imp>;
