@@ -11,11 +11,13 @@
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
 //! | [`audit`] | the tamper-evident log |
 //! | [`admin`] | the language of the admin socket |
+//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
 
 pub mod admin;
 pub mod audit;
 pub mod config;
 pub mod identity;
 pub mod messages;
+pub mod supervision;
 pub mod trust;
 pub mod types;
