@@ -216,3 +216,48 @@ fn encode(claims: &Claims, signatures: &[Signed]) -> Vec<u8> {
         .to_tagged_vec()
         .unwrap_or_default()
 }
+
+/// What a forger can do and this program never does: any claims, any signatures.
+#[cfg(test)]
+pub(crate) mod forge {
+    use super::*;
+
+    /// A signature as `(algorithm, thumbprint, bytes)`.
+    pub(crate) type Raw = (i64, Thumbprint, Vec<u8>);
+
+    /// The signatures of a credential.
+    pub(crate) fn signatures(credential: &Credential) -> Vec<Raw> {
+        credential
+            .signatures
+            .iter()
+            .map(|s| (s.algorithm, s.key, s.signature.clone()))
+            .collect()
+    }
+
+    /// Puts claims and signatures together, unchecked.
+    pub(crate) fn assemble(claims: &Claims, signatures: &[Raw]) -> Vec<u8> {
+        encode(claims, &signed(signatures))
+    }
+
+    /// Signs claims as they are, with any key under any algorithm and any key id.
+    pub(crate) fn sign(claims: &Claims, makers: &[(i64, Thumbprint, &SigningKey)]) -> Vec<u8> {
+        let raw: Vec<Raw> = makers.iter().map(|m| (m.0, m.1, Vec::new())).collect();
+        let mut all = signed(&raw);
+        let message = message(claims, &all);
+        for (signed, maker) in all.iter_mut().zip(makers) {
+            let to_sign = to_be_signed(&message, signed);
+            signed.signature = maker.2.sign(&to_sign).to_bytes().to_vec();
+        }
+        encode(claims, &all)
+    }
+
+    fn signed(raw: &[Raw]) -> Vec<Signed> {
+        raw.iter()
+            .map(|(algorithm, key, signature)| Signed {
+                algorithm: *algorithm,
+                key: *key,
+                signature: signature.clone(),
+            })
+            .collect()
+    }
+}

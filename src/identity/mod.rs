@@ -19,8 +19,12 @@ mod issue;
 mod issuer;
 mod key_file;
 mod node_key;
+#[cfg(test)]
+mod properties;
 mod request;
 pub mod state;
+#[cfg(test)]
+mod testing;
 mod verified;
 mod verify;
 
