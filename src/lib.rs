@@ -10,8 +10,10 @@
 //! | [`identity`] | credentials, issuers, the node key (pure) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
 //! | [`audit`] | the tamper-evident log |
+//! | [`cli`] | one file per command |
 
 pub mod audit;
+pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod messages;
