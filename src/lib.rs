@@ -12,9 +12,11 @@
 //! | [`audit`] | the tamper-evident log |
 //! | [`admin`] | the language of the admin socket |
 //! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
+//! | [`cli`] | one file per command |
 
 pub mod admin;
 pub mod audit;
+pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod messages;
