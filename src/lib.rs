@@ -9,11 +9,13 @@
 //! | [`messages`] | the language of the node, one file per actor |
 //! | [`identity`] | credentials, issuers, the node key (pure) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
+//! | [`store`] | the embedded database: typed trees, checked values |
 //! | [`audit`] | the tamper-evident log |
 
 pub mod audit;
 pub mod config;
 pub mod identity;
 pub mod messages;
+pub mod store;
 pub mod trust;
 pub mod types;
