@@ -9,6 +9,7 @@
 //! | [`messages`] | the language of the node, one file per actor |
 //! | [`identity`] | credentials, issuers, the node key (pure) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
+//! | [`store`] | the embedded database: typed trees, checked values |
 //! | [`audit`] | the tamper-evident log |
 //! | [`admin`] | the language of the admin socket |
 //! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
@@ -21,5 +22,6 @@ pub mod config;
 pub mod identity;
 pub mod messages;
 pub mod supervision;
+pub mod store;
 pub mod trust;
 pub mod types;

@@ -1,1 +1,4 @@
 //! Trust: rate budgets, reputation, and the access decision. Pure cores; time is an argument.
+
+pub mod decision;
+pub mod rate;

@@ -1,0 +1,199 @@
+//! The table: action x tier x identity x standing, every cell.
+
+use std::collections::BTreeMap;
+
+use ed25519_dalek::SigningKey;
+
+use super::*;
+use crate::{identity::Name, types::TrustScore};
+
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+fn peer(n: u8) -> PeerId {
+    PeerId::from(&SigningKey::from_bytes(&[n; 32]).verifying_key())
+}
+
+fn identity(peer: PeerId, expires: Timestamp) -> VerifiedIdentity {
+    VerifiedIdentity {
+        peer,
+        issuer: Name::try_new("acme").unwrap(),
+        subject: Name::try_new("node-1").unwrap(),
+        groups: Vec::new(),
+        attributes: BTreeMap::new(),
+        expires,
+        credential_hash: [0; 32],
+    }
+}
+
+fn standing(score: f64, banned_until: Option<Timestamp>) -> Option<Standing> {
+    Some(Standing {
+        score: TrustScore::try_new(score).unwrap(),
+        banned_until,
+        probation: false,
+    })
+}
+
+fn later(secs: u64) -> Timestamp {
+    Timestamp::from_secs(NOW.secs() + secs)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Id {
+    None,
+    Good,
+    Other,
+    Expired,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum St {
+    Unknown,
+    Banned,
+    Low,
+    Quarantined,
+    Good,
+}
+
+fn expected(
+    action: Action,
+    tier: Tier,
+    id: Id,
+    st: St,
+    own_topic: bool,
+) -> (Verdict, &'static str) {
+    let deny = |reason, rule| (Verdict::Deny(reason), rule);
+    match st {
+        St::Unknown => return deny(DenyReason::StandingUnknown, "standing.unknown"),
+        St::Banned => return deny(DenyReason::Banned, "reputation.banned"),
+        St::Low | St::Quarantined | St::Good => {}
+    }
+    match (tier, id) {
+        (Tier::Unverified, Id::None) | (Tier::Member, Id::Good) => {}
+        (Tier::Unverified, _) => return deny(DenyReason::Identity, "identity.contradicts_tier"),
+        (Tier::Member, Id::None) => return deny(DenyReason::Identity, "identity.missing"),
+        (Tier::Member, Id::Other) => return deny(DenyReason::Identity, "identity.other_peer"),
+        (Tier::Member, Id::Expired) => return deny(DenyReason::Expired, "identity.expired"),
+    }
+    if st == St::Low {
+        return deny(DenyReason::Score, "reputation.connect_min_score");
+    }
+    if action != Action::Connect && !own_topic {
+        return deny(DenyReason::Topic, "default.deny");
+    }
+    if st == St::Quarantined {
+        return (Verdict::Quarantine, "reputation.messages_min_score");
+    }
+    (
+        Verdict::Allow,
+        match (action, tier) {
+            (Action::Connect, Tier::Member) => "connect.member",
+            (Action::Connect, Tier::Unverified) => "connect.unverified",
+            (_, Tier::Member) => "topic.member",
+            (_, Tier::Unverified) => "topic.unverified",
+        },
+    )
+}
+
+#[test]
+fn every_cell_of_the_table() {
+    let policy = PolicyConfig {
+        member_topics: vec!["acme/*".to_owned(), "open".to_owned()],
+        unverified_topics: vec![Topic::try_new("open").unwrap()],
+        ..PolicyConfig::default()
+    };
+    let (me, other) = (peer(1), peer(2));
+    let good = identity(me, later(1));
+    let foreign = identity(other, later(1));
+    // Exclusive: at the very moment it says, it is over.
+    let expired = identity(me, NOW);
+    let (shared, foreign_topic) = (
+        Topic::try_new("open").unwrap(),
+        Topic::try_new("x").unwrap(),
+    );
+    let mut cells = 0;
+    for action in [Action::Connect, Action::Publish, Action::Subscribe] {
+        for tier in [Tier::Unverified, Tier::Member] {
+            for id in [Id::None, Id::Good, Id::Other, Id::Expired] {
+                for st in [St::Unknown, St::Banned, St::Low, St::Quarantined, St::Good] {
+                    for own_topic in [true, false] {
+                        let request = Request {
+                            action,
+                            subject: Subject {
+                                peer: me,
+                                tier,
+                                identity: match id {
+                                    Id::None => None,
+                                    Id::Good => Some(&good),
+                                    Id::Other => Some(&foreign),
+                                    Id::Expired => Some(&expired),
+                                },
+                                standing: match st {
+                                    St::Unknown => None,
+                                    St::Banned => standing(0.9, Some(later(1))),
+                                    St::Low => standing(0.09, None),
+                                    St::Quarantined => standing(0.1, None),
+                                    St::Good => standing(0.2, Some(NOW)),
+                                },
+                            },
+                            topic: Some(if own_topic { &shared } else { &foreign_topic }),
+                            now: NOW,
+                            policy: &policy,
+                        };
+                        let decision = evaluate(&request);
+                        let wanted = expected(action, tier, id, st, own_topic);
+                        assert_eq!((decision.verdict, decision.rule), wanted, "{request:?}");
+                        let may = match decision.verdict {
+                            Verdict::Allow => true,
+                            Verdict::Quarantine => action == Action::Connect,
+                            Verdict::Deny(_) => false,
+                        };
+                        assert_eq!(decision.permits(action), may);
+                        cells += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(cells, 240);
+}
+
+#[test]
+fn a_question_without_its_topic_is_denied() {
+    let policy = PolicyConfig::default();
+    let me = peer(1);
+    let good = identity(me, later(1));
+    for action in [Action::Publish, Action::Subscribe] {
+        let decision = evaluate(&Request {
+            action,
+            subject: Subject {
+                peer: me,
+                tier: Tier::Member,
+                identity: Some(&good),
+                standing: standing(1.0, None),
+            },
+            topic: None,
+            now: NOW,
+            policy: &policy,
+        });
+        assert_eq!(decision.verdict, Verdict::Deny(DenyReason::Malformed));
+    }
+}
+
+#[test]
+fn patterns_match_whole_segments_only() {
+    let topic = |t| Topic::try_new(t).unwrap();
+    for (pattern, name, wanted) in [
+        ("*", "anything/at.all", true),
+        ("acme/*", "acme/orders", true),
+        ("acme/*", "acme/", false),
+        ("acme/*", "acme", false),
+        ("acme/*", "acmevil/orders", false),
+        ("acme*", "acmevil", false),
+        ("a*e", "acme", false),
+        ("acme/orders", "acme/orders", true),
+        ("acme/orders", "acme/orders/x", false),
+        ("", "x", false),
+    ] {
+        assert_eq!(matches(pattern, &topic(name)), wanted, "{pattern} {name}");
+    }
+}

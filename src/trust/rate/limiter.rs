@@ -1,0 +1,383 @@
+//! The handle that callers check: every budget of the node.
+
+use std::{fmt, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+
+use governor::Quota;
+use ipnet::IpNet;
+use thiserror::Error;
+
+use super::{
+    Debt, DebtKey, ExemptNetworks, NetworkError,
+    networks::around,
+    table::{Budget, Empty, Key, Read, WhenFull},
+};
+use crate::{
+    config::LimitsConfig,
+    messages::rate_limit::BudgetUsage,
+    types::{Clock, PeerId},
+};
+
+/// Bytes are charged in units of this many, rounded up: it keeps the arithmetic exact up to
+/// 64 GB/s and covers the frame around a tiny message.
+const BYTE_UNIT: u64 = 64;
+/// What a message of the largest size may carry around its payload: envelope, topic, signature.
+const FRAME_BYTES: u64 = 64 * 1024;
+/// Prefix lengths that share a subnet's budget, and how many times the configured one each gets.
+/// An IPv6 /56 is as cheap to rent as a /64, a /48 is one customer.
+const IPV4_LEVELS: [(u8, u32); 1] = [(24, 1)];
+const IPV6_LEVELS: [(u8, u32); 3] = [(64, 1), (56, 2), (48, 4)];
+/// Paid debts forgotten at one sweep of one table: a few milliseconds.
+const SWEEP: usize = 8_192;
+
+/// Which budget is spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DenialReason {
+    /// New connections of the address.
+    AddressRate,
+    /// New connections of the address's subnet.
+    SubnetRate,
+    /// New connections of everybody.
+    ConnectionRate,
+    /// Messages of the author.
+    AuthorRate,
+    /// Bytes of the neighbour.
+    NeighbourBytes,
+    /// More at once than the budget ever holds.
+    TooMuchAtOnce,
+    /// The owner has not restored the debts yet.
+    NotReady,
+}
+
+impl DenialReason {
+    /// A stable, bounded name for metrics and audit.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::AddressRate => "address_rate",
+            Self::SubnetRate => "subnet_rate",
+            Self::ConnectionRate => "connection_rate",
+            Self::AuthorRate => "author_rate",
+            Self::NeighbourBytes => "neighbour_bytes",
+            Self::TooMuchAtOnce => "too_much_at_once",
+            Self::NotReady => "budgets_not_ready",
+        }
+    }
+}
+
+impl fmt::Display for DenialReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// A budget is spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("over budget: {reason}")]
+pub struct Denial {
+    /// Which.
+    pub reason: DenialReason,
+    /// When the same may be tried again; `None`: never, or unknown.
+    pub retry_after: Option<Duration>,
+}
+
+/// A limit that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LimitError {
+    /// A budget of nothing.
+    #[error("limits.{0} must be at least 1")]
+    Zero(&'static str),
+    /// A network that cannot be read.
+    #[error("limits.exempt_networks: {0}")]
+    Network(#[from] NetworkError),
+}
+
+/// Every budget. Cheap to check from many threads; see the module's head for what it promises.
+#[derive(Debug)]
+pub struct Limiter {
+    open: bool,
+    clock: Arc<dyn Clock>,
+    exempt: ExemptNetworks,
+    capacity: usize,
+    addresses: Budget<Option<IpAddr>>,
+    /// By prefix length: the levels of both families.
+    subnets: Vec<(u8, Budget<IpNet>)>,
+    connections: Budget<()>,
+    authors: Budget<PeerId>,
+    neighbours: Budget<PeerId>,
+}
+
+impl Limiter {
+    /// Budgets as configured, with no debts.
+    ///
+    /// # Errors
+    /// [`LimitError`] names the key that cannot be used.
+    pub fn new(limits: &LimitsConfig, clock: Arc<dyn Clock>) -> Result<Self, LimitError> {
+        let capacity = limits.tracked_keys;
+        if capacity == 0 {
+            return Err(LimitError::Zero("tracked_keys"));
+        }
+        let per_subnet = nonzero(
+            limits.connections_per_minute_per_subnet,
+            "connections_per_minute_per_subnet",
+        )?;
+        let subnets = IPV4_LEVELS
+            .iter()
+            .chain(&IPV6_LEVELS)
+            .map(|(prefix, times)| {
+                let quota = Quota::per_minute(per_subnet.saturating_mul(at_least_one(*times)));
+                let budget = Budget::new(quota, capacity, WhenFull::Share, Arc::clone(&clock));
+                (*prefix, budget)
+            });
+        let subnets = subnets.collect();
+        let per_address = Quota::per_minute(nonzero(
+            limits.connections_per_minute_per_address,
+            "connections_per_minute_per_address",
+        )?);
+        let connections = Quota::per_minute(nonzero(
+            limits.connections_per_minute,
+            "connections_per_minute",
+        )?);
+        let messages = nonzero(limits.messages_per_second, "messages_per_second")?;
+        let burst = nonzero(limits.message_burst, "message_burst")?;
+        let authors = Quota::per_second(messages).allow_burst(burst);
+        let neighbours = byte_quota(limits)?;
+        Ok(Self {
+            open: true,
+            exempt: ExemptNetworks::parse(&limits.exempt_networks)?,
+            capacity,
+            addresses: Budget::new(per_address, capacity, WhenFull::PassOn, Arc::clone(&clock)),
+            subnets,
+            connections: Budget::new(connections, 1, WhenFull::Share, Arc::clone(&clock)),
+            authors: Budget::new(authors, capacity, WhenFull::Share, Arc::clone(&clock)),
+            neighbours: Budget::new(neighbours, capacity, WhenFull::Share, Arc::clone(&clock)),
+            clock,
+        })
+    }
+
+    /// The same, but it denies everything: the first view of a node whose RateLimit actor has
+    /// not restored its debts yet.
+    ///
+    /// # Errors
+    /// As [`Limiter::new`].
+    pub fn closed(limits: &LimitsConfig, clock: Arc<dyn Clock>) -> Result<Self, LimitError> {
+        Ok(Self {
+            open: false,
+            ..Self::new(limits, clock)?
+        })
+    }
+
+    /// Charges a new inbound connection, before any cryptography. Budgets are charged from the
+    /// narrowest to the widest, so one flooding address does not spend its neighbours' budget.
+    ///
+    /// # Errors
+    /// [`Denial`] names the first budget that is spent.
+    pub fn admit_connection(&self, ip: impl Into<Option<IpAddr>>) -> Result<(), Denial> {
+        self.check_open()?;
+        let ip = ip.into().map(|ip| ip.to_canonical());
+        if ip.is_some_and(|ip| self.exempt.contains(ip)) {
+            return Ok(());
+        }
+        charge(
+            &self.addresses,
+            ip,
+            NonZeroU32::MIN,
+            DenialReason::AddressRate,
+        )?;
+        if let Some(ip) = ip {
+            for (prefix, _) in levels(ip) {
+                let level = self.subnets.iter().find(|(own, _)| own == prefix);
+                if let (Some((_, budget)), Some(network)) = (level, around(ip, *prefix)) {
+                    charge(budget, network, NonZeroU32::MIN, DenialReason::SubnetRate)?;
+                }
+            }
+        }
+        charge(
+            &self.connections,
+            (),
+            NonZeroU32::MIN,
+            DenialReason::ConnectionRate,
+        )
+    }
+
+    /// Charges `messages` at once to the author whose signature they bear (a batch pays for what
+    /// it carries).
+    ///
+    /// # Errors
+    /// [`Denial`]; nothing was charged then.
+    pub fn charge_author(&self, author: PeerId, messages: u32) -> Result<(), Denial> {
+        self.check_open()?;
+        let cost = at_least_one(messages);
+        charge(&self.authors, author, cost, DenialReason::AuthorRate)
+    }
+
+    /// Charges `bytes` to the neighbour that sent or forwarded them.
+    ///
+    /// # Errors
+    /// [`Denial`]; nothing was charged then.
+    pub fn charge_neighbour(&self, neighbour: PeerId, bytes: u64) -> Result<(), Denial> {
+        self.check_open()?;
+        let cost = at_least_one(units(bytes));
+        charge(
+            &self.neighbours,
+            neighbour,
+            cost,
+            DenialReason::NeighbourBytes,
+        )
+    }
+
+    /// How full the tables are.
+    #[must_use]
+    pub fn usage(&self) -> BudgetUsage {
+        BudgetUsage {
+            addresses: self.addresses.len(),
+            subnets: self.subnets.iter().map(|(_, budget)| budget.len()).sum(),
+            neighbours: self.neighbours.len(),
+            authors: self.authors.len(),
+            capacity: self.capacity,
+        }
+    }
+
+    /// Forgets debts that are paid; the owner calls it each second.
+    pub fn sweep(&self) {
+        self.addresses.sweep(SWEEP);
+        for (_, budget) in &self.subnets {
+            budget.sweep(SWEEP);
+        }
+        self.connections.sweep(SWEEP);
+        self.authors.sweep(SWEEP);
+        self.neighbours.sweep(SWEEP);
+    }
+
+    /// Every debt, in wall-clock time.
+    #[must_use]
+    pub fn debts(&self) -> Vec<(DebtKey, Debt)> {
+        let all = self.read(Read::Debts).into_iter();
+        all.filter_map(|(key, debt)| Some((key, debt?))).collect()
+    }
+
+    /// What changed since the last call; `None`: paid.
+    #[must_use]
+    pub fn take_changes(&self) -> Vec<(DebtKey, Option<Debt>)> {
+        self.read(Read::Changes)
+    }
+
+    /// Takes over debts; where both know one, the longer counts. All of them count as changed,
+    /// so the next save writes them in this process's wall-clock time.
+    pub fn restore(&self, debts: impl IntoIterator<Item = (DebtKey, Debt)>) {
+        let now = self.clock.now();
+        for (key, debt) in debts {
+            let left = debt.left(now);
+            match key {
+                DebtKey::Address(ip) => self.addresses.restore(Some(ip), left),
+                DebtKey::Subnet(network) => {
+                    if let Some(budget) = self.level(network.prefix_len()) {
+                        budget.restore(Some(network), left);
+                    }
+                }
+                DebtKey::SubnetOverflow(prefix) => {
+                    if let Some(budget) = self.level(prefix) {
+                        budget.restore(None, left);
+                    }
+                }
+                DebtKey::Connections => self.connections.restore(Some(()), left),
+                DebtKey::Author(peer) => self.authors.restore(Some(peer), left),
+                DebtKey::AuthorOverflow => self.authors.restore(None, left),
+                DebtKey::Neighbour(peer) => self.neighbours.restore(Some(peer), left),
+                DebtKey::NeighbourOverflow => self.neighbours.restore(None, left),
+            }
+        }
+    }
+
+    fn level(&self, prefix: u8) -> Option<&Budget<IpNet>> {
+        let level = self.subnets.iter().find(|(own, _)| *own == prefix);
+        level.map(|(_, budget)| budget)
+    }
+
+    fn check_open(&self) -> Result<(), Denial> {
+        if self.open {
+            return Ok(());
+        }
+        Err(Denial {
+            reason: DenialReason::NotReady,
+            retry_after: None,
+        })
+    }
+
+    fn read(&self, what: Read) -> Vec<(DebtKey, Option<Debt>)> {
+        let mut all: Vec<(DebtKey, Option<Duration>)> = Vec::new();
+        // Addresses pass on when they are full: they have no overflow.
+        let addresses = self.addresses.read(what).into_iter();
+        all.extend(addresses.filter_map(|(ip, left)| Some((DebtKey::Address(ip?), left))));
+        for (prefix, budget) in &self.subnets {
+            let name =
+                |key: Option<IpNet>| key.map_or(DebtKey::SubnetOverflow(*prefix), DebtKey::Subnet);
+            all.extend(
+                budget
+                    .read(what)
+                    .into_iter()
+                    .map(|(key, left)| (name(key), left)),
+            );
+        }
+        let connections = self.connections.read(what).into_iter();
+        all.extend(connections.map(|(_, left)| (DebtKey::Connections, left)));
+        let name = |key: Option<PeerId>| key.map_or(DebtKey::AuthorOverflow, DebtKey::Author);
+        let authors = self.authors.read(what).into_iter();
+        all.extend(authors.map(|(key, left)| (name(key), left)));
+        let name = |key: Option<PeerId>| key.map_or(DebtKey::NeighbourOverflow, DebtKey::Neighbour);
+        let neighbours = self.neighbours.read(what).into_iter();
+        all.extend(neighbours.map(|(key, left)| (name(key), left)));
+        let now = self.clock.now();
+        all.into_iter()
+            .map(|(key, left)| (key, left.map(|left| Debt::new(left, now))))
+            .collect()
+    }
+}
+
+fn levels(ip: IpAddr) -> &'static [(u8, u32)] {
+    match ip {
+        IpAddr::V4(_) => &IPV4_LEVELS,
+        IpAddr::V6(_) => &IPV6_LEVELS,
+    }
+}
+
+fn charge<K: Key>(
+    budget: &Budget<K>,
+    key: K,
+    cost: NonZeroU32,
+    reason: DenialReason,
+) -> Result<(), Denial> {
+    budget.charge(key, cost).map_err(|empty| match empty {
+        Empty::For(wait) => Denial {
+            reason,
+            retry_after: Some(wait),
+        },
+        Empty::Always => Denial {
+            reason: DenialReason::TooMuchAtOnce,
+            retry_after: None,
+        },
+    })
+}
+
+fn nonzero(value: u32, key: &'static str) -> Result<NonZeroU32, LimitError> {
+    NonZeroU32::new(value).ok_or(LimitError::Zero(key))
+}
+
+fn at_least_one(value: u32) -> NonZeroU32 {
+    NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN)
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(BYTE_UNIT)).unwrap_or(u32::MAX)
+}
+
+/// The burst is a second's worth, and at least one message of the largest size with its frame:
+/// otherwise such a message could never pass.
+fn byte_quota(limits: &LimitsConfig) -> Result<Quota, LimitError> {
+    if limits.bytes_per_second.0 == 0 {
+        return Err(LimitError::Zero("bytes_per_second"));
+    }
+    let rate = at_least_one(units(limits.bytes_per_second.0));
+    let largest = limits.max_message_size.0.saturating_add(FRAME_BYTES);
+    let burst = rate.max(at_least_one(units(largest)));
+    Ok(Quota::per_second(rate).allow_burst(burst))
+}
