@@ -8,6 +8,7 @@
 //! | [`config`] | the typed configuration |
 //! | [`messages`] | the language of the node, one file per actor |
 //! | [`identity`] | credentials, issuers, the node key (pure) |
+//! | [`network`] | transport, identity gate, admission, behaviours (knows libp2p) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
 //! | [`store`] | the embedded database: typed trees, checked values |
 //! | [`audit`] | the tamper-evident log |
@@ -23,5 +24,6 @@ pub mod identity;
 pub mod messages;
 pub mod supervision;
 pub mod store;
+pub mod network;
 pub mod trust;
 pub mod types;
