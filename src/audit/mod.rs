@@ -3,5 +3,6 @@
 //! Cores only: this room knows files through a small trait, and no actix.
 
 mod event;
+pub mod record;
 
 pub use event::{AuditEvent, Direction};
