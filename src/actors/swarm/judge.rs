@@ -1,25 +1,26 @@
 //! How a gossip message is judged: the fast path, from published views alone.
 //!
-//! Cheap checks first, signatures last (gossipsub has checked the author's before). A message
-//! that breaks a rule of form is rejected and its author charged; one that is over a budget,
-//! unknown or not permitted is ignored, so that honest neighbours who forward it are not punished.
+//! Gossipsub has checked the author's signature before. Budgets come first, so that a flood is
+//! cheap to refuse. A message that breaks a rule of form is rejected and its author charged; one
+//! that is over a budget, unknown or not permitted is ignored, so that honest neighbours who
+//! forward it are not punished.
 
 use std::sync::Arc;
 
 use crate::{
+    config::PolicyConfig,
     identity::{Tier, VerifiedIdentity},
-    network::envelope::Envelope,
+    network::Envelope,
     trust::{
         decision::{self, Action, Request, Subject, Verdict},
         rate::Limiter,
         reputation::Standings,
     },
-    config::PolicyConfig,
     types::{PeerId, Timestamp, Topic},
 };
 
 /// What is done with a message.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// Forward and deliver.
     Accept(Envelope),
@@ -30,16 +31,16 @@ pub(super) enum Judgement {
 }
 
 /// A message as it came.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Incoming<'a> {
     /// The neighbour that forwarded it.
-    pub neighbour: PeerId,
+    pub(super) neighbour: PeerId,
     /// Who signed it.
-    pub author: PeerId,
+    pub(super) author: PeerId,
     /// Its topic.
-    pub topic: &'a Topic,
+    pub(super) topic: &'a Topic,
     /// The envelope's bytes.
-    pub data: &'a [u8],
+    pub(super) data: &'a [u8],
 }
 
 /// How the author is known: its tier and, for members, its verified identity.
@@ -48,49 +49,48 @@ pub(super) type Known = Option<(Tier, Option<Arc<VerifiedIdentity>>)>;
 /// The views a judgement is made from.
 #[derive(Debug)]
 pub(super) struct Views<'a> {
-    pub limiter: &'a Limiter,
-    pub standings: &'a Standings,
-    pub policy: &'a PolicyConfig,
-    pub max_payload: usize,
-    pub now: Timestamp,
+    pub(super) limiter: &'a Limiter,
+    pub(super) standings: &'a Standings,
+    pub(super) policy: &'a PolicyConfig,
+    pub(super) max_payload: usize,
+    pub(super) now: Timestamp,
 }
 
 /// Judges one message.
 pub(super) fn judge(message: &Incoming<'_>, author: &Known, views: &Views<'_>) -> Judgement {
-    let Incoming { neighbour, author: who, topic, data } = message;
-    if views.limiter.charge_neighbour(neighbour, data.len()).is_err() {
+    let bytes = u64::try_from(message.data.len()).unwrap_or(u64::MAX);
+    if views.limiter.charge_neighbour(message.neighbour, bytes).is_err() {
         return Judgement::Ignore("neighbour_bytes");
     }
-    if views.standings.banned_until(who, views.now).is_some() {
+    let standing = views.standings.standing(&message.author, views.now);
+    if standing.banned_until.is_some() {
         return Judgement::Ignore("author_banned");
     }
-    if views.limiter.charge_author(who, 1).is_err() {
+    if views.limiter.charge_author(message.author, 1).is_err() {
         return Judgement::Ignore("author_rate");
     }
-    let Ok(envelope) = Envelope::decode(data, views.max_payload) else {
+    let Ok(envelope) = Envelope::decode(message.data, views.max_payload) else {
         return Judgement::Reject("envelope");
     };
     let Some((tier, identity)) = author else {
         return Judgement::Ignore("author_unknown");
     };
     // An author whose credential changed is known again from its next connection.
-    if envelope.credential_hash != identity.as_ref().map(|i| i.credential_hash) {
+    if envelope.credential != identity.as_ref().map(|identity| identity.credential_hash) {
         return Judgement::Ignore("credential_unknown");
     }
-    let decision = decision::evaluate(
-        &Request {
-            action: Action::Publish,
-            subject: Subject {
-                peer: *who,
-                tier: *tier,
-                identity: identity.as_deref(),
-                standing: Some(views.standings.standing(who, views.now)),
-            },
-            topic: Some(topic),
-            now: views.now,
+    let decision = decision::evaluate(&Request {
+        action: Action::Publish,
+        subject: Subject {
+            peer: message.author,
+            tier: *tier,
+            identity: identity.as_deref(),
+            standing: Some(standing),
         },
-        views.policy,
-    );
+        topic: Some(message.topic),
+        now: views.now,
+        policy: views.policy,
+    });
     match decision.verdict {
         Verdict::Allow => Judgement::Accept(envelope),
         Verdict::Deny(_) => Judgement::Ignore("policy"),

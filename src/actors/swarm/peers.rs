@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Topics remembered of one peer: as many as the subscription filter lets it have.
-pub(super) const MAX_TOPICS_PER_PEER: usize = 256;
+pub(super) const MAX_TOPICS_PER_PEER: usize = 128;
 
 /// Authors remembered after they disconnected, so that their last messages, still on their way
 /// through others, can be judged. About 1 KiB each.
@@ -30,15 +30,17 @@ const MAX_AUTHORS: usize = 4_096;
 #[derive(Debug)]
 pub(super) struct Peer {
     /// What the gate admitted.
-    pub admitted: Arc<Admitted>,
+    pub(super) admitted: Arc<Admitted>,
     /// Since when it is connected.
-    pub since: Timestamp,
+    pub(super) since: Timestamp,
     /// Topics it listens to.
-    pub topics: BTreeSet<Topic>,
+    pub(super) topics: BTreeSet<Topic>,
     /// Last round trip.
-    pub rtt: Option<Duration>,
+    pub(super) rtt: Option<Duration>,
     /// Why this node is closing its connections, once it is.
-    pub closing: Option<&'static str>,
+    pub(super) closing: Option<&'static str>,
+    /// The trust view's epoch when its identity was judged.
+    pub(super) epoch: u64,
     connections: Vec<(ConnectionId, Multiaddr, Direction)>,
 }
 
@@ -46,7 +48,7 @@ pub(super) struct Peer {
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     peers: HashMap<PeerId, Peer>,
-    authors: HashMap<PeerId, Arc<VerifiedIdentity>>,
+    authors: HashMap<PeerId, (Arc<VerifiedIdentity>, u64)>,
 }
 
 impl Peers {
@@ -54,6 +56,7 @@ impl Peers {
     pub(super) fn connected(
         &mut self,
         admitted: Arc<Admitted>,
+        epoch: u64,
         id: ConnectionId,
         address: Multiaddr,
         direction: Direction,
@@ -61,7 +64,7 @@ impl Peers {
     ) -> bool {
         let peer = admitted.peer;
         if let Some(identity) = &admitted.identity {
-            self.remember(Arc::clone(identity), now);
+            self.remember(Arc::clone(identity), epoch, now);
         }
         let entry = self.peers.entry(peer).or_insert_with(|| Peer {
             admitted: Arc::clone(&admitted),
@@ -69,10 +72,12 @@ impl Peers {
             topics: BTreeSet::new(),
             rtt: None,
             closing: None,
+            epoch,
             connections: Vec::new(),
         });
         // The newest proof counts: a renewed credential takes effect with the next connection.
         entry.admitted = admitted;
+        entry.epoch = epoch;
         entry.connections.push((id, address, direction));
         entry.connections.len() == 1
     }
@@ -104,18 +109,18 @@ impl Peers {
     pub(super) fn author(&self, author: &PeerId) -> Option<(Tier, Option<Arc<VerifiedIdentity>>)> {
         match self.peers.get(author) {
             Some(peer) => Some((peer.admitted.tier, peer.admitted.identity.clone())),
-            None => self.authors.get(author).map(|i| (Tier::Member, Some(Arc::clone(i)))),
+            None => self.authors.get(author).map(|(i, _)| (Tier::Member, Some(Arc::clone(i)))),
         }
     }
 
     /// Forgets remembered authors for whom `keep` does not hold (trust withdrawn, expired).
-    pub(super) fn forget_authors(&mut self, keep: impl Fn(&VerifiedIdentity) -> bool) {
-        self.authors.retain(|_, identity| keep(identity));
+    pub(super) fn forget_authors(&mut self, keep: impl Fn(&VerifiedIdentity, u64) -> bool) {
+        self.authors.retain(|_, (identity, epoch)| keep(identity, *epoch));
     }
 
-    fn remember(&mut self, identity: Arc<VerifiedIdentity>, now: Timestamp) {
+    fn remember(&mut self, identity: Arc<VerifiedIdentity>, epoch: u64, now: Timestamp) {
         if self.authors.len() >= MAX_AUTHORS && !self.authors.contains_key(&identity.peer) {
-            self.authors.retain(|_, known| known.expires > now);
+            self.authors.retain(|_, (known, _)| known.expires > now);
             // Still full of valid ones: forget any; it costs that author one reconnection.
             if self.authors.len() >= MAX_AUTHORS {
                 if let Some(any) = self.authors.keys().next().copied() {
@@ -123,7 +128,7 @@ impl Peers {
                 }
             }
         }
-        self.authors.insert(identity.peer, identity);
+        self.authors.insert(identity.peer, (identity, epoch));
     }
 }
 

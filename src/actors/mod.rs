@@ -1,0 +1,8 @@
+//! The actors: thin shells that own state and do I/O; what they decide is decided by the cores.
+//!
+//! Each is supervised ([`crate::supervision`]): others hold an `ActorRef`, ask with a deadline,
+//! and deny when no answer comes.
+
+pub mod admin;
+pub mod gatekeeper;
+pub mod swarm;
