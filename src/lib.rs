@@ -11,11 +11,13 @@
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
 //! | [`audit`] | the tamper-evident log |
 //! | [`cli`] | one file per command |
+//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
 
 pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod messages;
+pub mod supervision;
 pub mod trust;
 pub mod types;
