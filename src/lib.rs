@@ -10,9 +10,11 @@
 //! | [`identity`] | credentials, issuers, the node key (pure) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
 //! | [`audit`] | the tamper-evident log |
+//! | [`actors`] | thin shells: they own state and I/O |
 //! | [`cli`] | one file per command |
 //! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
 
+pub mod actors;
 pub mod audit;
 pub mod cli;
 pub mod config;
