@@ -14,9 +14,12 @@
 //! | [`audit`] | the tamper-evident log |
 //! | [`admin`] | the language of the admin socket |
 //! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
+//! | [`actors`] | thin shells: they own state and I/O |
 //! | [`cli`] | one file per command |
+//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
 
 pub mod admin;
+pub mod actors;
 pub mod audit;
 pub mod cli;
 pub mod config;

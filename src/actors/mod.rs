@@ -6,3 +6,6 @@
 pub mod admin;
 pub mod gatekeeper;
 pub mod swarm;
+//! Actors: thin shells over the cores. They own state and I/O, and hold no policy.
+
+pub mod identity;

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::identity::{EnrolError, PRIVATE_MODE, read_anchor};
+use super::{
+    enrol::EnrolError,
+    identity::{PRIVATE_MODE, read_anchor},
+};
 use crate::{
     identity::{
         DiskError, Grants, GroupPattern, IdentityPaths, Name, Thumbprint, TrustAnchor, make_dir,

@@ -3,8 +3,11 @@
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use super::*;
-use crate::cli::trust::{self, AddArgs, Change};
-use crate::identity::Groups;
+use crate::cli::{
+    enrol::FailureClass,
+    trust::{self, AddArgs, Change},
+};
+use crate::identity::{AnchorError, Groups, Refusal, RequestError};
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_478_400);
 
