@@ -1,25 +1,24 @@
 //! The identity gate, in process, over loopback TCP: who is let in, who is not, what the refused
 //! reach (nothing), and what is left of them (nothing).
 
+#[cfg(test)]
 mod hostile;
+#[cfg(test)]
 mod node;
+#[cfg(test)]
 mod plain;
+#[cfg(test)]
 mod raw;
 
 use std::sync::atomic::Ordering;
 
 use futures::future::join_all;
-use libp2p::multiaddr::Protocol;
-use node::{Answer, Door, Plan, peer_of, soon};
+use node::{Answer, Door, Plan, peer_of};
 use quantraband::{
     audit::Direction,
     identity::Refusal,
     network::{self, Envelope, convert},
     types::{Timestamp, Topic},
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
 };
 
 fn message(payload: usize) -> Envelope {
@@ -201,8 +200,7 @@ async fn another_peer_than_the_dialled_one_is_shown_nothing() {
 
 #[tokio::test]
 async fn fifty_concurrent_dials_are_all_let_in() {
-    let hub = Plan::new(1);
-    let mut hub = hub;
+    let mut hub = Plan::new(1);
     hub.config.limits.pending_per_address = 64;
     let hub = hub.start().await;
     let diallers = join_all((10..60).map(|seed| Plan::new(seed).start())).await;
@@ -249,34 +247,16 @@ async fn racing_connections_of_one_pair_each_have_their_own_record() {
     );
 }
 
-/// What a TCP client that begins the handshake gets before the connection ends.
-async fn bytes_before_the_end(node: &node::Node) -> usize {
-    let port = node.address.iter().find_map(|part| match part {
-        Protocol::Tcp(port) => Some(port),
-        _ => None,
-    });
-    let mut client = TcpStream::connect(("127.0.0.1", port.unwrap()))
-        .await
-        .unwrap();
-    // May fail already, when the node was quicker.
-    let _ = client.write_all(b"\x13/multistream/1.0.0\n").await;
-    let mut answer = [0; 64];
-    // Zero is the end, an error a reset: both without a byte.
-    soon("an answer", client.read(&mut answer))
-        .await
-        .unwrap_or(0)
-}
-
 #[tokio::test]
 async fn a_denied_address_gets_not_one_byte() {
     let open = Plan::new(1).start().await;
-    assert!(bytes_before_the_end(&open).await > 0);
+    assert!(open.bytes_before_the_end().await > 0);
 
     let mut closed = Plan::new(2);
     closed.door = Door(Err("banned"));
     let closed = closed.start().await;
     for _ in 0..3 {
-        assert_eq!(bytes_before_the_end(&closed).await, 0);
+        assert_eq!(closed.bytes_before_the_end().await, 0);
     }
     closed
         .until("three denials", |seen| seen.inbound_errors == 3)
@@ -295,7 +275,7 @@ async fn a_denied_address_gets_not_one_byte() {
 async fn a_slot_of_a_client_that_goes_away_is_free_again() {
     let node = Plan::new(1).start().await;
     for _ in 0..5 {
-        bytes_before_the_end(&node).await;
+        node.bytes_before_the_end().await;
     }
     node.until("five failures", |seen| {
         seen.inbound_errors == 5 && seen.counts.pending == 0

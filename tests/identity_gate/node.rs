@@ -17,6 +17,7 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     gossipsub::{self, MessageAcceptance},
     identify,
+    multiaddr::Protocol,
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, SwarmEvent, THandler,
         THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -34,7 +35,11 @@ use quantraband::{
     },
     types::{Origin, PeerId, SystemClock, Topic},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{mpsc, oneshot, watch},
+};
 
 /// Far longer than anything awaited takes; a test that reaches it has failed.
 pub(crate) const GENEROUS: Duration = Duration::from_secs(60);
@@ -444,6 +449,24 @@ impl Node {
     pub(crate) async fn counts(&self) -> Counts {
         let counts = |swarm: &mut Swarm<Probed>| swarm.behaviour().node.admission.counts();
         self.with(counts).await
+    }
+
+    /// What a TCP client that begins the handshake gets before the connection ends.
+    pub(crate) async fn bytes_before_the_end(&self) -> usize {
+        let port = self.address.iter().find_map(|part| match part {
+            Protocol::Tcp(port) => Some(port),
+            _ => None,
+        });
+        let mut client = TcpStream::connect(("127.0.0.1", port.unwrap()))
+            .await
+            .unwrap();
+        // May fail already, when the node was quicker.
+        let _ = client.write_all(b"\x13/multistream/1.0.0\n").await;
+        let mut answer = [0; 64];
+        // Zero is the end, an error a reset: both without a byte.
+        soon("an answer", client.read(&mut answer))
+            .await
+            .unwrap_or(0)
     }
 
     /// A dial is under way and no connection stands.
