@@ -134,7 +134,7 @@ fn topic_scores() -> TopicScoreParams {
 
 /// SHA-256 over author, topic and envelope, each preceded by its length.
 fn message_id(message: &gossipsub::Message) -> MessageId {
-    let author = message.source.map(|peer| peer.to_bytes());
+    let author = message.source.map(libp2p::PeerId::to_bytes);
     let mut hash = Sha256::new();
     for part in [
         author.as_deref().unwrap_or_default(),

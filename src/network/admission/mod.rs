@@ -74,6 +74,8 @@ pub struct Counts {
     pub inbound: usize,
     /// Established connections this node dialled.
     pub outbound: usize,
+    /// Places the identity gate holds for upgrades under way, dials included.
+    pub upgrading: usize,
     /// Denials since the start, by reason.
     pub denied: BTreeMap<&'static str, u64>,
 }
@@ -168,6 +170,7 @@ impl Behaviour {
             pending: self.pending.len(),
             inbound: self.inbound,
             outbound: self.outbound,
+            upgrading: self.ledger.under_way(),
             denied: self.denials.totals().clone(),
         }
     }

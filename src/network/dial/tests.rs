@@ -1,5 +1,6 @@
 use super::*;
 use ed25519_dalek::SigningKey;
+use libp2p::multiaddr::Protocol;
 use proptest::prelude::*;
 
 const INITIAL: Duration = Duration::from_millis(500);
@@ -54,7 +55,7 @@ fn an_address_names_its_peer() {
     assert_eq!(plan.add(&bare), Err(PlanError::NoPeer(bare)));
     for port in 1..100u16 {
         let (head, peer) = convert::split_p2p(&address(1));
-        let head = head.with(libp2p::multiaddr::Protocol::Udp(port));
+        let head = head.with(Protocol::Udp(port));
         plan.add(&convert::with_p2p(&head, peer.unwrap())).unwrap();
     }
     assert_eq!(plan.due(Duration::ZERO)[0].addresses.len(), MAX_ADDRESSES);

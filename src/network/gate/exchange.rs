@@ -21,7 +21,10 @@ use std::{
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerExt};
-use multistream_select::{Negotiated, Version, dialer_select_proto, listener_select_proto};
+use multistream_select::{
+    Negotiated, NegotiationError, ProtocolError, Version, dialer_select_proto,
+    listener_select_proto,
+};
 use tokio::time::timeout;
 
 use super::{
@@ -64,6 +67,17 @@ pub(super) struct Exchange {
     /// The peer may be told a refusal: the stream is sound and between two messages.
     tellable: bool,
     /// The peer was seen to speak the gate's protocol.
+    speaks: bool,
+}
+
+/// No operation can be asked of a stream that failed.
+const NO_STREAM: Refusal = Refusal::Interrupted("the exchange has no stream");
+
+/// What driving a connection must know of its peer.
+#[derive(Clone, Copy)]
+struct Who {
+    peer: PeerId,
+    ip: Option<IpAddr>,
     speaks: bool,
 }
 
@@ -121,7 +135,8 @@ impl Exchange {
             Ok(()) => {
                 let judging = self.keeper.judge_open(self.peer, self.ip);
                 let judging = bounded_judgement(self.deadline, judging);
-                match self.drive(Others::Wait, judging).await {
+                let who = self.who();
+                match drive(&mut self.muxer, who, Others::Wait, judging).await {
                     Ok(judged) => judged.and_then(|admitted| self.about_this_peer(admitted)),
                     Err(refusal) => Err(refusal),
                 }
@@ -152,8 +167,9 @@ impl Exchange {
             direction: self.direction,
             frame,
         };
+        let who = self.who();
         let judging = bounded_judgement(self.deadline / 2, self.keeper.judge(presented));
-        let admitted = match self.drive(Others::Forbidden, judging).await {
+        let admitted = match drive(&mut self.muxer, who, Others::Forbidden, judging).await {
             Ok(judged) => self.about_this_peer(judged?)?,
             Err(Refusal::Interrupted(lost)) => return Err(self.last_words(lost).await),
             Err(refusal) => return Err(refusal),
@@ -188,10 +204,10 @@ impl Exchange {
     }
 
     async fn open_stream(&mut self) -> Result<(), Refusal> {
-        let opener = self.opener;
+        let (opener, who) = (self.opener, self.who());
         let muxer = &mut self.muxer;
         let raw = poll_fn(|cx| {
-            attribution::note(self.peer, self.ip);
+            attribution::note(who.peer, who.ip);
             let polled = if opener {
                 // Drives the connection; the peer has no business opening a stream here.
                 match muxer.poll_inbound_unpin(cx) {
@@ -207,30 +223,34 @@ impl Exchange {
         .await?;
         let stream = if opener {
             let select = dialer_select_proto(raw, [PROTOCOL], Version::V1Lazy);
-            self.drive(Others::Forbidden, select).await?
+            drive(&mut self.muxer, who, Others::Forbidden, select).await?
         } else {
             let select = listener_select_proto(raw, [PROTOCOL]);
-            let selected = self.drive(Others::Forbidden, select).await?;
+            let selected = drive(&mut self.muxer, who, Others::Forbidden, select).await?;
             self.speaks = selected.is_ok();
             selected
         };
-        // Whoever proposes other protocols only is a plain client: no misdeed, but no entry.
-        let (_, stream) = stream.map_err(|_| Refusal::Missing)?;
+        let (_, stream) = stream.map_err(|error| match error {
+            NegotiationError::ProtocolError(ProtocolError::IoError(_)) => {
+                Refusal::Interrupted("the peer closed the exchange")
+            }
+            // It proposes other protocols only, as a plain client does: no misdeed, no entry.
+            NegotiationError::ProtocolError(_) | NegotiationError::Failed => Refusal::Missing,
+        })?;
         self.stream = Some(stream);
         Ok(())
     }
 
     async fn write(&mut self, others: Others, bytes: &[u8]) -> Result<(), Refusal> {
         self.tellable = false;
-        let mut stream = self.take_stream()?;
-        let written = self
-            .drive(others, async {
-                stream.write_all(bytes).await?;
-                stream.flush().await
-            })
-            .await?;
+        let who = self.who();
+        let stream = self.stream.as_mut().ok_or(NO_STREAM)?;
+        let written = drive(&mut self.muxer, who, others, async {
+            stream.write_all(bytes).await?;
+            stream.flush().await
+        })
+        .await?;
         written.map_err(|_| Refusal::Interrupted("the peer closed the exchange"))?;
-        self.stream = Some(stream);
         self.tellable = true;
         Ok(())
     }
@@ -262,21 +282,16 @@ impl Exchange {
     }
 
     async fn read_exact(&mut self, others: Others, buffer: &mut [u8]) -> Result<(), Refusal> {
-        let mut stream = self.take_stream()?;
-        let outcome = self.drive(others, stream.read_exact(buffer)).await;
-        match outcome {
-            Ok(Err(error)) => {
-                // The stream is dropped: its next write could panic.
+        let who = self.who();
+        let stream = self.stream.as_mut().ok_or(NO_STREAM)?;
+        let reading = stream.read_exact(buffer);
+        match drive(&mut self.muxer, who, others, reading).await? {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // The stream goes: its next write could panic.
+                self.stream = None;
                 self.tellable = false;
                 Err(self.read_failure(&error))
-            }
-            Ok(Ok(())) => {
-                self.stream = Some(stream);
-                Ok(())
-            }
-            Err(refusal) => {
-                self.stream = Some(stream);
-                Err(refusal)
             }
         }
     }
@@ -289,36 +304,12 @@ impl Exchange {
         }
     }
 
-    fn take_stream(&mut self) -> Result<Stream, Refusal> {
-        let broken = Refusal::Interrupted("the exchange has no stream");
-        self.stream.take().ok_or(broken)
-    }
-
-    /// Polls `future` and the connection together, so that either can make progress.
-    async fn drive<F: Future>(&mut self, others: Others, future: F) -> Result<F::Output, Refusal> {
-        let (peer, ip, speaks) = (self.peer, self.ip, self.speaks);
-        let muxer = &mut self.muxer;
-        let mut future = pin!(future);
-        poll_fn(|cx| {
-            attribution::note(peer, ip);
-            let lost = match poll_muxer(muxer, others, cx) {
-                Muxer::Alive => false,
-                Muxer::Lost => true,
-                Muxer::Stream if speaks => {
-                    let early = Refusal::Violation("a stream before acceptance");
-                    return Poll::Ready(Err(early));
-                }
-                // A plain client that just begins to talk: it knows no better.
-                Muxer::Stream => return Poll::Ready(Err(Refusal::Missing)),
-            };
-            match future.as_mut().poll(cx) {
-                // What arrived before the connection was lost still counts.
-                Poll::Ready(output) => Poll::Ready(Ok(output)),
-                Poll::Pending if lost => Poll::Ready(Err(Refusal::Interrupted("connection lost"))),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await
+    fn who(&self) -> Who {
+        Who {
+            peer: self.peer,
+            ip: self.ip,
+            speaks: self.speaks,
+        }
     }
 
     fn report(&self, refusal: &Refusal) {
@@ -372,6 +363,36 @@ impl Exchange {
         // A peer that does not let go in time is dropped.
         let _ = timeout(CLOSE, poll_fn(|cx| muxer.poll_close_unpin(cx))).await;
     }
+}
+
+/// Polls `future` and the connection together, so that either can make progress.
+async fn drive<F: Future>(
+    muxer: &mut StreamMuxerBox,
+    who: Who,
+    others: Others,
+    future: F,
+) -> Result<F::Output, Refusal> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        attribution::note(who.peer, who.ip);
+        let lost = match poll_muxer(muxer, others, cx) {
+            Muxer::Alive => false,
+            Muxer::Lost => true,
+            Muxer::Stream if who.speaks => {
+                let early = Refusal::Violation("a stream before acceptance");
+                return Poll::Ready(Err(early));
+            }
+            // A plain client that just begins to talk: it knows no better.
+            Muxer::Stream => return Poll::Ready(Err(Refusal::Missing)),
+        };
+        match future.as_mut().poll(cx) {
+            // What arrived before the connection was lost still counts.
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending if lost => Poll::Ready(Err(Refusal::Interrupted("connection lost"))),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// What one poll of the connection came to.
