@@ -11,11 +11,22 @@
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
 //! | [`audit`] | the tamper-evident log |
 //! | [`admin`] | the language of the admin socket |
+//! | [`telemetry`] | metrics, logging, health over HTTP |
+//! | [`cli`] | the command line: one file per command |
 
 pub mod admin;
 pub mod audit;
+pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod messages;
+pub mod telemetry;
 pub mod trust;
 pub mod types;
+
+/// The program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The git revision it was built from, when the build was told: `QUANTRABAND_GIT_REVISION=$(git
+/// rev-parse --short HEAD) cargo build`.
+pub const REVISION: Option<&str> = option_env!("QUANTRABAND_GIT_REVISION");
