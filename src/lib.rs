@@ -15,12 +15,18 @@
 //! | [`cli`] | the command line: one file per command |
 
 pub mod admin;
+//! | [`actors`] | thin shells: they own state and I/O |
+//! | [`cli`] | one file per command |
+//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
+
+pub mod actors;
 pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod messages;
 pub mod telemetry;
+pub mod supervision;
 pub mod trust;
 pub mod types;
 

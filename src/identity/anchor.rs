@@ -33,8 +33,9 @@ pub const MAX_ENTRY_BYTES: usize = 16 * 1024;
 pub const MAX_ANCHORS: usize = 256;
 /// Most group patterns of an entry.
 pub const MAX_GROUP_PATTERNS: usize = 64;
-/// Longest lifetime accepted of an issuer's credentials unless its entry says otherwise.
-pub const DEFAULT_MAX_LIFETIME: Duration = Duration::from_hours(24 * 366);
+/// Longest lifetime accepted of an issuer's credentials unless its entry says otherwise: a year
+/// of 365.25 days, which is how `1year` is read.
+pub const DEFAULT_MAX_LIFETIME: Duration = Duration::from_hours(8_766);
 
 const VERSION: u64 = 1;
 const F_VERSION: i64 = 1;

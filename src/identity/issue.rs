@@ -20,7 +20,7 @@ use crate::types::{Span, Timestamp};
 /// How long a credential holds unless the issuer says otherwise.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_hours(24 * 90);
 /// Longest lifetime an issuer may give: without revocation, a mistake lasts this long.
-pub const MAX_LIFETIME: Duration = Duration::from_hours(24 * 366);
+pub const MAX_LIFETIME: Duration = Duration::from_hours(24 * 365);
 /// Oldest request that is served: an older one may be of a key that was given up since.
 pub const MAX_REQUEST_AGE: Duration = Duration::from_hours(24 * 30);
 

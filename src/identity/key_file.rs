@@ -142,11 +142,10 @@ pub(crate) fn create(
 ) -> Result<(), KeyFileError> {
     let seed = Zeroizing::new(hex::encode(key.as_bytes()));
     let mut text = Zeroizing::new(String::with_capacity(256));
-    for line in [Some(kind.header()), name, Some(seed.as_str())] {
-        if let Some(line) = line {
-            text.push_str(line);
-            text.push('\n');
-        }
+    let lines = [Some(kind.header()), name, Some(seed.as_str())];
+    for line in lines.into_iter().flatten() {
+        text.push_str(line);
+        text.push('\n');
     }
     Ok(disk::create_new(path, text.as_bytes(), KEY_MODE)?)
 }

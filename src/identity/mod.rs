@@ -24,7 +24,7 @@ mod properties;
 mod request;
 pub mod state;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod verified;
 mod verify;
 

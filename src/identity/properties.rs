@@ -28,7 +28,7 @@ prop_compose! {
         subject in proptest::option::of(any_name()),
         groups in proptest::collection::btree_set(any_name(), 0..12),
         attributes in any_attributes(),
-        seconds in 1_u64..86_400 * 366,
+        seconds in 1_u64..=86_400 * 365,
     ) -> Grant {
         Grant {
             subject,

@@ -170,6 +170,13 @@ impl OwnIdentity {
         }
     }
 
+    /// When the own credential expires, verified or not.
+    #[must_use]
+    pub fn expires(&self) -> Option<Timestamp> {
+        let claims = self.credential.as_ref()?.claims();
+        Some(Timestamp::from_secs(claims.validity.expires()))
+    }
+
     /// `issuer/subject` of the own credential, verified or not.
     #[must_use]
     pub fn label(&self) -> Option<String> {
