@@ -14,6 +14,10 @@
 //! | [`audit`] | the tamper-evident log |
 //! | [`admin`] | the language of the admin socket |
 //! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
+//! | [`telemetry`] | metrics, logging, health over HTTP |
+//! | [`cli`] | the command line: one file per command |
+
+pub mod admin;
 //! | [`actors`] | thin shells: they own state and I/O |
 //! | [`cli`] | one file per command |
 //! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
@@ -25,8 +29,16 @@ pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod messages;
+pub mod telemetry;
 pub mod supervision;
 pub mod store;
 pub mod network;
 pub mod trust;
 pub mod types;
+
+/// The program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The git revision it was built from, when the build was told: `QUANTRABAND_GIT_REVISION=$(git
+/// rev-parse --short HEAD) cargo build`.
+pub const REVISION: Option<&str> = option_env!("QUANTRABAND_GIT_REVISION");
