@@ -8,31 +8,32 @@
 //! | [`config`] | the typed configuration |
 //! | [`messages`] | the language of the node, one file per actor |
 //! | [`identity`] | credentials, issuers, the node key (pure) |
-//! | [`network`] | transport, identity gate, admission, behaviours (knows libp2p) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
-//! | [`store`] | the embedded database: typed trees, checked values |
 //! | [`audit`] | the tamper-evident log |
+//! | [`network`] | transport, identity gate, admission, behaviours (knows libp2p) |
+//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
+//! | [`store`] | the embedded database: typed trees, checked values (knows sled) |
+//! | [`actors`] | thin shells over the cores: state and I/O |
 //! | [`admin`] | the language of the admin socket |
-//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
 //! | [`telemetry`] | metrics, logging, health over HTTP |
+//! | `node` | wiring |
 //! | [`cli`] | the command line: one file per command |
+//!
+//! A connection's way in: [`network::admission`], [`network::gate`], `actors::gatekeeper`
+//! (which asks Identity, Reputation, the decision and Audit), then the Swarm actor.
 
-pub mod admin;
-//! | [`actors`] | thin shells: they own state and I/O |
-//! | [`cli`] | one file per command |
-//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
-
-pub mod admin;
 pub mod actors;
+pub mod admin;
 pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod messages;
-pub mod telemetry;
-pub mod supervision;
-pub mod store;
 pub mod network;
+
+pub mod store;
+pub mod supervision;
+pub mod telemetry;
 pub mod trust;
 pub mod types;
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tokio::sync::mpsc;
 
-pub use data_dir::{DataDir, DataDirError};
+pub use data_dir::{DataDir, DataDirError, create as create_data_dir};
 pub use error::StartError;
 pub use shutdown::Ending;
 

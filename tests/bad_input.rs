@@ -32,8 +32,16 @@ fn broken_toml_names_file_and_line() {
 fn an_unknown_key_is_named_with_the_nearest_known_one() {
     let root = TempDir::new().unwrap();
     let node = Node::init(root.path(), "node", "");
-    fs::write(node.dir.join("node.toml"), "version = 1\n[limits]\nconections = 3\n").unwrap();
-    says(&run(&node), 78, &["node.toml", ":3", "conections", "connections"]);
+    fs::write(
+        node.dir.join("node.toml"),
+        "version = 1\n[limits]\nconections = 3\n",
+    )
+    .unwrap();
+    says(
+        &run(&node),
+        78,
+        &["node.toml", ":3", "conections", "connections"],
+    );
 }
 
 #[test]
@@ -59,7 +67,10 @@ fn a_data_directory_that_cannot_be_written_is_named() {
     fs::rename(node.dir.join("data"), node.dir.join("kept")).unwrap();
     fs::write(node.dir.join("data"), "not a directory").unwrap();
     says(&run(&node), 73, &["data"]);
-    assert_eq!(fs::read_to_string(node.dir.join("data")).unwrap(), "not a directory");
+    assert_eq!(
+        fs::read_to_string(node.dir.join("data")).unwrap(),
+        "not a directory"
+    );
 }
 
 #[test]
@@ -93,7 +104,10 @@ fn a_second_init_overwrites_nothing() {
     assert_eq!((fs::read(&key).unwrap(), fs::read(&toml).unwrap()), before);
     let said = String::from_utf8_lossy(&again.stderr).to_string()
         + &String::from_utf8_lossy(&again.stdout);
-    assert!(said.contains("node.key") || said.contains("node.toml"), "{said}");
+    assert!(
+        said.contains("node.key") || said.contains("node.toml"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -110,11 +124,23 @@ fn a_corrupt_store_is_set_aside_aloud_and_bans_come_back_from_the_log() {
     let root = TempDir::new().unwrap();
     let mut node = Node::init(root.path(), "node", "");
     node.start();
-    node.must(&["peers", "ban", "198.51.100.7", "--for", "1h", "--reason", "kept"]);
+    node.must(&[
+        "peers",
+        "ban",
+        "198.51.100.7",
+        "--for",
+        "1h",
+        "--reason",
+        "kept",
+    ]);
     assert_eq!(node.stop().code(), Some(0));
     let state = node.dir.join("data/state");
     let mut spoiled = 0;
-    for file in fs::read_dir(&state).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()) {
+    for file in fs::read_dir(&state)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.is_file())
+    {
         let mut bytes = fs::read(&file).unwrap();
         bytes.iter_mut().for_each(|b| *b = !*b);
         fs::write(&file, bytes).unwrap();
@@ -125,10 +151,20 @@ fn a_corrupt_store_is_set_aside_aloud_and_bans_come_back_from_the_log() {
     assert!(node.log().contains("set aside"), "{}", node.log());
     let names = fs::read_dir(node.dir.join("data")).unwrap();
     let kept = names.filter_map(|e| e.ok()?.file_name().into_string().ok());
-    assert!(kept.into_iter().any(|n| n.starts_with("state.corrupt-")), "the old files are kept");
+    assert!(
+        kept.into_iter().any(|n| n.starts_with("state.corrupt-")),
+        "the old files are kept"
+    );
     let bans = node.json(&["peers", "bans"]);
-    assert_eq!(bans["bans"][0]["party"]["address"], "198.51.100.7", "{bans}");
-    assert!(node.audit().iter().any(|r| r.to_string().contains("state.corrupt-")));
+    assert_eq!(
+        bans["bans"][0]["party"]["address"], "198.51.100.7",
+        "{bans}"
+    );
+    assert!(
+        node.audit()
+            .iter()
+            .any(|r| r.to_string().contains("state.corrupt-"))
+    );
     assert_eq!(node.stop().code(), Some(0));
     node.verify_log();
 }
@@ -138,7 +174,15 @@ fn a_damaged_log_is_found_and_a_torn_tail_is_said_but_forgiven() {
     let root = TempDir::new().unwrap();
     let mut node = Node::init(root.path(), "node", "");
     node.start();
-    node.must(&["peers", "ban", "198.51.100.7", "--for", "1h", "--reason", "x"]);
+    node.must(&[
+        "peers",
+        "ban",
+        "198.51.100.7",
+        "--for",
+        "1h",
+        "--reason",
+        "x",
+    ]);
     node.kill();
     let segment = node.dir.join("data/audit/00000001.jsonl");
     let whole = fs::read_to_string(&segment).unwrap();
@@ -148,14 +192,19 @@ fn a_damaged_log_is_found_and_a_torn_tail_is_said_but_forgiven() {
     node.start();
     assert_eq!(node.stop().code(), Some(0));
     node.verify_log();
-    let spoiled = fs::read_to_string(&segment).unwrap().replace("198.51.100.7", "198.51.100.8");
+    let spoiled = fs::read_to_string(&segment)
+        .unwrap()
+        .replace("198.51.100.7", "198.51.100.8");
     fs::write(&segment, spoiled).unwrap();
     let found = node.cli(&["audit", "verify"]);
     assert_eq!(found.status.code(), Some(65), "{found:?}");
     let said = String::from_utf8_lossy(&found.stdout).to_string();
     assert!(said.contains("00000001.jsonl"), "{said}");
     let dir = node.dir.join("data/audit");
-    let offline = run_in(root.path(), &["audit", "verify", "--dir", dir.to_str().unwrap()]);
+    let offline = run_in(
+        root.path(),
+        &["audit", "verify", "--dir", dir.to_str().unwrap()],
+    );
     assert_eq!(offline.status.code(), Some(65));
     // The node does not go on writing behind a log that was tampered with.
     says(&run(&node), 65, &["00000001.jsonl"]);

@@ -15,14 +15,26 @@ use tempfile::TempDir;
 #[test]
 fn usage_errors_exit_64_and_configuration_errors_78() {
     let root = TempDir::new().unwrap();
-    for bad in [&["frobnicate"][..], &["publish"], &["devnet", "--nodes", "many"], &["--nope"]] {
+    for bad in [
+        &["frobnicate"][..],
+        &["publish"],
+        &["devnet", "--nodes", "many"],
+        &["--nope"],
+    ] {
         assert_eq!(run_in(root.path(), bad).status.code(), Some(64), "{bad:?}");
     }
     std::fs::write(root.path().join("node.toml"), "version = 7\n").unwrap();
     for command in [&["run"][..], &["status"], &["config", "check"]] {
-        assert_eq!(run_in(root.path(), command).status.code(), Some(78), "{command:?}");
+        assert_eq!(
+            run_in(root.path(), command).status.code(),
+            Some(78),
+            "{command:?}"
+        );
     }
-    let missing = run_in(root.path(), &["--config", "nowhere.toml", "config", "check"]);
+    let missing = run_in(
+        root.path(),
+        &["--config", "nowhere.toml", "config", "check"],
+    );
     assert_eq!(missing.status.code(), Some(78));
     let version = run_in(root.path(), &["--version"]);
     assert!(String::from_utf8_lossy(&version.stdout).starts_with("quantraband 0."));
@@ -32,7 +44,12 @@ fn usage_errors_exit_64_and_configuration_errors_78() {
 fn no_node_running_exits_69() {
     let root = TempDir::new().unwrap();
     let node = Node::init(root.path(), "node", "");
-    for command in [&["status"][..], &["peers"], &["actors"], &["publish", "t", "--data", "x"]] {
+    for command in [
+        &["status"][..],
+        &["peers"],
+        &["actors"],
+        &["publish", "t", "--data", "x"],
+    ] {
         assert_eq!(node.cli(command).status.code(), Some(69), "{command:?}");
     }
 }
@@ -46,8 +63,14 @@ fn config_stands_before_or_after_the_command() {
     node.start();
     let config = node.dir.join("node.toml");
     let config = config.to_str().unwrap();
-    let before = run_in(root.path(), &["--config", config, "status", "--output", "json"]);
-    let after = run_in(root.path(), &["--output", "json", "status", "--config", config]);
+    let before = run_in(
+        root.path(),
+        &["--config", config, "status", "--output", "json"],
+    );
+    let after = run_in(
+        root.path(),
+        &["--output", "json", "status", "--config", config],
+    );
     let here = run_in(&node.dir, &["status", "--output", "json"]);
     for output in [before, after, here] {
         assert!(output.status.success(), "{output:?}");
@@ -93,13 +116,21 @@ fn health_and_metrics_are_served_on_loopback() {
     let get = |path: &str| {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(http).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
     };
     assert!(get("/live").starts_with("HTTP/1.1 200"));
-    assert!(get("/ready").starts_with("HTTP/1.1 200"), "{}", get("/ready"));
+    assert!(
+        get("/ready").starts_with("HTTP/1.1 200"),
+        "{}",
+        get("/ready")
+    );
     let metrics = get("/metrics");
     for name in [
         "quantraband_connections_total",
@@ -128,25 +159,38 @@ fn a_devnet_connects_and_takes_its_children_along() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(devnet.stdout.take().unwrap()).lines();
-    let connected = lines.by_ref().map_while(Result::ok).find(|l| l.starts_with("devnet: connected"));
+    let connected = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find(|l| l.starts_with("devnet: connected"));
     assert!(connected.is_some(), "the devnet connects");
     let status = |i: usize| {
         let config = format!("net/node-{i}/node.toml");
-        let answer = run_in(root.path(), &["--config", &config, "status", "--output", "json"]);
-        answer.status.success().then(|| {
-            serde_json::from_slice::<Value>(&answer.stdout).expect("JSON")
-        })
+        let answer = run_in(
+            root.path(),
+            &["--config", &config, "status", "--output", "json"],
+        );
+        answer
+            .status
+            .success()
+            .then(|| serde_json::from_slice::<Value>(&answer.stdout).expect("JSON"))
     };
     for i in 1..=3 {
         assert_eq!(status(i).expect("runs")["connected"], 2);
     }
-    let term = Command::new("kill").args(["-s", "TERM", &devnet.id().to_string()]).status();
+    let term = Command::new("kill")
+        .args(["-s", "TERM", &devnet.id().to_string()])
+        .status();
     assert!(term.unwrap().success());
     let end = eventually("the devnet ends", || devnet.try_wait().unwrap());
     assert_eq!(end.code(), Some(0));
     for i in 1..=3 {
         assert!(status(i).is_none(), "node-{i} was left behind");
         let dir = format!("net/node-{i}/data/audit");
-        assert!(run_in(root.path(), &["audit", "verify", "--dir", &dir]).status.success());
+        assert!(
+            run_in(root.path(), &["audit", "verify", "--dir", &dir])
+                .status
+                .success()
+        );
     }
 }

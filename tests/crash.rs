@@ -2,11 +2,7 @@
 
 mod common;
 
-use std::{
-    io::Read,
-    net::TcpStream,
-    time::Duration,
-};
+use std::{io::Read, net::TcpStream, time::Duration};
 
 use common::{Node, eventually};
 use tempfile::TempDir;
@@ -15,7 +11,9 @@ use tempfile::TempDir;
 /// it without a byte.
 fn is_admitted(port: u16) -> bool {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the port is open");
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
     let mut byte = [0];
     matches!(stream.read(&mut byte), Ok(1))
 }
@@ -23,10 +21,17 @@ fn is_admitted(port: u16) -> bool {
 #[test]
 fn a_spent_connection_budget_survives_kill_9() {
     let root = TempDir::new().unwrap();
-    let mut node = Node::init(root.path(), "node", "limits.connections_per_minute_per_address = 4");
+    let mut node = Node::init(
+        root.path(),
+        "node",
+        "limits.connections_per_minute_per_address = 4",
+    );
     node.start();
     let admitted = (0..8).filter(|_| is_admitted(node.port)).count();
-    assert!((4..=5).contains(&admitted), "4 a minute, and what comes back meanwhile: {admitted}");
+    assert!(
+        (4..=5).contains(&admitted),
+        "4 a minute, and what comes back meanwhile: {admitted}"
+    );
     assert!(!is_admitted(node.port));
     eventually("the debt is saved", || {
         std::thread::sleep(Duration::from_millis(1_200));
@@ -35,7 +40,10 @@ fn a_spent_connection_budget_survives_kill_9() {
     node.kill();
     node.start();
     let again = (0..4).filter(|_| is_admitted(node.port)).count();
-    assert!(again <= 1, "a restart must not forgive the debt, but {again} were admitted");
+    assert!(
+        again <= 1,
+        "a restart must not forgive the debt, but {again} were admitted"
+    );
     assert!(node.must(&["status"]).contains("12D3KooW"));
     assert_eq!(node.stop().code(), Some(0));
     node.verify_log();

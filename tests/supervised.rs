@@ -16,7 +16,14 @@ use std::{
 use common::{BINARY, Node, connected_pair, eventually};
 use tempfile::TempDir;
 
-const ACTORS: [&str; 6] = ["audit", "identity", "rate_limit", "reputation", "swarm", "admin"];
+const ACTORS: [&str; 6] = [
+    "audit",
+    "identity",
+    "rate_limit",
+    "reputation",
+    "swarm",
+    "admin",
+];
 
 /// Publishes in the background until dropped; counts what was acknowledged.
 struct Traffic {
@@ -27,7 +34,10 @@ struct Traffic {
 
 impl Traffic {
     fn start(node: &Node) -> Self {
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stop, sent) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let config = node.dir.join("node.toml");
         let thread = thread::spawn({
             let (stop, sent) = (stop.clone(), sent.clone());
@@ -43,7 +53,11 @@ impl Traffic {
                 }
             }
         });
-        Self { stop, sent, thread: Some(thread) }
+        Self {
+            stop,
+            sent,
+            thread: Some(thread),
+        }
     }
 
     /// Waits until one more message was accepted.
@@ -68,7 +82,10 @@ impl Drop for Traffic {
 fn no_event_twice(node: &Node) {
     let mut seen = HashSet::new();
     for record in node.audit() {
-        let id = record["metadata"]["uid"].as_str().expect("an event id").to_owned();
+        let id = record["metadata"]["uid"]
+            .as_str()
+            .expect("an event id")
+            .to_owned();
         assert!(seen.insert(id), "recorded twice: {record}");
     }
 }
@@ -96,7 +113,10 @@ fn each_actor_in_turn(kind: &str, extra: &str) {
     let audited: Vec<String> = second.audit().iter().map(ToString::to_string).collect();
     for actor in ACTORS {
         let on_record = |r: &&String| r.contains(&format!("\"{actor}\"")) && r.contains("restart");
-        assert!(audited.iter().any(|r| on_record(&r)), "the restart of {actor} is on record");
+        assert!(
+            audited.iter().any(|r| on_record(&r)),
+            "the restart of {actor} is on record"
+        );
     }
     for node in [&mut first, &mut second] {
         assert_eq!(node.stop().code(), Some(0), "{}", node.log());
@@ -150,7 +170,11 @@ fn a_crash_loop_ends_in_exit_code_70_with_the_log_flushed() {
             break;
         }
         let before = node.restarts("reputation");
-        if !node.cli(&["actors", "inject", "reputation", "panic"]).status.success() {
+        if !node
+            .cli(&["actors", "inject", "reputation", "panic"])
+            .status
+            .success()
+        {
             break;
         }
         eventually("restarted, or the node gave up", || {
@@ -159,7 +183,13 @@ fn a_crash_loop_ends_in_exit_code_70_with_the_log_flushed() {
     }
     assert_eq!(node.wait_exit().code(), Some(70), "{}", node.log());
     node.verify_log();
-    let last: Vec<String> = node.audit().iter().rev().take(5).map(ToString::to_string).collect();
+    let last: Vec<String> = node
+        .audit()
+        .iter()
+        .rev()
+        .take(5)
+        .map(ToString::to_string)
+        .collect();
     assert!(last.iter().any(|r| r.contains("escalat")), "{last:#?}");
     // The node starts again as if nothing had happened.
     node.start();

@@ -29,7 +29,10 @@ fn they_connect_prove_themselves_gossip_and_both_logs_verify() {
     let payloads: Vec<&str> = got.iter().filter_map(|m| m["payload"].as_str()).collect();
     assert_eq!(payloads.len(), 3, "{got:?}");
     assert!(payloads.contains(&hex("three").as_str()), "{got:?}");
-    assert!(got.iter().all(|m| m["author"] == second.peer_id().as_str()), "{got:?}");
+    assert!(
+        got.iter().all(|m| m["author"] == second.peer_id().as_str()),
+        "{got:?}"
+    );
 
     eventually("the first node knows who listens", || {
         let sent = first.json(&["publish", "invoices", "--data", "paid"]);
@@ -48,7 +51,10 @@ fn they_connect_prove_themselves_gossip_and_both_logs_verify() {
     let accepted = |node: &Node, other: &str, name: &str| {
         node.audit().iter().any(|r| {
             let text = r.to_string();
-            r["class_uid"] == 4001 && r["activity_id"] == 1 && text.contains(other) && text.contains(name)
+            r["class_uid"] == 4001
+                && r["activity_id"] == 1
+                && text.contains(other)
+                && text.contains(name)
         })
     };
     assert!(accepted(&first, &two, "acme/node-2"));
@@ -79,10 +85,14 @@ fn a_stranger_is_refused_and_not_charged_for_being_one() {
     stranger.start();
     let who = stranger.peer_id();
     eventually("the refusal is on record", || {
-        first.audit().iter().any(|r| {
-            let text = r.to_string();
-            text.contains(&who) && text.contains("missing")
-        }).then_some(())
+        first
+            .audit()
+            .iter()
+            .any(|r| {
+                let text = r.to_string();
+                text.contains(&who) && text.contains("missing")
+            })
+            .then_some(())
     });
     assert!(!first.peers().contains(&who));
     assert!(stranger.peers().is_empty());
@@ -100,7 +110,10 @@ fn a_stranger_is_refused_and_not_charged_for_being_one() {
 #[test]
 fn two_organisations_meet_only_when_both_trust() {
     let root = TempDir::new().unwrap();
-    let (acme, globex) = (Issuer::init(root.path(), "acme"), Issuer::init(root.path(), "globex"));
+    let (acme, globex) = (
+        Issuer::init(root.path(), "acme"),
+        Issuer::init(root.path(), "globex"),
+    );
     let mut first = Node::init(root.path(), "node-1", "");
     let mut second = Node::init(root.path(), "node-2", "");
     first.enrol(&acme);
@@ -123,7 +136,9 @@ fn two_organisations_meet_only_when_both_trust() {
     second.wait_peer(&one);
     // Trust taken back ends the live connection.
     second.must(&["trust", "remove", "acme"]);
-    eventually("the live connection ends", || second.peers().is_empty().then_some(()));
+    eventually("the live connection ends", || {
+        second.peers().is_empty().then_some(())
+    });
 }
 
 #[test]
@@ -131,8 +146,18 @@ fn a_ban_ends_the_live_connection_and_lifting_it_lets_the_peer_back() {
     let root = TempDir::new().unwrap();
     let (mut first, second) = connected_pair(root.path(), "");
     let two = second.peer_id();
-    first.must(&["peers", "ban", &two, "--for", "1h", "--reason", "test of a ban"]);
-    eventually("the live connection ends", || first.peers().is_empty().then_some(()));
+    first.must(&[
+        "peers",
+        "ban",
+        &two,
+        "--for",
+        "1h",
+        "--reason",
+        "test of a ban",
+    ]);
+    eventually("the live connection ends", || {
+        first.peers().is_empty().then_some(())
+    });
     // A ban survives the process, however it ended.
     first.kill();
     first.start();
@@ -153,7 +178,14 @@ fn topics_outside_the_policy_are_denied() {
     second.wait_peer(&first.peer_id());
     let denied = second.cli(&["publish", "other/topic", "--data", "x"]);
     assert_eq!(denied.status.code(), Some(77), "{denied:?}");
-    let denied = second.cli(&["subscribe", "other/topic", "--count", "1", "--timeout", "5s"]);
+    let denied = second.cli(&[
+        "subscribe",
+        "other/topic",
+        "--count",
+        "1",
+        "--timeout",
+        "5s",
+    ]);
     assert_eq!(denied.status.code(), Some(77), "{denied:?}");
     let listening = first.subscribe("acme/orders", 1);
     eventually("the second node knows who listens", || {

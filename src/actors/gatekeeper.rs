@@ -19,7 +19,7 @@ use crate::{
     },
     network::{Admission, Admitted, GateKeeper, Presented},
     supervision::{ActorRef, AskError, CoolDowns},
-    telemetry::{self, Metrics},
+    telemetry::Metrics,
     trust::{
         decision::{self, Action, Decision, Request, Subject, Verdict},
         rate::Limiter,
@@ -125,7 +125,7 @@ impl Gatekeeper {
             now: tools.clock.now(),
             policy: &tools.policy,
         });
-        telemetry::count_decision(&tools.metrics, Action::Connect, verdict);
+        tools.metrics.decided(Action::Connect, verdict);
         if let Verdict::Deny(_) = verdict {
             return Err(standing.banned_until.map_or_else(
                 || Refusal::Denied(rule.to_owned()),

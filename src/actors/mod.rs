@@ -3,9 +3,4 @@
 //! Each is supervised ([`crate::supervision`]): others hold an `ActorRef`, ask with a deadline,
 //! and deny when no answer comes.
 
-pub mod admin;
-pub mod gatekeeper;
-pub mod swarm;
-//! Actors: thin shells over the cores. They own state and I/O, and hold no policy.
-
 pub mod identity;

@@ -20,6 +20,7 @@ use prometheus_client::{
 
 use crate::{
     audit::Direction,
+    trust::decision::{Action, Verdict},
     types::{Timestamp, TrustScore},
 };
 
@@ -48,28 +49,6 @@ struct ActorLabel {
 struct RestartLabel {
     actor: &'static str,
     cause: &'static str,
-}
-
-/// What was decided about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// A connection.
-    Connect,
-    /// A message of a peer.
-    Publish,
-    /// A peer's interest in a topic.
-    Subscribe,
-}
-
-/// What was decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Let it be.
-    Allow,
-    /// Refuse it.
-    Deny,
-    /// Connected and silent.
-    Quarantine,
 }
 
 /// The node's metrics. Cheap to clone: all clones count together.
@@ -157,8 +136,13 @@ impl Metrics {
 
     /// A connection or peer was refused; a stable name of why.
     pub fn denied(&self, reason: &'static str) {
+        self.denied_many(reason, 1);
+    }
+
+    /// So many connections were refused, for the same reason.
+    pub fn denied_many(&self, reason: &'static str, count: u64) {
         let label = ReasonLabel { reason };
-        self.0.denials.get_or_create(&label).inc();
+        self.0.denials.get_or_create(&label).inc_by(count);
     }
 
     /// A peer that this node dialled did not answer.
@@ -189,16 +173,7 @@ impl Metrics {
 
     /// An access decision was made.
     pub fn decided(&self, action: Action, verdict: Verdict) {
-        let action = match action {
-            Action::Connect => "connect",
-            Action::Publish => "publish",
-            Action::Subscribe => "subscribe",
-        };
-        let verdict = match verdict {
-            Verdict::Allow => "allow",
-            Verdict::Deny => "deny",
-            Verdict::Quarantine => "quarantine",
-        };
+        let (action, verdict) = (action.name(), verdict.name());
         let label = DecisionLabel { action, verdict };
         self.0.decisions.get_or_create(&label).inc();
     }

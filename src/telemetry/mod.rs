@@ -9,6 +9,7 @@ mod logging;
 mod metrics;
 mod printable;
 
+pub use http::{Health, Readiness};
 pub use logging::{LoggingError, init_logging};
-pub use metrics::{Action, Metrics, Verdict};
+pub use metrics::Metrics;
 pub use printable::printable;

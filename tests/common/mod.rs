@@ -2,7 +2,10 @@
 //! temporary directory, driven only by the commands an operator has.
 //!
 //! Every wait is for a condition, with a deadline that only a broken node reaches.
-#![allow(dead_code, reason = "each test binary uses its own part of the workshop")]
+#![allow(
+    dead_code,
+    reason = "each test binary uses its own part of the workshop"
+)]
 
 use std::{
     fs::{self, File},
@@ -23,7 +26,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the binary in `dir` to its end.
 pub fn run_in(dir: &Path, args: &[&str]) -> Output {
-    Command::new(BINARY).args(args).current_dir(dir).output().expect("the binary runs")
+    Command::new(BINARY)
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .expect("the binary runs")
 }
 
 /// Runs the binary, demands success, and returns its standard output.
@@ -69,8 +76,22 @@ impl Issuer {
     /// `identity issuer init`.
     pub fn init(root: &Path, name: &str) -> Self {
         let dir = root.join(format!("issuer-{name}"));
-        must(root, &["identity", "issuer", "init", "--name", name, "--dir", text(&dir)]);
-        Self { dir, name: name.to_owned() }
+        must(
+            root,
+            &[
+                "identity",
+                "issuer",
+                "init",
+                "--name",
+                name,
+                "--dir",
+                text(&dir),
+            ],
+        );
+        Self {
+            dir,
+            name: name.to_owned(),
+        }
     }
 
     /// What others add to their trust.
@@ -98,7 +119,11 @@ impl Node {
         let dir = root.join(name);
         fs::create_dir_all(&dir).expect("temporary directory");
         must(root, &["init", "--dir", text(&dir)]);
-        let node = Self { dir, port: free_port(), child: None };
+        let node = Self {
+            dir,
+            port: free_port(),
+            child: None,
+        };
         node.configure(&[], extra);
         node
     }
@@ -125,12 +150,34 @@ impl Node {
     pub fn enrol(&self, issuer: &Issuer) {
         let request = self.dir.join("node.request");
         let credential = self.dir.join("node.credential");
-        let subject = self.dir.file_name().and_then(|n| n.to_str()).expect("named");
-        self.must(&["identity", "request", "--subject", subject, "--out", text(&request)]);
+        let subject = self
+            .dir
+            .file_name()
+            .and_then(|n| n.to_str())
+            .expect("named");
+        self.must(&[
+            "identity",
+            "request",
+            "--subject",
+            subject,
+            "--out",
+            text(&request),
+        ]);
         let issuer_dir = text(&issuer.dir);
         self.must(&[
-            "identity", "issue", "--issuer", issuer_dir, "--valid", "30d", "--group", "workers",
-            "--attribute", "role=tester", "--out", text(&credential), text(&request),
+            "identity",
+            "issue",
+            "--issuer",
+            issuer_dir,
+            "--valid",
+            "30d",
+            "--group",
+            "workers",
+            "--attribute",
+            "role=tester",
+            "--out",
+            text(&credential),
+            text(&request),
         ]);
         self.trust(issuer);
         self.must(&["identity", "import", text(&credential)]);
@@ -201,7 +248,10 @@ impl Node {
     /// Sends a signal by name (`TERM`, `INT`, `KILL`).
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().expect("running").id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+        let sent = Command::new("kill")
+            .args(["-s", name, &pid])
+            .status()
+            .expect("kill runs");
         assert!(sent.success());
     }
 
@@ -219,7 +269,9 @@ impl Node {
 
     fn full(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
-        command.args(["--config", text(&self.dir.join("node.toml"))]).args(args);
+        command
+            .args(["--config", text(&self.dir.join("node.toml"))])
+            .args(args);
         command.current_dir(&self.dir);
         command
     }
@@ -247,21 +299,32 @@ impl Node {
     pub fn json(&self, args: &[&str]) -> Value {
         let out = self.must(&[args, &["--output", "json"]].concat());
         let value: Value = serde_json::from_str(&out).expect("one JSON value");
-        assert!(value["schema"].is_string(), "{args:?} has no schema: {value}");
+        assert!(
+            value["schema"].is_string(),
+            "{args:?} has no schema: {value}"
+        );
         value
     }
 
     /// As [`Node::json`], but `None` when the command fails.
     pub fn try_json(&self, args: &[&str]) -> Option<Value> {
         let output = self.cli(&[args, &["--output", "json"]].concat());
-        output.status.success().then(|| serde_json::from_slice(&output.stdout).ok())?
+        output
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).ok())?
     }
 
     /// Peer ids this node is connected to.
     pub fn peers(&self) -> Vec<String> {
-        let Some(answer) = self.try_json(&["peers"]) else { return Vec::new() };
+        let Some(answer) = self.try_json(&["peers"]) else {
+            return Vec::new();
+        };
         let peers = answer["peers"].as_array().cloned().unwrap_or_default();
-        peers.iter().filter_map(|p| p["peer_id"].as_str().map(str::to_owned)).collect()
+        peers
+            .iter()
+            .filter_map(|p| p["peer_id"].as_str().map(str::to_owned))
+            .collect()
     }
 
     /// Waits until the node is connected to `peer`.
@@ -274,7 +337,11 @@ impl Node {
     /// What `actors` says of one actor.
     pub fn actor(&self, name: &str) -> Option<Value> {
         let answer = self.try_json(&["actors"])?;
-        answer["actors"].as_array()?.iter().find(|a| a["name"] == name).cloned()
+        answer["actors"]
+            .as_array()?
+            .iter()
+            .find(|a| a["name"] == name)
+            .cloned()
     }
 
     /// Restarts of one actor so far.
@@ -285,7 +352,14 @@ impl Node {
     /// Starts `subscribe` and waits until it listens.
     pub fn subscribe(&self, topic: &str, count: usize) -> Subscription {
         let mut child = self
-            .full(&["subscribe", topic, "--count", &count.to_string(), "--timeout", "60s"])
+            .full(&[
+                "subscribe",
+                topic,
+                "--count",
+                &count.to_string(),
+                "--timeout",
+                "60s",
+            ])
             .args(["--output", "json"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -294,7 +368,11 @@ impl Node {
         let lines = BufReader::new(child.stdout.take().expect("piped"));
         eventually("the subscription stands", || {
             let status = self.try_json(&["status"])?;
-            status["topics"].as_array()?.iter().any(|t| t == topic).then_some(())
+            status["topics"]
+                .as_array()?
+                .iter()
+                .any(|t| t == topic)
+                .then_some(())
         });
         Subscription { child, lines }
     }
@@ -311,7 +389,9 @@ impl Node {
             let text = fs::read_to_string(f).expect("segment");
             text.lines().map(str::to_owned).collect::<Vec<_>>()
         });
-        lines.filter_map(|line| serde_json::from_str(&line).ok()).collect()
+        lines
+            .filter_map(|line| serde_json::from_str(&line).ok())
+            .collect()
     }
 
     /// `audit verify`, which must find the log intact.
@@ -345,7 +425,10 @@ impl Subscription {
         for line in (&mut self.lines).lines() {
             got.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
         }
-        assert!(self.child.wait().expect("own child").success(), "subscribe failed: {got:?}");
+        assert!(
+            self.child.wait().expect("own child").success(),
+            "subscribe failed: {got:?}"
+        );
         got
     }
 

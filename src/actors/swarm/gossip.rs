@@ -18,7 +18,6 @@ use crate::{
         swarm::Delivery,
     },
     network::{Envelope, NodeBehaviourEvent, convert},
-    telemetry,
     trust::decision::{self, Action, Decision, Request, Subject, Verdict},
     types::{Origin, Party, PeerId, Topic},
 };
@@ -187,7 +186,7 @@ impl SwarmActor {
             now,
             policy: &self.tools.config.policy,
         });
-        telemetry::count_decision(&self.tools.metrics, action, decision.verdict);
+        self.tools.metrics.decided(action, decision.verdict);
         Some(decision)
     }
 

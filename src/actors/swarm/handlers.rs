@@ -13,7 +13,6 @@ use crate::{
         },
     },
     network::{self, Envelope, PublishRefusal},
-    telemetry,
     trust::decision::{self, Action, Request, Subject, Verdict},
     types::{Topic, TrustScore},
 };
@@ -40,7 +39,7 @@ impl SwarmActor {
             now: self.tools.clock.now(),
             policy: &self.tools.config.policy,
         });
-        telemetry::count_decision(&self.tools.metrics, action, decision.verdict);
+        self.tools.metrics.decided(action, decision.verdict);
         match decision.verdict {
             Verdict::Allow => Ok(identity.map(|identity| identity.credential_hash)),
             _ => Err(PublishFault::Denied(decision.rule.to_owned())),

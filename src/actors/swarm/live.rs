@@ -83,9 +83,7 @@ impl SwarmActor {
         let Some(swarm) = self.swarm.as_mut() else { return };
         for refused in swarm.behaviour_mut().admission.take_denials() {
             let Refused { reason, address, count, first, last } = refused;
-            for _ in 0..count.min(1_000_000) {
-                self.tools.metrics.denied(reason);
-            }
+            self.tools.metrics.denied_many(reason, count);
             self.tools.audit.note(AuditEvent::ConnectionsRefused {
                 reason: reason.to_owned(),
                 address,

@@ -30,7 +30,12 @@ const EXACT: u64 = (1 << 53) - 1;
 
 /// The record of a segment's first line.
 pub(super) fn segment(head: SegmentHead) -> Record {
-    let mut record = of(Class::ApplicationLifecycle, 99, Severity::Informational, "segment_opened");
+    let mut record = of(
+        Class::ApplicationLifecycle,
+        99,
+        Severity::Informational,
+        "segment_opened",
+    );
     record.activity_name = Some("Segment Opened");
     record.app = Some(product());
     record.unmapped.segment = Some(head);
@@ -54,9 +59,9 @@ pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
         AuditEvent::Decided { .. }
         | AuditEvent::MessagesRefused { .. }
         | AuditEvent::Administration { .. } => api(event, cut),
-        AuditEvent::Charged { .. } | AuditEvent::BanStarted { .. } | AuditEvent::BanEnded { .. } => {
-            finding(event, cut)
-        }
+        AuditEvent::Charged { .. }
+        | AuditEvent::BanStarted { .. }
+        | AuditEvent::BanEnded { .. } => finding(event, cut),
     }
 }
 

@@ -44,7 +44,10 @@ impl Fingerprint {
     /// An event id drawn from this fingerprint and `salt`, for records the log writes by
     /// itself: the same place in the same log always gives the same id.
     pub(super) fn derive_id(self, salt: &[u8]) -> EventId {
-        let digest = Sha256::new().chain_update(self.0).chain_update(salt).finalize();
+        let digest = Sha256::new()
+            .chain_update(self.0)
+            .chain_update(salt)
+            .finalize();
         let mut id = [0; 16];
         id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
         EventId(id)
@@ -336,7 +339,10 @@ fn unseal(line: &[u8]) -> Option<Fingerprint> {
     let before = line.get(..at + SEAL_PLACE.len())?;
     let rest = line.get(at + SEAL_OPEN.len()..)?;
     let (digits, rest) = rest.split_at_checked(64)?;
-    if !digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+    if !digits
+        .iter()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    {
         return None;
     }
     let rest = rest.strip_prefix(br#""}"#)?;
@@ -346,7 +352,10 @@ fn unseal(line: &[u8]) -> Option<Fingerprint> {
     } else {
         rest.strip_prefix(b",")?
     };
-    let digest = Sha256::new().chain_update(before).chain_update(rest).finalize();
+    let digest = Sha256::new()
+        .chain_update(before)
+        .chain_update(rest)
+        .finalize();
     Some(Fingerprint(digest.into()))
 }
 
