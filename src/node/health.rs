@@ -43,7 +43,7 @@ impl Health for NodeHealth {
         }
         for actor in self.root.actors() {
             if actor.state != RunState::Running {
-                readiness.reasons.push(format!("actor {}: {}", actor.name, actor.state));
+                readiness.reasons.push(format!("actor {}: {}", actor.name, actor.state.name()));
             }
         }
         let own = self.own.load();

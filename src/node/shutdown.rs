@@ -104,7 +104,7 @@ pub(super) async fn wait(
             ("the audit log's disk does not answer".to_owned(), Ending::LogStalled)
         }
     };
-    tracing::info!(reason, "stopping");
+    tracing::info!(%reason, "stopping");
     let deadline = running.config.node.shutdown_deadline.0;
     running.root.end_within(deadline.saturating_add(GRACE), EXIT_ESCALATED);
     tokio::select! {

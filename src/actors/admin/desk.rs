@@ -308,7 +308,7 @@ fn report(actor: ActorSnapshot) -> ActorReport {
         actor.restarts_by_cause.iter().map(|(cause, n)| (cause.to_string(), *n)).collect();
     ActorReport {
         name: actor.name,
-        state: actor.state.to_string(),
+        state: actor.state.name().to_owned(),
         generation: actor.generation,
         restarts: actor.restarts,
         restarts_by_cause: by_cause,
