@@ -23,9 +23,7 @@ use quantraband::{
         Attributes, Frame, Grant, ISSUER_KEY_FILE, IssuerKey, Name, NodeKey, Refusal,
         SigningRequest, Tier, issue,
     },
-    network::{
-        self, Admission, Admitted, Attribution, GateKeeper, Presented, Setup, Tasks, gate,
-    },
+    network::{self, Admission, Admitted, Attribution, GateKeeper, Presented, Setup, Tasks, gate},
     types::{Clock, Origin, PeerId, SystemClock, Timestamp},
 };
 use tempfile::TempDir;
@@ -52,7 +50,13 @@ impl GateKeeper for Forger {
         _: Option<IpAddr>,
     ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
         let rule = "forger".to_owned();
-        futures::future::ok(Admitted { peer, tier: Tier::Member, identity: None, rule }).boxed()
+        futures::future::ok(Admitted {
+            peer,
+            tier: Tier::Member,
+            identity: None,
+            rule,
+        })
+        .boxed()
     }
     fn refused(&self, _: &PeerId, _: Option<IpAddr>, _: Direction, refusal: &Refusal) {
         *self.told.lock().unwrap() = Some(refusal.clone());
@@ -75,7 +79,10 @@ impl Attribution for Forger {
 
 /// Dials `address` once with `key`, presenting `frame`. `Ok` when it was let in.
 async fn present(key: &NodeKey, frame: Vec<u8>, address: &str) -> Result<(), String> {
-    let forger = Arc::new(Forger { frame: frame.into(), told: Mutex::new(None) });
+    let forger = Arc::new(Forger {
+        frame: frame.into(),
+        told: Mutex::new(None),
+    });
     let config = Config::default();
     let mut swarm = network::build(&Setup {
         seed: &key.seed(),
@@ -87,7 +94,9 @@ async fn present(key: &NodeKey, frame: Vec<u8>, address: &str) -> Result<(), Str
         tasks: Tasks::here(forger.clone()),
     })
     .expect("a swarm");
-    swarm.dial(address.parse::<libp2p::Multiaddr>().expect("an address")).expect("dialling");
+    swarm
+        .dial(address.parse::<libp2p::Multiaddr>().expect("an address"))
+        .expect("dialling");
     let outcome = async {
         loop {
             match swarm.select_next_some().await {
@@ -100,7 +109,9 @@ async fn present(key: &NodeKey, frame: Vec<u8>, address: &str) -> Result<(), Str
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), outcome).await.expect("an outcome")
+    tokio::time::timeout(Duration::from_secs(60), outcome)
+        .await
+        .expect("an outcome")
 }
 
 /// The parts of a COSE_Sign message.
@@ -112,7 +123,10 @@ struct Cose {
 impl Cose {
     fn open(bytes: &[u8]) -> Self {
         match ciborium::from_reader(bytes).expect("CBOR") {
-            Value::Tag(tag, inner) => Self { tag, parts: inner.into_array().expect("an array") },
+            Value::Tag(tag, inner) => Self {
+                tag,
+                parts: inner.into_array().expect("an array"),
+            },
             other => panic!("not a tagged message: {other:?}"),
         }
     }
@@ -147,7 +161,9 @@ impl Cose {
 fn tweak(value: &mut Value) {
     match value {
         Value::Integer(number) => {
-            *number = (i128::from(*number) + 1).try_into().expect("still in range");
+            *number = (i128::from(*number) + 1)
+                .try_into()
+                .expect("still in range");
         }
         Value::Text(text) => {
             let last = text.pop().expect("not empty");
@@ -182,11 +198,17 @@ fn credential(issuer: &IssuerKey, key: &NodeKey, name: &str, now: Timestamp) -> 
     let request = SigningRequest::open(&request).unwrap();
     let grant = Grant {
         attributes,
-        groups: ["workers"].into_iter().map(|g| Name::try_new(g).unwrap()).collect(),
+        groups: ["workers"]
+            .into_iter()
+            .map(|g| Name::try_new(g).unwrap())
+            .collect(),
         lifetime: Duration::from_secs(3600),
         ..Grant::default()
     };
-    issue(issuer, &request, &grant, rand::random(), now).unwrap().as_bytes().to_vec()
+    issue(issuer, &request, &grant, rand::random(), now)
+        .unwrap()
+        .as_bytes()
+        .to_vec()
 }
 
 fn scene() -> Scene {
@@ -215,15 +237,25 @@ impl Scene {
     async fn refused(&self, what: &str, bytes: &[u8], code: &str, charged: bool) {
         let before = self.records(code);
         let charges = self.charges();
-        let outcome =
-            present(&self.forger, Frame::of(Some(bytes)).encode(), &self.node.address()).await;
+        let outcome = present(
+            &self.forger,
+            Frame::of(Some(bytes)).encode(),
+            &self.node.address(),
+        )
+        .await;
         let said = outcome.expect_err(what);
-        eventually(&format!("{what} is on record as {code} (the forger heard: {said})"), || {
-            (self.records(code) > before).then_some(())
-        });
-        assert!(!self.node.peers().contains(&self.forger.peer().to_string()), "{what}");
+        eventually(
+            &format!("{what} is on record as {code} (the forger heard: {said})"),
+            || (self.records(code) > before).then_some(()),
+        );
+        assert!(
+            !self.node.peers().contains(&self.forger.peer().to_string()),
+            "{what}"
+        );
         if charged {
-            eventually(&format!("{what} is charged"), || (self.charges() > charges).then_some(()));
+            eventually(&format!("{what} is charged"), || {
+                (self.charges() > charges).then_some(())
+            });
         }
     }
 
@@ -241,7 +273,11 @@ impl Scene {
     fn charges(&self) -> usize {
         let who = self.forger.peer().to_string();
         let is_charge = |text: &str| text.contains("bad_credential") && text.contains(&who);
-        self.node.audit().iter().filter(|r| is_charge(&r.to_string())).count()
+        self.node
+            .audit()
+            .iter()
+            .filter(|r| is_charge(&r.to_string()))
+            .count()
     }
 }
 
@@ -249,7 +285,10 @@ impl Scene {
 async fn each_field_changed_in_turn_is_refused_audited_and_charged() {
     let scene = scene();
     let claims = Cose::open(&scene.good).claims();
-    assert!(claims.len() >= 9, "the claims are all looked at: {claims:?}");
+    assert!(
+        claims.len() >= 9,
+        "the claims are all looked at: {claims:?}"
+    );
     // Private-use claims (attributes, groups, required algorithms) first.
     let mut order: Vec<usize> = (0..claims.len()).collect();
     order.sort_by_key(|i| i128::from(claims[*i].0.as_integer().expect("integer keys")));
@@ -266,7 +305,11 @@ async fn each_field_changed_in_turn_is_refused_audited_and_charged() {
         let outcome = present(&scene.forger, frame, &scene.node.address()).await;
         assert!(outcome.is_err(), "claim {key} changed and let in");
         eventually(&format!("the change of claim {key} is on record"), || {
-            CODES.iter().zip(&before).any(|(c, n)| scene.records(c) > *n).then_some(())
+            CODES
+                .iter()
+                .zip(&before)
+                .any(|(c, n)| scene.records(c) > *n)
+                .then_some(())
         });
     }
     assert!(scene.charges() > 0, "forgeries are charged to the forger");
@@ -274,11 +317,20 @@ async fn each_field_changed_in_turn_is_refused_audited_and_charged() {
     assert_eq!(bans["bans"].as_array().unwrap().len(), 0);
     let victims = scene.node.audit();
     let victim = scene.victim.to_string();
-    assert!(!victims.iter().any(|r| r.to_string().contains(&victim)), "nobody else is named");
+    assert!(
+        !victims.iter().any(|r| r.to_string().contains(&victim)),
+        "nobody else is named"
+    );
 }
 
 /// Refusals a changed claim may lead to.
-const CODES: [&str; 5] = ["malformed", "signature", "wrong_key", "unknown_issuer", "denied"];
+const CODES: [&str; 5] = [
+    "malformed",
+    "signature",
+    "wrong_key",
+    "unknown_issuer",
+    "denied",
+];
 
 #[tokio::test]
 async fn wrong_signatures_and_stolen_credentials_are_charged_lapsed_ones_are_not() {
@@ -287,31 +339,68 @@ async fn wrong_signatures_and_stolen_credentials_are_charged_lapsed_ones_are_not
         let mut forged = Cose::open(&scene.good);
         forged.signature().resize(length, 7);
         let bytes = forged.close();
-        let code = if scene_code(&bytes, &scene) == "malformed" { "malformed" } else { "signature" };
-        scene.refused(&format!("a signature of {length} bytes"), &bytes, code, true).await;
+        let code = if scene_code(&bytes, &scene) == "malformed" {
+            "malformed"
+        } else {
+            "signature"
+        };
+        scene
+            .refused(
+                &format!("a signature of {length} bytes"),
+                &bytes,
+                code,
+                true,
+            )
+            .await;
     }
     let mut forged = Cose::open(&scene.good);
     forged.signature()[10] ^= 1;
-    scene.refused("a flipped bit in the signature", &forged.close(), "signature", true).await;
-    scene.refused("another peer's credential", &scene.stolen, "wrong_key", true).await;
+    scene
+        .refused(
+            "a flipped bit in the signature",
+            &forged.close(),
+            "signature",
+            true,
+        )
+        .await;
+    scene
+        .refused(
+            "another peer's credential",
+            &scene.stolen,
+            "wrong_key",
+            true,
+        )
+        .await;
 
     let charges = scene.charges();
     let now = SystemClock::new().now();
     let long_ago = Timestamp::from_secs(now.secs() - 2 * 3600);
     let expired = credential(&scene.issuer, &scene.forger, "forger", long_ago);
-    scene.refused("an expired credential", &expired, "expired", false).await;
+    scene
+        .refused("an expired credential", &expired, "expired", false)
+        .await;
     let stranger = IssuerKey::from_seed(Name::try_new("stranger").unwrap(), &[9; 32]);
     let unknown = credential(&stranger, &scene.forger, "forger", now);
-    scene.refused("an unknown issuer", &unknown, "unknown_issuer", false).await;
-    assert_eq!(scene.charges(), charges, "what lapsed or is unknown here is no misdeed");
+    scene
+        .refused("an unknown issuer", &unknown, "unknown_issuer", false)
+        .await;
+    assert_eq!(
+        scene.charges(),
+        charges,
+        "what lapsed or is unknown here is no misdeed"
+    );
     // A namesake of the trusted issuer, with a key of its own.
     let namesake = IssuerKey::from_seed(Name::try_new("acme").unwrap(), &[9; 32]);
     let forged = credential(&namesake, &scene.forger, "forger", now);
-    scene.refused("a namesake of the issuer", &forged, "signature", true).await;
+    scene
+        .refused("a namesake of the issuer", &forged, "signature", true)
+        .await;
 
     // The defence does not refuse everything: the untouched credential is let in.
     let good = Frame::of(Some(&scene.good)).encode();
-    present(&scene.forger, good, &scene.node.address()).await.expect("a good credential");
+    present(&scene.forger, good, &scene.node.address())
+        .await
+        .expect("a good credential");
     scene.node.verify_log();
 }
 

@@ -3,4 +3,5 @@
 //! Each is supervised ([`crate::supervision`]): others hold an `ActorRef`, ask with a deadline,
 //! and deny when no answer comes.
 
+pub mod audit;
 pub mod identity;

@@ -20,7 +20,11 @@ pub struct Tally {
 
 impl Tally {
     fn once(now: Timestamp) -> Self {
-        Self { count: 1, first: now, last: now }
+        Self {
+            count: 1,
+            first: now,
+            last: now,
+        }
     }
 
     fn again(&mut self, now: Timestamp) {
@@ -43,7 +47,11 @@ impl<K: Eq + Hash + Clone> Aggregator<K> {
     /// the address, keep the reason): that set is what may exceed `capacity`.
     #[must_use]
     pub fn new(capacity: usize, coarsen: fn(K) -> K) -> Self {
-        Self { tallies: HashMap::new(), capacity, coarsen }
+        Self {
+            tallies: HashMap::new(),
+            capacity,
+            coarsen,
+        }
     }
 
     /// Counts one more.
@@ -53,7 +61,10 @@ impl<K: Eq + Hash + Clone> Aggregator<K> {
         } else {
             key
         };
-        self.tallies.entry(key).and_modify(|t| t.again(now)).or_insert_with(|| Tally::once(now));
+        self.tallies
+            .entry(key)
+            .and_modify(|t| t.again(now))
+            .or_insert_with(|| Tally::once(now));
     }
 
     /// Takes all tallies.
