@@ -188,12 +188,14 @@ impl Log {
             // It was never begun: the one before is the newest.
             numbers.pop();
         }
-        // Older segments are read for their ids only; `audit verify` judges them.
+        // Older segments are read for their ids only; `audit verify` judges them. Lines that a
+        // later segment set aside were never acknowledged and are no repeats.
+        let aside = verify::set_asides(&*storage, &numbers).map_err(failed(place))?;
         for &number in numbers.iter().rev().skip(1) {
             if self.ids.order.len() >= self.ids.capacity {
                 break;
             }
-            let ids = verify::ids_of(&*storage, number, self.head.size)
+            let ids = verify::ids_of(&*storage, number, verify::limit_of(&aside, number))
                 .map_err(failed(segment_name(number)))?;
             self.remember_older(&ids);
         }

@@ -215,7 +215,7 @@ impl Chain {
 
 /// The first line of each segment that sets others aside, by number: lines of earlier segments
 /// at or past its size do not count.
-fn set_asides(storage: &dyn Storage, numbers: &[u64]) -> io::Result<BTreeMap<u64, u64>> {
+pub(super) fn set_asides(storage: &dyn Storage, numbers: &[u64]) -> io::Result<BTreeMap<u64, u64>> {
     let mut found = BTreeMap::new();
     for &number in numbers {
         let Some(Line::Whole(line)) = Lines::open(storage, number)?.next()? else {
@@ -233,7 +233,7 @@ fn set_asides(storage: &dyn Storage, numbers: &[u64]) -> io::Result<BTreeMap<u64
 }
 
 /// From which sequence on the lines of segment `number` are set aside by a later one.
-fn limit_of(aside: &BTreeMap<u64, u64>, number: u64) -> u64 {
+pub(super) fn limit_of(aside: &BTreeMap<u64, u64>, number: u64) -> u64 {
     let later = aside.range(number.saturating_add(1)..);
     later.map(|(_, size)| *size).min().unwrap_or(u64::MAX)
 }
