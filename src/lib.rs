@@ -8,6 +8,7 @@
 //! | [`config`] | the typed configuration |
 //! | [`messages`] | the language of the node, one file per actor |
 //! | [`identity`] | credentials, issuers, the node key (pure) |
+//! | [`network`] | transport, identity gate, admission, behaviours (knows libp2p) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
 //! | [`audit`] | the tamper-evident log |
 //! | [`network`] | transport, identity gate, admission, behaviours (knows libp2p) |

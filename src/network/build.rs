@@ -13,7 +13,7 @@ use libp2p::{
 use thiserror::Error;
 
 use super::{
-    Admission, Attribution, GateKeeper, NodeBehaviour, Tasks, admission,
+    Admission, Attribution, GateKeeper, Listeners, NodeBehaviour, Tasks, admission,
     attribution::Attributed,
     gate::{Gated, Ledger},
     gossip, transport,
@@ -38,6 +38,8 @@ pub struct Setup<'a> {
     pub keeper: Arc<dyn GateKeeper>,
     /// Judges addresses before the handshake.
     pub admission: Arc<dyn Admission>,
+    /// Says which peers may listen to which topics.
+    pub listeners: Arc<dyn Listeners>,
     /// Told whose input is handled.
     pub attribution: Arc<dyn Attribution>,
     /// Dates denials.
@@ -106,7 +108,14 @@ fn behaviour(
         ..
     } = setup.config;
     let max_payload = limits.max_message_size.as_usize();
-    let gossip = gossip::behaviour(key.clone(), gossip, max_payload).map_err(BuildError::Gossip)?;
+    let gossip = gossip::behaviour(
+        key.clone(),
+        gossip,
+        max_payload,
+        setup.listeners.clone(),
+        setup.attribution.clone(),
+    )
+    .map_err(BuildError::Gossip)?;
     let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
         .with_agent_version(AGENT_VERSION.to_owned())
         // Where this node listens is told to nobody who does not know it already.
@@ -118,7 +127,7 @@ fn behaviour(
     let (admission, clock) = (setup.admission.clone(), setup.clock.clone());
     Ok(NodeBehaviour {
         admission: admission::Behaviour::new(limits, ledger, admission, clock),
-        gossip: Attributed::new(gossip, setup.attribution.clone()),
+        gossip,
         identify: Attributed::new(
             identify::Behaviour::new(identify),
             setup.attribution.clone(),

@@ -13,15 +13,24 @@ use libp2p::{
     identity::Keypair,
 };
 use sha2::{Digest, Sha256};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use thiserror::Error;
 
-use super::envelope::{self, Envelope};
-use crate::{config::GossipConfig, types::Topic};
+use super::{
+    attribution::{Attributed, Attribution},
+    envelope::{self, Envelope},
+};
+use crate::{
+    config::GossipConfig,
+    types::{Origin, PeerId, Topic},
+};
 
 /// The gossip behaviour.
 pub type Gossip = gossipsub::Behaviour<IdentityTransform, Filter>;
-type Filter = MaxCountSubscriptionFilter<WellFormed>;
+type Filter = MaxCountSubscriptionFilter<Permitted>;
 
 /// What gossipsub puts around an envelope: author, sequence number, topic, signature (about 300
 /// bytes), and the frame around those. Gossipsub checks only the envelope's length when
@@ -60,21 +69,91 @@ pub enum PublishRefusal {
     Failed(String),
 }
 
-/// Topics whose name this node could write itself.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct WellFormed;
+/// Which peers may listen to which topics.
+pub trait Listeners: Send + Sync + 'static {
+    /// Whether `peer` may listen to `topic`. Runs inside the Swarm for each subscription, before
+    /// gossipsub sends the peer anything: it must answer from views, and deny what it does not
+    /// know. A peer that loses the right later has to be disconnected.
+    fn may_listen(&self, peer: &PeerId, topic: &Topic) -> bool;
+}
 
-impl TopicSubscriptionFilter for WellFormed {
+/// The peer whose input the gossip behaviour handles right now; gossipsub does not tell its
+/// filter whose subscription it is. Set by [`Asking`], on the thread that polls the Swarm.
+type Current = Arc<Mutex<Option<PeerId>>>;
+
+/// Subscriptions to well-formed topics, by peers that may listen to them.
+pub struct Permitted {
+    current: Current,
+    listeners: Arc<dyn Listeners>,
+}
+
+impl TopicSubscriptionFilter for Permitted {
     fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
-        Topic::try_new(topic.as_str()).is_ok()
+        let current = *self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        match (Topic::try_new(topic.as_str()), current) {
+            (Err(_), _) => false,
+            (Ok(topic), Some(peer)) => self.listeners.may_listen(&peer, &topic),
+            // Outside a peer's input it is this node that subscribes.
+            (Ok(_), None) => true,
+        }
     }
 }
 
-/// A gossip behaviour that signs with `key` and carries payloads of up to `max_payload` bytes.
+/// Tells the filter whose input is handled, beside the node's own attribution.
+struct Asking {
+    current: Current,
+    node: Arc<dyn Attribution>,
+}
+
+impl Asking {
+    fn set(&self, peer: Option<PeerId>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = peer;
+    }
+}
+
+impl Attribution for Asking {
+    fn begin(&self, peer: PeerId) {
+        self.set(Some(peer));
+        self.node.begin(peer);
+    }
+
+    fn end(&self) {
+        self.node.end();
+        self.set(None);
+    }
+
+    fn task_panicked(&self, origin: Origin, detail: &str) {
+        self.node.task_panicked(origin, detail);
+    }
+}
+
+/// A gossip behaviour that signs with `key`, carries payloads of up to `max_payload` bytes, and
+/// sends messages only to those whom `listeners` allows.
 pub(super) fn behaviour(
     key: Keypair,
     config: &GossipConfig,
     max_payload: usize,
+    listeners: Arc<dyn Listeners>,
+    attribution: Arc<dyn Attribution>,
+) -> Result<Attributed<Gossip>, String> {
+    let current = Current::default();
+    let permitted = Permitted {
+        current: current.clone(),
+        listeners,
+    };
+    let gossip = gossipsub(key, config, max_payload, permitted)?;
+    let asking = Asking {
+        current,
+        node: attribution,
+    };
+    Ok(Attributed::new(gossip, Arc::new(asking)))
+}
+
+fn gossipsub(
+    key: Keypair,
+    config: &GossipConfig,
+    max_payload: usize,
+    filter: Permitted,
 ) -> Result<Gossip, String> {
     let wire_limit = max_payload
         .saturating_add(envelope::OVERHEAD)
@@ -94,7 +173,7 @@ pub(super) fn behaviour(
         .build()
         .map_err(|error| error.to_string())?;
     let filter = Filter {
-        filter: WellFormed,
+        filter,
         max_subscribed_topics: TOPICS_PER_NEIGHBOUR,
         max_subscriptions_per_request: TOPICS_PER_NEIGHBOUR,
     };
@@ -214,18 +293,37 @@ mod tests {
         }
     }
 
+    struct Nobody;
+
+    impl Listeners for Nobody {
+        fn may_listen(&self, _: &PeerId, _: &Topic) -> bool {
+            false
+        }
+    }
+
+    fn permitted() -> Permitted {
+        Permitted {
+            current: Current::default(),
+            listeners: Arc::new(Nobody),
+        }
+    }
+
     #[test]
-    fn only_names_this_node_could_write_are_topics() {
-        let mut filter = WellFormed;
-        assert!(filter.can_subscribe(&TopicHash::from_raw("acme/orders")));
+    fn topics_are_well_formed_and_peers_need_permission() {
+        let mut filter = permitted();
+        let topic = TopicHash::from_raw("acme/orders");
+        assert!(filter.can_subscribe(&topic));
         assert!(!filter.can_subscribe(&TopicHash::from_raw("a b")));
         assert!(!filter.can_subscribe(&TopicHash::from_raw("x".repeat(10_000))));
+        let seed = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
+        *filter.current.lock().unwrap() = Some(PeerId::from(&seed.verifying_key()));
+        assert!(!filter.can_subscribe(&topic));
     }
 
     #[test]
     fn a_gossip_behaviour_is_built_and_refuses_what_it_would_lose() {
         let key = Keypair::generate_ed25519();
-        let mut gossip = behaviour(key, &GossipConfig::default(), 100).unwrap();
+        let mut gossip = gossipsub(key, &GossipConfig::default(), 100, permitted()).unwrap();
         let topic = Topic::try_new("t").unwrap();
         assert!(subscribe(&mut gossip, &topic).unwrap());
         assert!(!subscribe(&mut gossip, &topic).unwrap());

@@ -31,6 +31,6 @@ pub use build::{BuildError, Setup, build, build_with, listen_open};
 pub use dial::{DialPlan, Due};
 pub use envelope::{Envelope, EnvelopeError};
 pub use gate::{Admitted, GateKeeper, Presented};
-pub use gossip::{Gossip, PublishRefusal, publish, subscribe};
+pub use gossip::{Gossip, Listeners, Permitted, PublishRefusal, publish, subscribe};
 pub use resolve::{ResolveError, resolve};
 pub use tasks::Tasks;

@@ -1,7 +1,8 @@
 //! Peers that prove a key and then misbehave, and a keeper that fails: nothing gets through.
 
 use crate::{
-    node::{Answer, Node, Plan, peer_of, soon},
+    fakes::{Answer, peer_of, soon},
+    node::{Node, Plan},
     raw::{self, Raw, RawListener},
 };
 use futures::AsyncWriteExt;

@@ -2,6 +2,8 @@
 //! reach (nothing), and what is left of them (nothing).
 
 #[cfg(test)]
+mod fakes;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod node;
@@ -12,12 +14,13 @@ mod raw;
 
 use std::sync::atomic::Ordering;
 
+use fakes::{Answer, Door, Ears, peer_of};
 use futures::future::join_all;
-use node::{Answer, Door, Plan, peer_of};
+use node::Plan;
 use quantraband::{
     audit::Direction,
     identity::Refusal,
-    network::{self, Envelope, convert},
+    network::{self, Envelope, PublishRefusal, convert},
     types::{Timestamp, Topic},
 };
 
@@ -76,6 +79,33 @@ async fn an_accepted_pair_gossips_identifies_and_pings() {
     let begun = one.blame.begun.lock().unwrap().clone();
     assert!(!begun.is_empty() && begun.iter().all(|peer| *peer == peer_of(&[2; 32])));
     assert_eq!(one.blame.ended.load(Ordering::SeqCst), begun.len());
+}
+
+#[tokio::test]
+async fn a_peer_without_permission_to_listen_is_sent_nothing() {
+    let mut one = Plan::new(1);
+    one.ears = Ears(false);
+    let (one, two) = (one.start().await, Plan::new(2).start().await);
+    let topic = Topic::try_new("acme/orders").unwrap();
+    two.subscribe(&topic).await;
+    two.dial(one.id, &one.address).await;
+    // Gossip of the other direction shows that the subscription has long been handled.
+    one.subscribe(&topic).await;
+    two.until("a listener", |seen| seen.subscriptions == 1)
+        .await;
+    let publish = |topic: Topic| {
+        move |swarm: &mut libp2p::Swarm<node::Probed>| {
+            let gossip = &mut swarm.behaviour_mut().node.gossip;
+            network::publish(gossip, &topic, &message(10), 100_000)
+        }
+    };
+    two.with(publish(topic.clone())).await.unwrap();
+    one.until("the message", |seen| seen.messages.len() == 1)
+        .await;
+    let outcome = one.with(publish(topic)).await;
+    assert_eq!(outcome, Err(PublishRefusal::NoListeners));
+    assert_eq!(one.seen().subscriptions, 0);
+    assert!(two.seen().messages.is_empty());
 }
 
 #[tokio::test]

@@ -19,7 +19,8 @@ use quantraband::{
 };
 
 use crate::{
-    node::{Answer, Door, GENEROUS, Plan, Probe, soon},
+    fakes::{Answer, Door, GENEROUS, Probe, soon},
+    node::Plan,
     raw,
 };
 

@@ -23,7 +23,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::node::{GENEROUS, soon};
+use crate::fakes::{GENEROUS, soon};
 
 pub(crate) type Stream = Negotiated<SubstreamBox>;
 
