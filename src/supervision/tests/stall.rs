@@ -121,6 +121,7 @@ fn work_that_tells_of_progress_is_no_stall() {
             .build();
         let work = house.imp.ask(Do::Work(Duration::from_millis(1_800)), LONG);
         assert_eq!(work.await, Ok(()));
+        assert_eq!(house.count().await, 1, "neither given up nor restarted");
         assert_eq!(house.imp.snapshot().restarts, 0);
     });
 }

@@ -40,6 +40,20 @@ fn a_stop_empties_the_queue_then_runs_the_hook_then_drops() {
 }
 
 #[test]
+fn a_second_stop_joins_the_first() {
+    run(async {
+        let house = House::new();
+        house.count().await;
+        let control = house.root.control("imp").expect("there");
+        let first = control.stop();
+        until(|| get(&house.log.stopping) == 1).await;
+        let second = control.stop();
+        futures::join!(first, second);
+        assert_eq!((get(&house.log.stopping), get(&house.log.stops)), (1, 1));
+    });
+}
+
+#[test]
 fn a_stop_by_its_own_context_is_a_fault_and_an_orderly_one_is_not() {
     run(async {
         let house = Plan::new().restart(|config| config.faults = 0).build();
