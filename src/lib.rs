@@ -7,26 +7,24 @@
 //! | [`types`] | identifiers, time, sizes, published views |
 //! | [`config`] | the typed configuration |
 //! | [`messages`] | the language of the node, one file per actor |
+//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
 //! | [`identity`] | credentials, issuers, the node key (pure) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
 //! | [`audit`] | the tamper-evident log |
+//! | [`actors`] | thin shells: they own state and I/O |
 //! | [`admin`] | the language of the admin socket |
 //! | [`telemetry`] | metrics, logging, health over HTTP |
 //! | [`cli`] | the command line: one file per command |
 
-pub mod admin;
-//! | [`actors`] | thin shells: they own state and I/O |
-//! | [`cli`] | one file per command |
-//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
-
 pub mod actors;
+pub mod admin;
 pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod messages;
-pub mod telemetry;
 pub mod supervision;
+pub mod telemetry;
 pub mod trust;
 pub mod types;
 
