@@ -2,7 +2,7 @@
 //!
 //! Never overwrites: what exists is kept, checked, and said to be kept.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -85,13 +85,14 @@ pub fn init(args: &InitArgs, global: &Global) -> Result<InitReport, CliError> {
 pub fn command(args: &InitArgs, global: &Global, out: &Out) -> Result<(), CliError> {
     let report = init(args, global)?;
     out.answer("quantraband.init/1", &report, || {
-        let done = |made| if made { "wrote" } else { "kept " };
+        let done = |made: bool, path: &Path| match made {
+            true => format!("wrote {}", path.display()),
+            false => format!("kept  {} (exists already)", path.display()),
+        };
         format!(
-            "{} {}\n{} {}\npeer  {}\nNext: quantraband run --config {}",
-            done(report.config_made),
-            report.config.display(),
-            done(report.key_made),
-            report.key.display(),
+            "{}\n{}\npeer  {}\nNext: quantraband run --config {}",
+            done(report.config_made, &report.config),
+            done(report.key_made, &report.key),
             report.peer_id,
             report.config.display()
         )
@@ -100,7 +101,7 @@ pub fn command(args: &InitArgs, global: &Global, out: &Out) -> Result<(), CliErr
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
     use crate::cli::{exit::Exit, output::Format};
