@@ -1,4 +1,4 @@
-//! What can go wrong in `identity …` and `trust …`, with a hint, and its kind for the exit code.
+//! What can go wrong in `identity …` and `trust …`, with a hint, and its exit code.
 
 use std::{io, path::PathBuf};
 

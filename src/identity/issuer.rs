@@ -2,7 +2,7 @@
 //!
 //! `DIR/issuer.key` is secret; `DIR/NAME.anchor` is handed to whoever shall trust the issuer.
 //! Owner: the operator, through the commands; no running node ever reads it. Format and checks
-//! of the key file: [`super::key_file`].
+//! of the key file: `key_file`.
 
 use std::{fmt, path::Path};
 

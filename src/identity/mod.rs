@@ -1,7 +1,7 @@
 //! Identity: who a peer is, and how it proves it.
 //!
 //! Pure cores: nothing here knows actix, libp2p or the network; time is an argument. Files are
-//! touched by [`key_file`], [`disk`] and [`state`] alone.
+//! touched by `key_file`, `disk` and [`state`] alone.
 //!
 //! The way of a credential: a node makes a [`NodeKey`] and a [`SigningRequest`]; an
 //! [`IssuerKey`] [`issue`]s a [`Credential`]; the node shows it in a [`Frame`]; another node, which

@@ -1,7 +1,7 @@
 //! The node's key: who this node is. `DATA/node.key`, Ed25519; the PeerId is its public half.
 //!
 //! Owner: the node, which hands the seed to the transport. Losing the file loses the identity;
-//! sharing it shares the identity. Format and checks: [`super::key_file`].
+//! sharing it shares the identity. Format and checks: `key_file`.
 
 use std::{fmt, path::Path};
 

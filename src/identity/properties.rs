@@ -224,7 +224,8 @@ proptest! {
     #[test]
     fn trust_entries_read_as_written(days in 1_u64..10_000) {
         let mut entry = trust_of(&acme());
-        entry.grants.max_lifetime = crate::types::Span(std::time::Duration::from_secs(days * 86_400));
+        let span = std::time::Duration::from_secs(days * 86_400);
+        entry.grants.max_lifetime = crate::types::Span(span);
         entry.grants.groups = vec!["workers".parse().unwrap(), "o*".parse().unwrap()];
         prop_assert_eq!(TrustAnchor::from_text(&entry.to_text()).unwrap(), entry);
     }

@@ -91,4 +91,6 @@ fn identity(claims: &Claims, credential_hash: [u8; 32]) -> VerifiedIdentity {
 }
 
 #[cfg(test)]
+mod form_tests;
+#[cfg(test)]
 mod tests;
