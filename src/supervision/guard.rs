@@ -42,7 +42,7 @@ enum Stage<A: Supervise> {
     /// A value is to be made.
     Build,
     /// It runs, or is starting.
-    Run(Body<A>),
+    Run(Box<Body<A>>),
     /// Waiting before the next attempt.
     Backoff(Pin<Box<tokio::time::Sleep>>),
     /// Waiting for a sibling to run again.
@@ -96,7 +96,7 @@ where
         }
     }
 
-    fn embody(&self, value: A, generation: u64) -> Body<A> {
+    fn embody(&self, value: A, generation: u64) -> Box<Body<A>> {
         let mut ctx = Context::new();
         let address = ctx.address();
         ctx.wait(Begin {
@@ -104,10 +104,10 @@ where
             generation,
         });
         ctx.spawn(Pump(self.desk.clone()));
-        Body {
+        Box::new(Body {
             future: ctx.into_future(value),
             _address: address,
-        }
+        })
     }
 
     /// Polls the actor once. `Pending` means that it goes on; otherwise the stage has changed.
@@ -121,6 +121,7 @@ where
         match (polled, declared) {
             (Err(panic), _) => self.fault(Fault::Panic(panic_text(&*panic)), None),
             (Ok(_), Some(declared)) => self.fault(declared.fault, declared.origin),
+            (Ok(Poll::Pending), None) if self.slot.is_given_up() => self.end(RunState::Down),
             (Ok(Poll::Pending), None) => return Poll::Pending,
             (Ok(Poll::Ready(())), None) if self.desk.stopping.get() == Stopping::Done => {
                 self.end(RunState::Stopped);
@@ -260,8 +261,8 @@ where
 {
     fn advance(&mut self, task: &mut TaskContext<'_>) -> Poll<()> {
         loop {
-            if self.slot.state().is_final() && !matches!(self.stage, Stage::Ended) {
-                // The root gave the actor up while this thread was stuck.
+            if self.slot.is_given_up() && !matches!(self.stage, Stage::Ended) {
+                // By the root, while this thread was stuck.
                 self.end(RunState::Down);
             }
             while let Some(order) = self.slot.take_order() {
@@ -302,7 +303,7 @@ impl<A: Supervise, F> Drop for Guard<A, F> {
 
 /// Drops an incarnation whose state may be corrupt: actix's hooks do not run, and a panic in a
 /// destructor stays here.
-fn discard<A: Supervise>(mut body: Body<A>) {
+fn discard<A: Supervise>(mut body: Box<Body<A>>) {
     // First the futures, then the value: a panic in one destructor must not meet one of the other
     // while it unwinds, which would abort the process.
     for _ in 0..2 {

@@ -197,7 +197,7 @@ impl<A: Supervise> ActorFuture<A> for Pump<A> {
             job(act, ctx);
         }
         // While the context waits it polls nothing else; when it is done it comes back here.
-        while !ctx.waiting() && !desk.slot.has_declared() {
+        while !ctx.waiting() && !desk.slot.is_over() {
             if desk.turn.get() == 0 {
                 yield_to_runtime(task);
                 break;

@@ -135,6 +135,7 @@ pub(super) struct Slot {
     generation: AtomicU64,
     /// Set when no message is taken any more; read before each send.
     closed: AtomicBool,
+    given_up: AtomicBool,
     stats: Mutex<Stats>,
     waker: AtomicWaker,
     ordered: AtomicBool,
@@ -170,6 +171,7 @@ impl Slot {
             running: watch::Sender::new(0),
             generation: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             stats: Mutex::default(),
             waker: AtomicWaker::new(),
             ordered: AtomicBool::new(false),
@@ -294,8 +296,14 @@ impl Slot {
         order
     }
 
-    pub(super) fn has_declared(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+    /// Whether this incarnation has come to its end and takes no further message.
+    pub(super) fn is_over(&self) -> bool {
+        self.failed.load(Ordering::Acquire) || self.is_given_up()
+    }
+
+    /// Whether the actor is down, perhaps because the root said so while its thread was stuck.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
     }
 
     pub(super) fn take_declared(&self) -> Option<Declared> {
@@ -341,6 +349,9 @@ impl Slot {
     pub(super) fn set_state(&self, state: RunState) {
         if state.is_final() {
             self.closed.store(true, Ordering::Release);
+        }
+        if state == RunState::Down {
+            self.given_up.store(true, Ordering::Release);
         }
         self.state.send_if_modified(|current| {
             let change = !current.is_final() && *current != state;

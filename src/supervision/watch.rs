@@ -102,9 +102,14 @@ pub(super) struct Observation {
 }
 
 impl Observation {
-    /// Judges what is seen one round after the last.
+    /// Judges what is seen one round after the last. However long the round was, an actor is
+    /// looked at [`ROUNDS`] times before it is called hung.
     pub(super) fn judge(&mut self, now: Pulse, round: Duration, limit: Duration) -> Judgement {
-        let last = self.last.replace(now).unwrap_or(now);
+        let round = round.min(limit / ROUNDS);
+        let Some(last) = self.last.replace(now) else {
+            self.beats = now.beats;
+            return Judgement::Fine;
+        };
         let inside = now.polling && last.polling && now.beats == last.beats;
         self.inside = if inside {
             self.inside.saturating_add(round)
@@ -121,7 +126,7 @@ impl Observation {
             return Judgement::Fine;
         }
         self.idle = self.idle.saturating_add(round);
-        if now.state.is_final() || self.idle < limit {
+        if self.idle < limit {
             return Judgement::Fine;
         }
         if self.inside >= limit {
@@ -173,7 +178,8 @@ pub(super) fn make_rounds(hub: &Hub, stop: &Receiver<()>) {
 
 /// The length of a round, for the shortest stall limit there is.
 fn round_for(limit: Option<Duration>) -> Duration {
-    let wanted = limit.map_or(*ROUND.end(), |limit| limit / ROUNDS);
+    // Before the first actor is there, be soon back to see it.
+    let wanted = limit.map_or(*ROUND.start(), |limit| limit / ROUNDS);
     wanted.clamp(*ROUND.start(), *ROUND.end())
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::support::{Count, Do, House, LONG, Plan, SpawnTickers, get, run, until};
-use crate::supervision::{AskError, Placement, TellError};
+use crate::supervision::{AskError, Placement, TellError, mailbox::TURN};
 
 /// A house whose imp takes no message: it waits, and nobody calls that a hang yet.
 async fn hanging(capacity: usize) -> House {
@@ -120,6 +120,8 @@ fn a_flood_starves_no_spawned_future() {
                 );
             }
             drop(floods);
+            let gap = get(&house.log.gap);
+            assert!(gap <= TURN as usize, "{gap} messages in one turn");
         }
     });
 }

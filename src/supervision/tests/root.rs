@@ -8,7 +8,7 @@ use std::{
 use actix::{Actor, Context, Handler, Message};
 use tokio::sync::mpsc;
 
-use super::support::{Count, Do, House, Imp, LONG, Log, Plan, get, run, until};
+use super::support::{Count, Do, Family, House, Imp, LONG, Log, Plan, get, run, until};
 use crate::{
     config::{RestartOverride, RootStall},
     supervision::{
@@ -94,6 +94,7 @@ fn a_deadline_for_the_end_is_kept_by_the_same_thread() {
 fn events_that_nobody_receives_are_counted_and_hold_nobody_up() {
     run(async {
         let house = House::new();
+        house.count().await;
         let control = house.root.control("imp").expect("there");
         let restarts = u64::try_from(EVENTS).expect("small");
         for done in 0..restarts {
@@ -302,7 +303,7 @@ fn guards_go_on_when_the_root_is_gone() {
 }
 
 /// Three imps in a row, and the order in which they were built.
-async fn family(root: &Root) -> (Vec<super::support::Family>, Arc<Mutex<Vec<usize>>>) {
+async fn family(root: &Root) -> (Vec<Family>, Arc<Mutex<Vec<usize>>>) {
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut family = Vec::new();
     for n in 0..3 {
@@ -370,7 +371,7 @@ fn rest_for_one_follows_an_operators_restart_and_repeated_faults() {
             family[0].ask(Do::Panic, LONG)
         );
         until(|| {
-            let all = family.iter().map(|imp| imp.snapshot());
+            let all = family.iter().map(Family::snapshot);
             let up = all.filter(|s| s.state == RunState::Running).count();
             up == 3 && family[0].snapshot().generation == 3
         })

@@ -121,6 +121,7 @@ fn work_that_tells_of_progress_is_no_stall() {
             .build();
         let work = house.imp.ask(Do::Work(Duration::from_millis(1_800)), LONG);
         assert_eq!(work.await, Ok(()));
+        assert_eq!(house.count().await, 1, "neither given up nor restarted");
         assert_eq!(house.imp.snapshot().restarts, 0);
     });
 }
@@ -177,14 +178,14 @@ impl Handler<Count> for Bystander {
 #[test]
 fn a_neighbour_of_a_stuck_actor_is_not_blamed_for_it() {
     run(async {
-        let mut plan = quick();
+        let mut plan = quick().restart(|config| config.stall = Duration::from_secs(1).into());
         plan.placement = Placement::Shared;
         let house = plan.build();
         let neighbour = house.root.spawn(Placement::Shared, |_| Ok(Bystander));
         neighbour.ask(Count, LONG).await.expect("an answer");
         house
             .imp
-            .tell(Do::Block(Duration::from_millis(2_000)))
+            .tell(Do::Block(Duration::from_millis(1_600)))
             .expect("room");
         assert_eq!(house.root.escalated().await.actor, "imp");
         assert_eq!(
@@ -238,13 +239,13 @@ fn pulse(progress: u64, beats: u64, polling: bool) -> Pulse {
     }
 }
 
-/// Judges these pulses at rounds of a second with a limit of four.
+/// Judges these pulses at rounds of half a second with a limit of four.
 fn judge(pulses: impl IntoIterator<Item = Pulse>) -> Vec<Judgement> {
     let mut seen = Observation::default();
-    let second = Duration::from_secs(1);
+    let round = Duration::from_millis(500);
     pulses
         .into_iter()
-        .map(|pulse| seen.judge(pulse, second, second * 4))
+        .map(|pulse| seen.judge(pulse, round, round * 8))
         .collect()
 }
 
@@ -254,6 +255,12 @@ fn judgements_follow_from_progress_and_polls() {
     // Progress, whatever else.
     let fine = judge((0..20).map(|n| pulse(n, n, n.is_multiple_of(2))));
     assert!(fine.iter().all(|judgement| *judgement == Judgement::Fine));
+    // A round that took long counts like any other.
+    let mut seen = Observation::default();
+    let judged: Vec<_> = (0..8)
+        .map(|_| seen.judge(pulse(1, 1, true), four * 10, four))
+        .collect();
+    assert!(judged.iter().all(|judgement| *judgement == Judgement::Fine));
     // Polled without progress: told once.
     let hung = judge((0..20).map(|n| pulse(1, n, false)));
     let told: Vec<_> = hung
@@ -262,24 +269,24 @@ fn judgements_follow_from_progress_and_polls() {
         .collect();
     assert_eq!(told, [&Judgement::Hung(four)]);
     // One and the same poll.
-    let stuck = judge((0..6).map(|_| pulse(1, 1, true)));
-    assert_eq!(stuck[3], Judgement::Fine);
-    assert_eq!(stuck[4], Judgement::Stuck(four));
+    let stuck = judge((0..9).map(|_| pulse(1, 1, true)));
+    assert_eq!(stuck[7], Judgement::Fine);
+    assert_eq!(stuck[8], Judgement::Stuck(four));
     // Many polls, caught in the middle of one each time: busy, not stuck.
     let busy = judge((0..20).map(|n| pulse(1, n, true)));
     assert!(busy.iter().all(|judgement| *judgement == Judgement::Fine));
     // Not polled at all: the thread has time to come back.
-    let gone = judge((0..10).map(|_| pulse(1, 1, false)));
-    assert_eq!(gone[7], Judgement::Fine);
-    assert_eq!(gone[8], Judgement::ThreadGone(four * 2));
+    let gone = judge((0..17).map(|_| pulse(1, 1, false)));
+    assert_eq!(gone[15], Judgement::Fine);
+    assert_eq!(gone[16], Judgement::ThreadGone(four * 2));
 }
 
 #[test]
 fn who_waits_to_be_restarted_is_not_hung() {
     let waiting = |state| {
-        judge((0..20).map(move |n| Pulse {
+        judge((0..30).map(move |n| Pulse {
             state,
-            ..pulse(1, n / 10, false)
+            ..pulse(1, n / 15, false)
         }))
     };
     for state in [RunState::Backoff, RunState::Down, RunState::Stopped] {

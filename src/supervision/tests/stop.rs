@@ -40,6 +40,20 @@ fn a_stop_empties_the_queue_then_runs_the_hook_then_drops() {
 }
 
 #[test]
+fn a_second_stop_joins_the_first() {
+    run(async {
+        let house = House::new();
+        house.count().await;
+        let control = house.root.control("imp").expect("there");
+        let first = control.stop();
+        until(|| get(&house.log.stopping) == 1).await;
+        let second = control.stop();
+        futures::join!(first, second);
+        assert_eq!((get(&house.log.stopping), get(&house.log.stops)), (1, 1));
+    });
+}
+
+#[test]
 fn a_stop_by_its_own_context_is_a_fault_and_an_orderly_one_is_not() {
     run(async {
         let house = Plan::new().restart(|config| config.faults = 0).build();
@@ -141,19 +155,20 @@ fn stop_all_names_who_is_stuck_and_still_stops_the_others() {
 }
 
 #[test]
-fn the_end_of_the_system_leaves_no_hook_and_no_caller_behind() {
-    let house = std::cell::RefCell::new(None);
+fn the_end_of_the_system_runs_no_hook_and_leaves_no_caller_waiting() {
     run(async {
-        let new = House::new();
-        new.count().await;
-        house.replace(Some(new));
-    });
-    // The system and its arbiters are told to stop; the arbiters' threads end by themselves.
-    let house = house.into_inner().expect("built");
-    actix::System::new().block_on(async {
-        for child in &house.root.controls() {
-            let _ = child.name();
-        }
-        drop(house);
+        let house = House::new();
+        house.count().await;
+        let silent = house.imp.ask(Do::Silence, LONG);
+        let end = async {
+            tokio::task::yield_now().await;
+            actix::System::current().stop();
+        };
+        let (silent, ()) = futures::join!(silent, end);
+        assert_eq!(silent, Err(AskError::Down));
+        assert_eq!(house.imp.snapshot().state, RunState::Stopped);
+        until(|| get(&house.log.dropped) == 1).await;
+        assert_eq!((get(&house.log.hooks), get(&house.log.stops)), (0, 0));
+        assert!(futures::FutureExt::now_or_never(house.root.escalated()).is_none());
     });
 }

@@ -35,9 +35,13 @@ pub(super) struct Log {
     pub(super) started: AtomicUsize,
     /// actix's hooks, which must see no corrupt state.
     pub(super) hooks: AtomicUsize,
+    /// Calls of `on_stop`, and ends of what it waits for.
+    pub(super) stopping: AtomicUsize,
     pub(super) stops: AtomicUsize,
     pub(super) handled: AtomicUsize,
     pub(super) ticks: [AtomicU64; 4],
+    /// Most messages handled between two polls of the same future.
+    pub(super) gap: AtomicUsize,
     /// Builds that are to fail: an odd number left panics, an even one is an error.
     pub(super) bad_builds: AtomicUsize,
     /// Starts that are to fail, likewise.
@@ -118,9 +122,11 @@ impl Supervise for Imp {
 
     fn on_stop(&mut self, ctx: &mut Context<Self>) {
         let log = self.log.clone();
+        add(&log.stopping);
         ctx.wait(
             async move {
-                tokio::task::yield_now().await;
+                // Long enough for a test to do something meanwhile.
+                tokio::time::sleep(Duration::from_millis(30)).await;
                 add(&log.stops);
             }
             .into_actor(self),
@@ -244,7 +250,11 @@ impl Handler<SpawnTickers> for Imp {
             let log = self.log.clone();
             ctx.spawn(
                 async move {
+                    let mut last = get(&log.handled);
                     loop {
+                        let now = get(&log.handled);
+                        log.gap.fetch_max(now - last, Ordering::SeqCst);
+                        last = now;
                         log.ticks[i].fetch_add(1, Ordering::SeqCst);
                         tokio::task::yield_now().await;
                     }
