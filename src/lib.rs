@@ -7,6 +7,7 @@
 //! | [`types`] | identifiers, time, sizes, published views |
 //! | [`config`] | the typed configuration |
 //! | [`messages`] | the language of the node, one file per actor |
+//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
 //! | [`identity`] | credentials, issuers, the node key (pure) |
 //! | [`network`] | transport, identity gate, admission, behaviours (knows libp2p) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
@@ -15,6 +16,7 @@
 //! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
 //! | [`store`] | the embedded database: typed trees, checked values (knows sled) |
 //! | [`actors`] | thin shells over the cores: state and I/O |
+//! | [`actors`] | thin shells: they own state and I/O |
 //! | [`admin`] | the language of the admin socket |
 //! | [`telemetry`] | metrics, logging, health over HTTP |
 //! | `node` | wiring |

@@ -54,6 +54,16 @@ fn requests_round_trip_on_one_line_under_their_names() {
 }
 
 #[test]
+fn the_reference_lists_every_command_and_the_bound() {
+    let reference = include_str!("../../../docs/reference/admin-socket.md");
+    for request in requests() {
+        let command = format!("\"command\":\"{}\"", request.name());
+        assert!(reference.contains(&command), "{command} is not documented");
+    }
+    assert_eq!(MAX_LINE, 33_619_968, "the bound in the reference");
+}
+
+#[test]
 fn the_wire_form_is_frozen() {
     assert_eq!(
         serde_json::to_string(&Request::Status {}).unwrap(),
