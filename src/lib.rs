@@ -11,11 +11,13 @@
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
 //! | [`store`] | the embedded database: typed trees, checked values |
 //! | [`audit`] | the tamper-evident log |
+//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
 
 pub mod audit;
 pub mod config;
 pub mod identity;
 pub mod messages;
 pub mod store;
+pub mod supervision;
 pub mod trust;
 pub mod types;
