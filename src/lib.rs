@@ -7,22 +7,19 @@
 //! | [`types`] | identifiers, time, sizes, published views |
 //! | [`config`] | the typed configuration |
 //! | [`messages`] | the language of the node, one file per actor |
-//! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
 //! | [`identity`] | credentials, issuers, the node key (pure) |
-//! | [`network`] | transport, identity gate, admission, behaviours (knows libp2p) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
 //! | [`audit`] | the tamper-evident log |
 //! | [`network`] | transport, identity gate, admission, behaviours (knows libp2p) |
 //! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
 //! | [`store`] | the embedded database: typed trees, checked values (knows sled) |
 //! | [`actors`] | thin shells over the cores: state and I/O |
-//! | [`actors`] | thin shells: they own state and I/O |
 //! | [`admin`] | the language of the admin socket |
 //! | [`telemetry`] | metrics, logging, health over HTTP |
-//! | `node` | wiring |
+//! | [`node`] | wiring: order of start, order of shutdown |
 //! | [`cli`] | the command line: one file per command |
 //!
-//! A connection's way in: [`network::admission`], [`network::gate`], `actors::gatekeeper`
+//! A connection's way in: [`network::admission`], [`network::gate`], [`actors::gatekeeper`]
 //! (which asks Identity, Reputation, the decision and Audit), then the Swarm actor.
 
 pub mod actors;
@@ -33,7 +30,7 @@ pub mod config;
 pub mod identity;
 pub mod messages;
 pub mod network;
-
+pub mod node;
 pub mod store;
 pub mod supervision;
 pub mod telemetry;

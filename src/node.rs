@@ -23,10 +23,10 @@ pub use shutdown::Ending;
 use crate::{
     audit::AuditEvent,
     config::{Loaded, Machine, derive},
-    identity::{IdentityPaths, NodeKey},
+    identity::{IdentityPaths, NodeKey, state},
     store::Store,
     supervision::{Root, SupervisionEvent},
-    telemetry::{self, Metrics},
+    telemetry::Metrics,
     types::{Clock, SystemClock},
 };
 use sockets::Sockets;
@@ -49,14 +49,19 @@ pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, Sta
     let data = DataDir::open(&loaded.data_dir)?;
     let paths = IdentityPaths::new(data.path());
     let key = load_key(&paths)?;
+    // Read once here, so that what is wrong is an error of the start and not of an actor.
+    state::load(&paths, clock.now())?;
     let sockets = Sockets::bind(&config, data.path())?;
     let (store, set_aside) = Store::open(&data.path().join("state"), clock.now())?;
     greet(&loaded, &config, &key, &notes, sockets.http());
 
     let (stop, stopped) = mpsc::channel(1);
     let metrics = Metrics::new();
-    let (root, events) =
-        Root::new(&config.supervision, Arc::clone(&clock), config.testing.fault_injection);
+    let (root, events) = Root::new(
+        &config.supervision,
+        Arc::clone(&clock),
+        config.testing.fault_injection,
+    );
     let running = wiring::start(Parts {
         root,
         config: Arc::new(config),

@@ -23,7 +23,7 @@ use crate::{
     trust::{
         decision::{self, Action, Decision, Request, Subject, Verdict},
         rate::Limiter,
-        reputation::Standings,
+        reputation::{Barred, Standings},
     },
     types::{Clock, Origin, Party, PeerId, View},
 };
@@ -82,17 +82,31 @@ impl Gatekeeper {
     }
 
     async fn judge_member(self, presented: Presented) -> Result<Admitted, Refusal> {
-        let Presented { peer, ip, direction, frame } = presented;
+        let Presented {
+            peer,
+            ip,
+            direction,
+            frame,
+        } = presented;
         let tools = &self.0;
-        let origin = Origin { peer: Some(peer), address: ip };
-        let _turn = tools.pending.acquire().await.map_err(|_| Refusal::Unavailable("stopping"))?;
+        let origin = Origin {
+            peer: Some(peer),
+            address: ip,
+        };
+        let _turn = tools
+            .pending
+            .acquire()
+            .await
+            .map_err(|_| Refusal::Unavailable("stopping"))?;
         let before = tools.trust.load().epoch;
         let identity = tools
             .identity
             .ask_for(origin, VerifyPeer { peer, frame }, tools.deadline)
             .await
             .map_err(unavailable)??;
-        let admitted = self.grant(peer, ip, direction, Tier::Member, Some(identity)).await?;
+        let admitted = self
+            .grant(peer, ip, direction, Tier::Member, Some(identity))
+            .await?;
         // Trust that was withdrawn meanwhile is withdrawn.
         match &admitted.identity {
             Some(identity) if !tools.trust.load().covers(&identity.issuer, before) => {
@@ -120,19 +134,25 @@ impl Gatekeeper {
         tools.metrics.trust_score(standing.score);
         let Decision { verdict, rule, .. } = decision::evaluate(&Request {
             action: Action::Connect,
-            subject: Subject { peer, tier, identity: identity.as_ref(), standing: Some(standing) },
+            subject: Subject {
+                peer,
+                tier,
+                identity: identity.as_ref(),
+                standing: Some(standing),
+            },
             topic: None,
             now: tools.clock.now(),
             policy: &tools.policy,
         });
         tools.metrics.decided(Action::Connect, verdict);
         if let Verdict::Deny(_) = verdict {
-            return Err(standing.banned_until.map_or_else(
-                || Refusal::Denied(rule.to_owned()),
-                Refusal::Banned,
-            ));
+            return Err(standing
+                .banned_until
+                .map_or_else(|| Refusal::Denied(rule.to_owned()), Refusal::Banned));
         }
-        let label = identity.as_ref().map(|i| format!("{}/{}", i.issuer, i.subject));
+        let label = identity
+            .as_ref()
+            .map(|i| format!("{}/{}", i.issuer, i.subject));
         let event = AuditEvent::ConnectionAccepted {
             peer,
             address: ip,
@@ -142,8 +162,17 @@ impl Gatekeeper {
             identity: label,
             credential_hash: identity.as_ref().map(|i| i.credential_hash),
         };
-        tools.audit.record(event).await.map_err(|_| Refusal::Unavailable("audit"))?;
-        Ok(Admitted { peer, tier, identity: identity.map(Arc::new), rule: rule.to_owned() })
+        tools
+            .audit
+            .record(event)
+            .await
+            .map_err(|_| Refusal::Unavailable("audit"))?;
+        Ok(Admitted {
+            peer,
+            tier,
+            identity: identity.map(Arc::new),
+            rule: rule.to_owned(),
+        })
     }
 
     fn charge(&self, peer: PeerId, ip: Option<IpAddr>, refusal: &Refusal) {
@@ -169,12 +198,23 @@ impl GateKeeper for Gatekeeper {
     }
 
     fn precheck(&self, peer: &PeerId, ip: Option<IpAddr>) -> Result<(), Refusal> {
-        let origin = Origin { peer: Some(*peer), address: ip };
+        let origin = Origin {
+            peer: Some(*peer),
+            address: ip,
+        };
         if self.0.cooldowns.is_cooling(&origin).is_some() {
             return Err(Refusal::CoolingDown);
         }
-        let standing = self.0.standings.load().standing(peer, self.0.clock.now());
-        standing.banned_until.map_or(Ok(()), |until| Err(Refusal::Banned(until)))
+        match self
+            .0
+            .standings
+            .load()
+            .barred(&Party::Peer(*peer), self.0.clock.now())
+        {
+            None => Ok(()),
+            Some(Barred::Until(until)) => Err(Refusal::Banned(until)),
+            Some(Barred::Unknown) => Err(Refusal::Unavailable("reputation")),
+        }
     }
 
     fn judge(&self, presented: Presented) -> BoxFuture<'static, Result<Admitted, Refusal>> {
@@ -189,9 +229,13 @@ impl GateKeeper for Gatekeeper {
         let keeper = self.clone();
         async move {
             let pending = Arc::clone(&keeper.0.pending);
-            let _turn =
-                pending.acquire().await.map_err(|_| Refusal::Unavailable("stopping"))?;
-            keeper.grant(peer, ip, Direction::Inbound, Tier::Unverified, None).await
+            let _turn = pending
+                .acquire()
+                .await
+                .map_err(|_| Refusal::Unavailable("stopping"))?;
+            keeper
+                .grant(peer, ip, Direction::Inbound, Tier::Unverified, None)
+                .await
         }
         .boxed()
     }
@@ -219,14 +263,23 @@ impl Admission for Gatekeeper {
     fn admit_pending(&self, ip: Option<IpAddr>) -> Result<(), &'static str> {
         let tools = &self.0;
         if let Some(ip) = ip {
-            let origin = Origin { peer: None, address: Some(ip) };
+            let origin = Origin {
+                peer: None,
+                address: Some(ip),
+            };
             if tools.cooldowns.is_cooling(&origin).is_some() {
                 return Err("cooling_down");
             }
-            if tools.standings.load().address_banned(ip, tools.clock.now()).is_some() {
-                return Err("address_banned");
+            match tools.standings.load().address_barred(ip, tools.clock.now()) {
+                None => {}
+                Some(Barred::Until(_)) => return Err("address_banned"),
+                Some(Barred::Unknown) => return Err("reputation_unknown"),
             }
         }
-        tools.limiter.load().admit_connection(ip).map_err(|denial| denial.reason.code())
+        tools
+            .limiter
+            .load()
+            .admit_connection(ip)
+            .map_err(|denial| denial.reason.code())
     }
 }

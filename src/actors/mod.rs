@@ -3,5 +3,10 @@
 //! Each is supervised ([`crate::supervision`]): others hold an `ActorRef`, ask with a deadline,
 //! and deny when no answer comes.
 
+pub mod admin;
 pub mod audit;
+pub mod gatekeeper;
 pub mod identity;
+pub mod rate_limit;
+pub mod reputation;
+pub mod swarm;

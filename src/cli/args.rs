@@ -58,7 +58,7 @@ pub enum Command {
     /// Write a commented configuration and make the node's key
     Init(InitArgs),
     /// Run the node in the foreground
-    Run,
+    Run(RunArgs),
     /// Check, show or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -354,6 +354,14 @@ pub struct DevnetArgs {
     /// Where node-1/, node-2/ … go [default: a temporary directory]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct RunArgs {
+    /// Stop in order when standard input is closed; `devnet` runs its nodes so
+    #[arg(long, hide = true)]
+    pub until_stdin_closes: bool,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -20,18 +20,19 @@ use tokio::{
 };
 
 use super::{
+    args::DevnetArgs,
+    client::AdminClient,
     enrol::EnrolError,
     identity::{IssueArgs, RequestArgs, import, issue, issuer_init, request},
     trust::{AddArgs, add},
 };
 use crate::{
+    admin::protocol::{Request, Response},
     identity::{Attributes, Grant, IdentityPaths, Name, NodeKey},
     node::{DataDirError, create_data_dir},
     types::{Clock, SystemClock},
 };
 
-/// Most nodes: each is a process of about 40 MB, connected to every other.
-pub const MAX_NODES: usize = 50;
 /// How long the nodes may take to find each other.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(120);
 /// Between two looks at the nodes.
@@ -39,22 +40,11 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a node may take to stop before it is killed; its own deadline is shorter.
 const STOP_DEADLINE: Duration = Duration::from_secs(25);
 
-/// What a devnet is made of.
-#[derive(Debug, Clone)]
-pub struct DevnetArgs {
-    /// How many nodes.
-    pub nodes: usize,
-    /// How many issuers; node i belongs to issuer i modulo their number.
-    pub issuers: usize,
-    /// Where everything is kept: `DIR/node-1/node.toml` and so on.
-    pub dir: PathBuf,
-}
-
 /// Why there is no devnet.
 #[derive(Debug, Error)]
 pub enum DevnetError {
     /// The numbers make no sense.
-    #[error("a devnet has 1 to {MAX_NODES} nodes, and 1 issuer to as many as nodes")]
+    #[error("a devnet has at most as many issuers as nodes")]
     Size,
     /// Enrolment failed.
     #[error(transparent)]
@@ -103,49 +93,50 @@ impl Member {
     }
 }
 
-/// Makes the network where it is not there yet, runs it, and waits for the end. `connected`
-/// answers how many peers the node with a configuration has.
+/// Makes the network where it is not there yet, runs it, and waits for the end.
 ///
 /// # Errors
 /// As [`DevnetError`] says; the children are stopped in any case.
-pub async fn run<F, Fut>(args: &DevnetArgs, connected: F) -> Result<(), DevnetError>
-where
-    F: Fn(PathBuf) -> Fut,
-    Fut: Future<Output = Option<usize>>,
-{
-    if args.nodes == 0 || args.nodes > MAX_NODES || args.issuers == 0 || args.issuers > args.nodes {
+pub async fn run(args: &DevnetArgs) -> Result<(), DevnetError> {
+    if args.issuers > args.nodes {
         return Err(DevnetError::Size);
     }
+    let dir = args.dir.clone().unwrap_or_else(|| {
+        std::env::temp_dir().join(format!("quantraband-devnet-{}", std::process::id()))
+    });
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io_error("signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io_error("signals"))?;
-    let members = prepare(args)?;
+    let members = prepare(&dir, usize::from(args.nodes), usize::from(args.issuers))?;
     let mut children = Vec::new();
-    let watched = async {
-        for member in &members {
-            children.push(start(member)?);
+    let ended = {
+        let watched = async {
+            for member in &members {
+                children.push(start(member)?);
+            }
+            wait_connected(&dir, &members, &mut children).await?;
+            announce(args, &members);
+            loop {
+                check(&members, &mut children)?;
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            failed = watched => failed,
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
         }
-        wait_connected(args, &members, &mut children, connected).await?;
-        announce(args, &members);
-        loop {
-            check(&members, &mut children)?;
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    let ended: Result<(), DevnetError> = tokio::select! {
-        failed = watched => failed,
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
     };
     stop(children).await;
     ended
 }
 
 /// Keys, credentials, trust and configuration of every node; what is there already is kept.
-fn prepare(args: &DevnetArgs) -> Result<Vec<Member>, DevnetError> {
+fn prepare(root: &Path, nodes: usize, issuers: usize) -> Result<Vec<Member>, DevnetError> {
     let now = SystemClock::new().now();
-    let issuers = args.dir.join("issuers");
+    let count = issuers;
+    let issuers = root.join("issuers");
     let mut names = Vec::new();
-    for i in 1..=args.issuers {
+    for i in 1..=count {
         let name = Name::try_new(&format!("issuer-{i}")).map_err(|_| DevnetError::Size)?;
         let dir = issuers.join(name.as_str());
         if !dir.join(format!("{name}.anchor")).exists() {
@@ -156,9 +147,13 @@ fn prepare(args: &DevnetArgs) -> Result<Vec<Member>, DevnetError> {
     }
     let mut members = Vec::new();
     let mut bootstrap: Vec<String> = Vec::new();
-    for i in 1..=args.nodes {
-        let dir = args.dir.join(format!("node-{i}"));
-        let member = Member { dir, port: free_port()?, http: free_port()? };
+    for i in 1..=nodes {
+        let dir = root.join(format!("node-{i}"));
+        let member = Member {
+            dir,
+            port: free_port()?,
+            http: free_port()?,
+        };
         create_data_dir(&member.dir)?;
         create_data_dir(&member.dir.join("data"))?;
         let paths = member.paths();
@@ -168,7 +163,13 @@ fn prepare(args: &DevnetArgs) -> Result<Vec<Member>, DevnetError> {
         let key = NodeKey::load(&paths.node_key()).map_err(EnrolError::from)?;
         for (name, dir) in &names {
             let anchor = dir.join(format!("{name}.anchor"));
-            add(&paths, &AddArgs { anchor, ..AddArgs::default() })?;
+            add(
+                &paths,
+                &AddArgs {
+                    anchor,
+                    ..AddArgs::default()
+                },
+            )?;
         }
         if !paths.credential().exists()
             && let Some((_, issuer)) = names.get((i - 1) % names.len().max(1))
@@ -178,7 +179,11 @@ fn prepare(args: &DevnetArgs) -> Result<Vec<Member>, DevnetError> {
         let text = configuration(&member, &bootstrap);
         fs::write(member.config(), text)
             .map_err(io_error(member.config().display().to_string()))?;
-        bootstrap.push(format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", member.port, key.peer()));
+        bootstrap.push(format!(
+            "/ip4/127.0.0.1/tcp/{}/p2p/{}",
+            member.port,
+            key.peer()
+        ));
         members.push(member);
     }
     Ok(members)
@@ -187,7 +192,10 @@ fn prepare(args: &DevnetArgs) -> Result<Vec<Member>, DevnetError> {
 /// Request, issue, import: as two organisations do it by hand.
 fn enrol(i: usize, member: &Member, issuer: &Path) -> Result<(), DevnetError> {
     let now = SystemClock::new().now();
-    let (asked, granted) = (member.dir.join("node.request"), member.dir.join("node.credential"));
+    let (asked, granted) = (
+        member.dir.join("node.request"),
+        member.dir.join("node.credential"),
+    );
     for old in [&asked, &granted] {
         match fs::remove_file(old) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -198,11 +206,20 @@ fn enrol(i: usize, member: &Member, issuer: &Path) -> Result<(), DevnetError> {
     }
     let paths = member.paths();
     let subject = Name::try_new(&format!("node-{i}")).map_err(|_| DevnetError::Size)?;
-    let wish = RequestArgs { subject, attributes: Attributes::default(), out: asked.clone() };
+    let wish = RequestArgs {
+        subject,
+        attributes: Attributes::default(),
+        out: asked.clone(),
+    };
     request(&paths, &wish, now)?;
     let grant = Grant::default();
     issue(
-        &IssueArgs { dir: issuer.to_owned(), request: asked, grant, out: granted.clone() },
+        &IssueArgs {
+            dir: issuer.to_owned(),
+            request: asked,
+            grant,
+            out: granted.clone(),
+        },
         now,
     )?;
     import(&paths, &granted, now)?;
@@ -261,20 +278,24 @@ fn check(members: &[Member], children: &mut [Child]) -> Result<(), DevnetError> 
     Ok(())
 }
 
-async fn wait_connected<F, Fut>(
-    args: &DevnetArgs,
+/// How many peers a node has; `None` while it does not answer.
+async fn connected(member: &Member) -> Option<usize> {
+    let client = AdminClient::connect(&member.dir.join("data")).await.ok()?;
+    match client.ask(&Request::Status {}).await {
+        Ok(Response::Status(status)) => Some(status.connected),
+        _ => None,
+    }
+}
+
+async fn wait_connected(
+    dir: &Path,
     members: &[Member],
     children: &mut [Child],
-    connected: F,
-) -> Result<(), DevnetError>
-where
-    F: Fn(PathBuf) -> Fut,
-    Fut: Future<Output = Option<usize>>,
-{
+) -> Result<(), DevnetError> {
     let others = members.len().saturating_sub(1);
     let all = async {
         for member in members {
-            while connected(member.config()).await.is_none_or(|peers| peers < others) {
+            while connected(member).await.is_none_or(|peers| peers < others) {
                 check(members, children)?;
                 tokio::time::sleep(LOOK).await;
             }
@@ -283,7 +304,7 @@ where
     };
     tokio::time::timeout(CONNECT_DEADLINE, all)
         .await
-        .unwrap_or_else(|_| Err(DevnetError::NotConnected(CONNECT_DEADLINE, args.dir.clone())))
+        .unwrap_or_else(|_| Err(DevnetError::NotConnected(CONNECT_DEADLINE, dir.to_owned())))
 }
 
 #[expect(clippy::print_stdout, reason = "what the command is run for")]
@@ -308,7 +329,10 @@ async fn stop(mut children: Vec<Child>) {
         drop(child.stdin.take());
     }
     for child in &mut children {
-        if tokio::time::timeout(STOP_DEADLINE, child.wait()).await.is_err() {
+        if tokio::time::timeout(STOP_DEADLINE, child.wait())
+            .await
+            .is_err()
+        {
             // Best effort: it is killed when dropped, too.
             let _ = child.kill().await;
         }

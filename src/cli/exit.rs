@@ -4,11 +4,14 @@ use std::{fmt, io};
 
 use super::{
     client::ClientError,
+    devnet::DevnetError,
     enrol::{EnrolError, FailureClass},
 };
 use crate::{
     admin::protocol::{Failure, FailureCode},
     config::ConfigError,
+    node::{DataDirError, StartError},
+    store::StoreError,
     telemetry::LoggingError,
 };
 
@@ -183,6 +186,55 @@ impl From<ClientError> for CliError {
             ClientError::Connect { .. } | ClientError::Line(_) => Exit::Io,
             ClientError::Unexpected(_) => Exit::Software,
             ClientError::Refused(failure) => return failure.clone().into(),
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<DataDirError> for CliError {
+    fn from(error: DataDirError) -> Self {
+        let exit = match &error {
+            DataDirError::Create { source, .. } | DataDirError::NotWritable { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Exit::NoPermission
+            }
+            DataDirError::Create { .. } | DataDirError::NotADirectory(_) => Exit::CannotCreate,
+            DataDirError::NotWritable { .. } => Exit::Io,
+            DataDirError::Exposed { .. } => Exit::NoPermission,
+            DataDirError::InUse(_) => Exit::TryAgain,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<StartError> for CliError {
+    fn from(error: StartError) -> Self {
+        let exit = match error {
+            StartError::DataDir(error) => return error.into(),
+            StartError::Key(error) => return EnrolError::from(error).into(),
+            StartError::Identity(error) => return EnrolError::from(error).into(),
+            StartError::KeyLog | StartError::Config(_) => Exit::Config,
+            StartError::Listen { .. } | StartError::Http { .. } => Exit::Unavailable,
+            StartError::Socket { .. } => Exit::CannotCreate,
+            StartError::Store(StoreError::Locked(_)) => Exit::TryAgain,
+            StartError::LogDamaged(_) => Exit::Data,
+            StartError::Store(_) | StartError::Log(_) | StartError::Signals(_) => Exit::Io,
+            StartError::Actor { .. } => Exit::Software,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<DevnetError> for CliError {
+    fn from(error: DevnetError) -> Self {
+        let exit = match error {
+            DevnetError::Size => Exit::Usage,
+            DevnetError::Enrol(error) => return error.into(),
+            DevnetError::DataDir(error) => return error.into(),
+            DevnetError::Io { ref source, .. } => io_exit(source),
+            DevnetError::Ended(..) => Exit::Software,
+            DevnetError::NotConnected(..) => Exit::Unavailable,
         };
         Self::new(exit, error.to_string())
     }

@@ -5,8 +5,11 @@
 //! exit code ([`exit`]). Commands that ask the running node go through [`client`].
 
 pub mod args;
+pub mod audit;
+pub mod bodies;
 pub mod client;
 pub mod config;
+pub mod devnet;
 pub mod enrol;
 mod enrolment;
 pub mod exit;
@@ -22,7 +25,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser;
 
 use crate::{admin::protocol::Request, config::Loaded};
-use args::{AuditCommand, Cli, Command, DevnetArgs, Global};
+use args::{AuditCommand, Cli, Command, DevnetArgs, Global, RunArgs};
 use exit::{CliError, Exit};
 use output::Out;
 
@@ -32,7 +35,7 @@ pub trait Node {
     ///
     /// # Errors
     /// With the exit code the process shall have.
-    fn run(&self, loaded: Loaded, out: &Out) -> Result<(), CliError>;
+    fn run(&self, loaded: Loaded, args: RunArgs, out: &Out) -> Result<(), CliError>;
 
     /// `devnet`: until it is stopped.
     ///
@@ -79,7 +82,7 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
     let ask = |request: &Request| live::ask(&data_dir(global)?, request, out);
     match &cli.command {
         Command::Init(args) => init::command(args, global, out),
-        Command::Run => node.run(config::load(global)?, out),
+        Command::Run(args) => node.run(config::load(global)?, *args, out),
         Command::Config(command) => config::command(command, global, out),
         Command::Status => ask(&Request::Status {}),
         Command::Peers { command } => ask(&live::peers_request(command.as_ref())),

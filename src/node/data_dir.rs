@@ -20,7 +20,9 @@ pub struct DataDir {
 #[derive(Debug, Error)]
 pub enum DataDirError {
     /// It cannot be made.
-    #[error("cannot create the data directory {path}: {source}; set `node.data_dir` to a place this user may write")]
+    #[error(
+        "cannot create the data directory {path}: {source}; set `node.data_dir` to a place this user may write"
+    )]
     Create {
         /// The directory.
         path: PathBuf,
@@ -28,10 +30,14 @@ pub enum DataDirError {
         source: io::Error,
     },
     /// Something else is there.
-    #[error("{0} is not a directory, so it cannot be the data directory; move it away, or set `node.data_dir`")]
+    #[error(
+        "{0} is not a directory, so it cannot be the data directory; move it away, or set `node.data_dir`"
+    )]
     NotADirectory(PathBuf),
     /// Others may write in it.
-    #[error("others may write in the data directory {path} (mode {mode:04o}); run `chmod 700 {path}`")]
+    #[error(
+        "others may write in the data directory {path} (mode {mode:04o}); run `chmod 700 {path}`"
+    )]
     Exposed {
         /// The directory.
         path: PathBuf,
@@ -47,7 +53,9 @@ pub enum DataDirError {
         source: io::Error,
     },
     /// Another process holds its lock.
-    #[error("another node runs on the data directory {0}; stop it, or set `node.data_dir` to another place")]
+    #[error(
+        "another node runs on the data directory {0}; stop it, or set `node.data_dir` to another place"
+    )]
     InUse(PathBuf),
 }
 
@@ -58,7 +66,10 @@ impl DataDir {
     /// As [`DataDirError`] says. Nothing that was there is changed.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         create(path)?;
-        let fail = |source| DataDirError::NotWritable { path: path.to_owned(), source };
+        let fail = |source| DataDirError::NotWritable {
+            path: path.to_owned(),
+            source,
+        };
         let mut lock = File::options()
             .create(true)
             .truncate(false)
@@ -74,7 +85,10 @@ impl DataDir {
         // The process id is for people who look; it also proves that the disk takes a write.
         lock.set_len(0).map_err(fail)?;
         writeln!(lock, "{}", std::process::id()).map_err(fail)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// The directory.
@@ -89,7 +103,10 @@ impl DataDir {
 /// # Errors
 /// As [`DataDirError`] says.
 pub fn create(path: &Path) -> Result<(), DataDirError> {
-    let fail = |source| DataDirError::Create { path: path.to_owned(), source };
+    let fail = |source| DataDirError::Create {
+        path: path.to_owned(),
+        source,
+    };
     match fs::metadata(path) {
         Ok(found) if !found.is_dir() => Err(DataDirError::NotADirectory(path.to_owned())),
         Ok(found) => {
@@ -97,12 +114,17 @@ pub fn create(path: &Path) -> Result<(), DataDirError> {
             if mode & 0o022 == 0 {
                 Ok(())
             } else {
-                Err(DataDirError::Exposed { path: path.to_owned(), mode })
+                Err(DataDirError::Exposed {
+                    path: path.to_owned(),
+                    mode,
+                })
             }
         }
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fail)
-        }
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(fail),
         Err(source) => Err(fail(source)),
     }
 }
@@ -127,12 +149,21 @@ mod tests {
     fn exposed_directories_and_files_are_refused() {
         let root = tempfile::tempdir().unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(DataDir::open(root.path()), Err(DataDirError::Exposed { .. })));
+        assert!(matches!(
+            DataDir::open(root.path()),
+            Err(DataDirError::Exposed { .. })
+        ));
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let file = root.path().join("file");
         fs::write(&file, "kept").unwrap();
-        assert!(matches!(DataDir::open(&file), Err(DataDirError::NotADirectory(_))));
-        assert!(matches!(DataDir::open(&file.join("x")), Err(DataDirError::Create { .. })));
+        assert!(matches!(
+            DataDir::open(&file),
+            Err(DataDirError::NotADirectory(_))
+        ));
+        assert!(matches!(
+            DataDir::open(&file.join("x")),
+            Err(DataDirError::Create { .. })
+        ));
         assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
     }
 }

@@ -6,7 +6,10 @@ use multiaddr::Multiaddr;
 use thiserror::Error;
 
 use super::DataDirError;
-use crate::{identity::KeyFileError, store::StoreError};
+use crate::{
+    identity::{KeyFileError, StateError},
+    store::StoreError,
+};
 
 /// See the module.
 #[derive(Debug, Error)]
@@ -23,6 +26,12 @@ pub enum StartError {
     /// The node key.
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    /// Own credential or trust anchors.
+    #[error(transparent)]
+    Identity(#[from] StateError),
+    /// A limit that cannot be used.
+    #[error("{0}")]
+    Config(String),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -51,7 +60,9 @@ pub enum StartError {
         source: io::Error,
     },
     /// The audit log is damaged: going on would bury the damage.
-    #[error("the audit log is damaged, so the node does not start: {0}; look at it with `quantraband audit verify`, then move the directory away to begin a new log")]
+    #[error(
+        "the audit log is damaged, so the node does not start: {0}; look at it with `quantraband audit verify`, then move the directory away to begin a new log"
+    )]
     LogDamaged(String),
     /// The audit log cannot be opened.
     #[error("the audit log cannot be opened: {0}")]

@@ -33,7 +33,10 @@ pub struct NodeHealth {
 
 impl Health for NodeHealth {
     fn live(&self) -> bool {
-        self.root.actors().iter().all(|actor| actor.state != RunState::Down)
+        self.root
+            .actors()
+            .iter()
+            .all(|actor| actor.state != RunState::Down)
     }
 
     fn readiness(&self) -> Readiness {
@@ -43,7 +46,9 @@ impl Health for NodeHealth {
         }
         for actor in self.root.actors() {
             if actor.state != RunState::Running {
-                readiness.reasons.push(format!("actor {}: {}", actor.name, actor.state.name()));
+                readiness
+                    .reasons
+                    .push(format!("actor {}: {}", actor.name, actor.state.name()));
             }
         }
         let own = self.own.load();
@@ -54,14 +59,21 @@ impl Health for NodeHealth {
                     .to_owned(),
             ),
             (Some(_), Some(problem)) => {
-                readiness.notes.push(format!("the own credential is not valid here: {problem}"));
+                readiness
+                    .notes
+                    .push(format!("the own credential is not valid here: {problem}"));
             }
             (Some(_), None) => {}
         }
         if let Some(identity) = &own.identity {
-            let left = identity.expires.secs().saturating_sub(self.clock.now().secs());
+            let left = identity
+                .expires
+                .secs()
+                .saturating_sub(self.clock.now().secs());
             if left < EXPIRES_SOON {
-                readiness.notes.push(format!("the credential expires at {}", identity.expires));
+                readiness
+                    .notes
+                    .push(format!("the credential expires at {}", identity.expires));
             }
         }
         readiness
@@ -71,7 +83,7 @@ impl Health for NodeHealth {
         for control in self.root.controls() {
             metrics.set_mailbox_depth(control.name(), control.snapshot().mailbox);
         }
-        metrics.set_bans_active(self.standings.load().bans(self.clock.now()));
+        metrics.set_bans_active(self.standings.load().bans(self.clock.now()).len());
         metrics.set_credential_expiry(self.own.load().identity.as_ref().map(|i| i.expires));
     }
 }

@@ -15,10 +15,6 @@ use crate::{
     supervision::EXIT_ESCALATED,
 };
 
-/// Exit code when the log's disk hangs or fails for good: `EX_IOERR`.
-const EXIT_IO: u8 = 74;
-/// Exit code of an end forced by a second signal, as shells report one by SIGINT.
-const EXIT_FORCED: u8 = 130;
 /// How much longer than the deadline the process may take before the last resort ends it.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long closed connections get to be closed on the wire.
@@ -37,19 +33,6 @@ pub enum Ending {
     Stuck(Vec<String>),
     /// At once, by a second signal.
     Forced,
-}
-
-impl Ending {
-    /// The exit code it becomes.
-    #[must_use]
-    pub fn code(&self) -> u8 {
-        match self {
-            Self::Clean => 0,
-            Self::Escalated(_) | Self::Stuck(_) => EXIT_ESCALATED,
-            Self::LogStalled => EXIT_IO,
-            Self::Forced => EXIT_FORCED,
-        }
-    }
 }
 
 /// What may ask for the end from outside.
@@ -106,7 +89,9 @@ pub(super) async fn wait(
     };
     tracing::info!(%reason, "stopping");
     let deadline = running.config.node.shutdown_deadline.0;
-    running.root.end_within(deadline.saturating_add(GRACE), EXIT_ESCALATED);
+    running
+        .root
+        .end_within(deadline.saturating_add(GRACE), EXIT_ESCALATED);
     tokio::select! {
         stuck = in_order(running, &reason, deadline) => {
             if stuck.is_empty() {
@@ -141,10 +126,19 @@ async fn in_order(running: &Running, reason: &str, deadline: Duration) -> Vec<St
     );
     step("rate_limit", matches!(budgets, Ok(Ok(()))));
     step("reputation", matches!(scores, Ok(Ok(()))));
-    let last = AuditEvent::NodeStopping { reason: reason.to_owned() };
+    // What was noted before, an escalation above all, comes before the last record.
+    let settled = tokio::time::timeout(share, running.audit.settle())
+        .await
+        .is_ok();
+    let last = AuditEvent::NodeStopping {
+        reason: reason.to_owned(),
+    };
     let recorded = running.audit.record(last).await.is_ok();
     let flushed = running.audit_actor.ask(FlushLog, share).await;
-    step("audit", recorded && matches!(flushed, Ok(Ok(()))));
+    step(
+        "audit",
+        settled && recorded && matches!(flushed, Ok(Ok(()))),
+    );
     if let Err(error) = running.root.stop_all(share).await {
         for name in error.stuck {
             step(name, false);

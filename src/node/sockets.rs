@@ -27,12 +27,23 @@ pub(super) struct Sockets {
 impl Sockets {
     /// Binds both, and tries every address of `network.listen` and `network.open_listen`.
     pub(super) fn bind(config: &Config, data_dir: &Path) -> Result<Self, StartError> {
-        for address in config.network.listen.iter().chain(&config.network.open_listen) {
+        for address in config
+            .network
+            .listen
+            .iter()
+            .chain(&config.network.open_listen)
+        {
             try_listen(address)?;
         }
         let http_listener = config.admin.http.map(bind_http).transpose()?;
-        let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        Ok(Self { admin: bind_admin(data_dir.join(SOCKET))?, http_listener, http })
+        let http = http_listener
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
+        Ok(Self {
+            admin: bind_admin(data_dir.join(SOCKET))?,
+            http_listener,
+            http,
+        })
     }
 
     /// Where health and metrics are.
@@ -49,10 +60,15 @@ fn try_listen(address: &Multiaddr) -> Result<(), StartError> {
         Some(Protocol::Ip6(ip)) => IpAddr::V6(ip),
         _ => return Ok(()),
     };
-    let Some(Protocol::Tcp(port)) = parts.next() else { return Ok(()) };
+    let Some(Protocol::Tcp(port)) = parts.next() else {
+        return Ok(());
+    };
     TcpListener::bind((ip, port))
         .map(drop)
-        .map_err(|source| StartError::Listen { address: address.clone(), source })
+        .map_err(|source| StartError::Listen {
+            address: address.clone(),
+            source,
+        })
 }
 
 fn bind_http(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -83,5 +99,8 @@ fn bind_admin(path: PathBuf) -> Result<UnixListener, StartError> {
         fs::rename(&fresh, &path)?;
         Ok(listener)
     };
-    bind().map_err(|source| StartError::Socket { path: path.clone(), source })
+    bind().map_err(|source| StartError::Socket {
+        path: path.clone(),
+        source,
+    })
 }

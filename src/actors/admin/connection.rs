@@ -96,7 +96,13 @@ async fn subscribe(
             Err(failure) => return send(writer, &Response::Error(failure)).await,
         }
         if !told {
-            send(writer, &Response::Subscribed { topic: topic.clone() }).await?;
+            send(
+                writer,
+                &Response::Subscribed {
+                    topic: topic.clone(),
+                },
+            )
+            .await?;
             told = true;
         }
         while let Some(delivered) = messages.recv().await {

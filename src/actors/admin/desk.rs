@@ -92,7 +92,10 @@ fn no_answer(error: AskError) -> Failure {
         AskError::Down => FailureCode::Unavailable,
         AskError::Restarted | AskError::Timeout | AskError::Overloaded => FailureCode::Again,
     };
-    Failure::new(code, format!("{error}; try again, or look at `quantraband actors`"))
+    Failure::new(
+        code,
+        format!("{error}; try again, or look at `quantraband actors`"),
+    )
 }
 
 fn not_published(fault: PublishFault) -> Failure {
@@ -126,7 +129,9 @@ impl Desk {
 
     /// Answers anything but the requests that stream.
     pub(super) async fn answer(&self, request: Request, uid: Option<u32>) -> Response {
-        let note = request.changes_something().then(|| (request.name(), detail(&request)));
+        let note = request
+            .changes_something()
+            .then(|| (request.name(), detail(&request)));
         let answer = self.carry_out(request).await;
         if let Some((command, detail)) = note {
             // Local administration is never refused for want of a record: it must be possible to
@@ -146,7 +151,11 @@ impl Desk {
         match request {
             Request::Status {} => self.status().await,
             Request::Peers {} => {
-                let peers = tools.swarm.ask(ListPeers, DEADLINE).await.map_err(no_answer)?;
+                let peers = tools
+                    .swarm
+                    .ask(ListPeers, DEADLINE)
+                    .await
+                    .map_err(no_answer)?;
                 Ok(Response::Peers { peers })
             }
             Request::Actors {} => {
@@ -160,20 +169,32 @@ impl Desk {
                 Ok(Response::Observed { actor, state })
             }
             Request::Restart { actor } => {
-                self.control(&actor)?.restart("an operator asked for it").map_err(not_done)?;
+                self.control(&actor)?
+                    .restart("an operator asked for it")
+                    .map_err(not_done)?;
                 Ok(Response::Restarted { actor })
             }
             Request::Inject { actor, kind } => {
-                self.control(&actor)?.inject(fault(kind)).map_err(not_done)?;
+                self.control(&actor)?
+                    .inject(fault(kind))
+                    .map_err(not_done)?;
                 Ok(Response::Injected { actor })
             }
             Request::Publish { topic, payload } => {
                 let publish = Publish { topic, payload };
-                let answer = tools.swarm.ask(publish, DEADLINE).await.map_err(no_answer)?;
+                let answer = tools
+                    .swarm
+                    .ask(publish, DEADLINE)
+                    .await
+                    .map_err(no_answer)?;
                 answer.map(Response::Published).map_err(not_published)
             }
             Request::AuditRotate {} => {
-                let answer = tools.audit.ask(RotateLog, DEADLINE).await.map_err(no_answer)?;
+                let answer = tools
+                    .audit
+                    .ask(RotateLog, DEADLINE)
+                    .await
+                    .map_err(no_answer)?;
                 let segment = answer.map_err(|fault| not_recorded(&fault))?;
                 Ok(Response::Rotated { segment })
             }
@@ -184,23 +205,45 @@ impl Desk {
                     .map(Response::IdentityReloaded)
                     .map_err(|why| Failure::new(FailureCode::Invalid, why))
             }
-            Request::Ban { party, span, reason } => {
+            Request::Ban {
+                party,
+                span,
+                reason,
+            } => {
                 if reason.chars().count() > MAX_TEXT {
                     let why = format!("a reason has at most {MAX_TEXT} characters");
                     return Err(Failure::new(FailureCode::Invalid, why));
                 }
-                let ban = Ban { party, span: span.0, reason };
-                let answer = tools.reputation.ask(ban, DEADLINE).await.map_err(no_answer)?;
-                answer.map(Response::Banned).map_err(|why| Failure::new(FailureCode::Failed, why))
+                let ban = Ban {
+                    party,
+                    span: span.0,
+                    reason,
+                };
+                let answer = tools
+                    .reputation
+                    .ask(ban, DEADLINE)
+                    .await
+                    .map_err(no_answer)?;
+                answer
+                    .map(Response::Banned)
+                    .map_err(|why| Failure::new(FailureCode::Failed, why))
             }
             Request::Unban { party } => {
                 let lift = LiftBan { party };
-                let answer = tools.reputation.ask(lift, DEADLINE).await.map_err(no_answer)?;
+                let answer = tools
+                    .reputation
+                    .ask(lift, DEADLINE)
+                    .await
+                    .map_err(no_answer)?;
                 let lifted = answer.map_err(|why| Failure::new(FailureCode::Failed, why))?;
                 Ok(Response::Unbanned { party, lifted })
             }
             Request::Bans {} => {
-                let bans = tools.reputation.ask(ListBans, DEADLINE).await.map_err(no_answer)?;
+                let bans = tools
+                    .reputation
+                    .ask(ListBans, DEADLINE)
+                    .await
+                    .map_err(no_answer)?;
                 Ok(Response::Bans { bans })
             }
             Request::Shutdown {} => {
@@ -230,7 +273,11 @@ impl Desk {
             started: facts.started,
             uptime_ms: millis(tools.clock.elapsed()),
             ready: readiness.is_ready(),
-            reasons: readiness.reasons.into_iter().chain(readiness.notes).collect(),
+            reasons: readiness
+                .reasons
+                .into_iter()
+                .chain(readiness.notes)
+                .collect(),
             listen: swarm.listen,
             connected: swarm.connected,
             missing_bootstrap: swarm.missing_bootstrap,
@@ -258,7 +305,9 @@ impl Desk {
     }
 
     pub(super) async fn tail(&self, count: usize) -> Result<Vec<String>, Failure> {
-        let tail = Tail { count: count.min(Tail::MAX) };
+        let tail = Tail {
+            count: count.min(Tail::MAX),
+        };
         let answer = self.0.audit.ask(tail, DEADLINE).await.map_err(no_answer)?;
         answer.map_err(|fault| not_recorded(&fault))
     }
@@ -269,7 +318,12 @@ impl Desk {
         sink: mpsc::Sender<Delivered>,
     ) -> Result<(), Failure> {
         let subscribe = Subscribe { topic, sink };
-        let answer = self.0.swarm.ask(subscribe, DEADLINE).await.map_err(no_answer)?;
+        let answer = self
+            .0
+            .swarm
+            .ask(subscribe, DEADLINE)
+            .await
+            .map_err(no_answer)?;
         answer.map_err(not_published)
     }
 }
@@ -297,15 +351,22 @@ fn detail(request: &Request) -> String {
     match request {
         Request::Restart { actor } => actor.clone(),
         Request::Inject { actor, kind } => format!("{actor}: {}", fault(*kind)),
-        Request::Ban { party, span, reason } => format!("{party} for {span}: {reason}"),
+        Request::Ban {
+            party,
+            span,
+            reason,
+        } => format!("{party} for {span}: {reason}"),
         Request::Unban { party } => party.to_string(),
         _ => String::new(),
     }
 }
 
 fn report(actor: ActorSnapshot) -> ActorReport {
-    let by_cause: BTreeMap<String, u64> =
-        actor.restarts_by_cause.iter().map(|(cause, n)| (cause.to_string(), *n)).collect();
+    let by_cause: BTreeMap<String, u64> = actor
+        .restarts_by_cause
+        .iter()
+        .map(|(cause, n)| (cause.to_string(), *n))
+        .collect();
     ActorReport {
         name: actor.name,
         state: actor.state.name().to_owned(),

@@ -77,7 +77,11 @@ impl AdminActor {
     /// A value for one incarnation.
     #[must_use]
     pub fn new(incarnation: Incarnation, tools: AdminTools) -> Self {
-        Self { incarnation, tools, accepting: None }
+        Self {
+            incarnation,
+            tools,
+            accepting: None,
+        }
     }
 }
 
@@ -113,7 +117,9 @@ impl Supervise for AdminActor {
 /// Accepts as long as there is a slot; the rest waits in the kernel's queue.
 async fn accept(listener: UnixListener, tools: AdminTools, incarnation: Incarnation) {
     loop {
-        let Ok(slot) = Arc::clone(&tools.slots).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&tools.slots).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 tools.served.fetch_add(1, Ordering::Relaxed);

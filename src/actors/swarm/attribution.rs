@@ -19,7 +19,11 @@ pub(super) struct SwarmAttribution {
 
 impl SwarmAttribution {
     pub(super) fn new(incarnation: Incarnation, cooldowns: Arc<CoolDowns>) -> Self {
-        Self { incarnation, cooldowns, scope: Mutex::new(None) }
+        Self {
+            incarnation,
+            cooldowns,
+            scope: Mutex::new(None),
+        }
     }
 
     fn replace(&self, scope: Option<HandlingScope>) {
@@ -42,6 +46,7 @@ impl Attribution for SwarmAttribution {
 
     fn task_panicked(&self, origin: Origin, detail: &str) {
         self.cooldowns.blame(&origin);
-        self.incarnation.fail(format!("a connection task panicked: {detail}"));
+        self.incarnation
+            .fail(format!("a connection task panicked: {detail}"));
     }
 }

@@ -32,7 +32,9 @@ impl ActorFuture<SwarmActor> for Drive {
         waking: &mut Waking<'_>,
     ) -> Poll<()> {
         for _ in 0..EVENTS_PER_POLL {
-            let Some(swarm) = act.swarm.as_mut() else { return Poll::Ready(()) };
+            let Some(swarm) = act.swarm.as_mut() else {
+                return Poll::Ready(());
+            };
             match Pin::new(swarm).poll_next(waking) {
                 Poll::Ready(Some(event)) => act.on_swarm_event(event, ctx),
                 Poll::Ready(None) => return Poll::Ready(()),

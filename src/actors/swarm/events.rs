@@ -1,6 +1,6 @@
 //! What libp2p reports: listeners, connections, dials.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
 use libp2p::{
@@ -33,17 +33,30 @@ impl SwarmActor {
     ) {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event, ctx),
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => {
                 self.on_established(&peer_id, connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                cause,
+                ..
+            } => {
                 let cause = cause.map(|error| error.to_string());
                 self.on_closed(&peer_id, connection_id, cause);
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
                 self.on_dial_failed(peer_id, &error);
             }
-            SwarmEvent::NewListenAddr { listener_id, address } => {
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } => {
                 tracing::info!(%address, "listening");
                 if self.open_listeners.contains(&listener_id) {
                     self.memory.open.insert(address);
@@ -55,10 +68,13 @@ impl SwarmActor {
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 tracing::warn!(%address, "no longer listening");
             }
-            SwarmEvent::ListenerClosed { addresses, reason, .. } if !self.draining => {
+            SwarmEvent::ListenerClosed {
+                addresses, reason, ..
+            } if !self.draining => {
                 // A node nobody can reach is no node: begin anew.
                 let error = reason.err().map(|e| e.to_string()).unwrap_or_default();
-                self.incarnation.fail(format!("a listener closed ({addresses:?}): {error}"));
+                self.incarnation
+                    .fail(format!("a listener closed ({addresses:?}): {error}"));
             }
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(%error, "a listener had an error");
@@ -75,7 +91,9 @@ impl SwarmActor {
         id: ConnectionId,
         endpoint: &ConnectedPoint,
     ) {
-        let Some(swarm) = self.swarm.as_mut() else { return };
+        let Some(swarm) = self.swarm.as_mut() else {
+            return;
+        };
         let Some(admitted) = swarm.behaviour().admission.admitted(id).cloned() else {
             // Cannot happen: the behaviour denied it. If it does, nothing may come of it.
             swarm.close_connection(id);
@@ -88,14 +106,20 @@ impl SwarmActor {
             }
         };
         if direction == Direction::Outbound {
-            self.memory.dialled.insert(convert::with_p2p(&address, *peer));
+            self.memory
+                .dialled
+                .insert(convert::with_p2p(&address, *peer));
             self.remember();
         }
         let who = admitted.peer;
         let (tier, identity) = (admitted.tier, admitted.identity.is_some());
         let now = self.tools.clock.now();
         let epoch = self.tools.trust.load().epoch;
-        let first = self.peers.connected(admitted.into(), epoch, id, address, direction, now);
+        let admitted = Arc::new(admitted);
+        self.neighbours.connected(Arc::clone(&admitted));
+        let first = self
+            .peers
+            .connected(admitted, epoch, id, address, direction, now);
         self.plan.connected(&who, self.tools.clock.elapsed());
         self.tools.metrics.connected(direction);
         if first {
@@ -109,8 +133,13 @@ impl SwarmActor {
 
     fn on_closed(&mut self, peer: &libp2p::PeerId, id: ConnectionId, cause: Option<String>) {
         self.tools.metrics.disconnected();
-        let Ok(who) = convert::from_libp2p(peer) else { return };
-        let Some(gone) = self.peers.closed(&who, id) else { return };
+        let Ok(who) = convert::from_libp2p(peer) else {
+            return;
+        };
+        let Some(gone) = self.peers.closed(&who, id) else {
+            return;
+        };
+        self.neighbours.gone(&who);
         self.plan.disconnected(&who, self.tools.clock.elapsed());
         let cause = match (gone.closing, cause) {
             (Some(reason), _) => reason.to_owned(),
@@ -126,7 +155,9 @@ impl SwarmActor {
     }
 
     fn on_dial_failed(&mut self, peer: Option<libp2p::PeerId>, error: &DialError) {
-        let Some(who) = peer.and_then(|peer| convert::from_libp2p(&peer).ok()) else { return };
+        let Some(who) = peer.and_then(|peer| convert::from_libp2p(&peer).ok()) else {
+            return;
+        };
         self.plan.failed(&who, self.tools.clock.elapsed());
         self.tools.metrics.dial_failed();
         match gate::refusal_of(error) {
@@ -181,8 +212,11 @@ impl SwarmActor {
 
     /// Addresses it listens on, each ending in `/p2p/PEER`.
     pub(super) fn listen_addresses(&self) -> Vec<String> {
-        let Ok(me) = convert::to_libp2p(&self.me) else { return Vec::new() };
+        let Ok(me) = convert::to_libp2p(&self.me) else {
+            return Vec::new();
+        };
         let all = self.memory.listen.iter().chain(&self.memory.open);
-        all.map(|address| convert::with_p2p(address, me).to_string()).collect()
+        all.map(|address| convert::with_p2p(address, me).to_string())
+            .collect()
     }
 }

@@ -12,13 +12,12 @@ use super::{
     peers::MAX_TOPICS_PER_PEER,
 };
 use crate::{
-    audit::AuditEvent,
     messages::{
         reputation::{Charge, Severity},
         swarm::Delivery,
     },
     network::{Envelope, NodeBehaviourEvent, convert},
-    trust::decision::{self, Action, Decision, Request, Subject, Verdict},
+    trust::decision::{self, Action, Decision, Request, Subject},
     types::{Origin, Party, PeerId, Topic},
 };
 
@@ -26,7 +25,11 @@ impl SwarmActor {
     pub(super) fn on_behaviour_event(&mut self, event: NodeBehaviourEvent, _: &mut Context<Self>) {
         match event {
             NodeBehaviourEvent::Gossip(event) => self.on_gossip(*event),
-            NodeBehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => {
+            NodeBehaviourEvent::Ping(ping::Event {
+                peer,
+                result: Ok(rtt),
+                ..
+            }) => {
                 if let Ok(who) = convert::from_libp2p(&peer)
                     && let Some(peer) = self.peers.get_mut(&who)
                 {
@@ -41,16 +44,21 @@ impl SwarmActor {
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
         match event {
-            gossipsub::Event::Message { propagation_source, message_id, message } => {
+            gossipsub::Event::Message {
+                propagation_source,
+                message_id,
+                message,
+            } => {
                 self.on_message(&propagation_source, &message_id, &message);
             }
             gossipsub::Event::Subscribed { peer_id, topic } => {
                 self.on_subscribed(&peer_id, &topic);
             }
             gossipsub::Event::Unsubscribed { peer_id, topic } => {
-                if let (Ok(who), Ok(topic)) =
-                    (convert::from_libp2p(&peer_id), Topic::try_new(topic.as_str()))
-                    && let Some(peer) = self.peers.get_mut(&who)
+                if let (Ok(who), Ok(topic)) = (
+                    convert::from_libp2p(&peer_id),
+                    Topic::try_new(topic.as_str()),
+                ) && let Some(peer) = self.peers.get_mut(&who)
                 {
                     peer.topics.remove(&topic);
                 }
@@ -71,7 +79,9 @@ impl SwarmActor {
         message: &gossipsub::Message,
     ) {
         // The strict mode of gossipsub lets no message without an author through.
-        let author = message.source.and_then(|author| convert::from_libp2p(&author).ok());
+        let author = message
+            .source
+            .and_then(|author| convert::from_libp2p(&author).ok());
         let forwarder = convert::from_libp2p(neighbour);
         let topic = Topic::try_new(message.topic.as_str());
         let (Some(author), Ok(forwarder), Ok(topic)) = (author, forwarder, topic) else {
@@ -87,8 +97,12 @@ impl SwarmActor {
             max_payload: self.tools.config.limits.max_message_size.as_usize(),
             now: self.tools.clock.now(),
         };
-        let incoming =
-            Incoming { neighbour: forwarder, author, topic: &topic, data: &message.data };
+        let incoming = Incoming {
+            neighbour: forwarder,
+            author,
+            topic: &topic,
+            data: &message.data,
+        };
         match judge(&incoming, &known, &views) {
             Judgement::Accept(envelope) => {
                 self.answer(id, neighbour, MessageAcceptance::Accept);
@@ -109,7 +123,12 @@ impl SwarmActor {
                     severity: Severity::InvalidMessage,
                     evidence: format!("a signed message on `{topic}`: {reason}"),
                 };
-                if self.tools.reputation.tell_for(Origin::peer(author), charge).is_err() {
+                if self
+                    .tools
+                    .reputation
+                    .tell_for(Origin::peer(author), charge)
+                    .is_err()
+                {
                     tracing::warn!(peer = %author, "a charge was lost: Reputation is busy");
                 }
             }
@@ -126,42 +145,32 @@ impl SwarmActor {
 
     fn refuse_message(&mut self, reason: &'static str, author: PeerId) {
         self.tools.metrics.message_refused(reason);
-        self.refused.add((reason, Some(author)), self.tools.clock.now());
+        self.refused
+            .add((reason, Some(author)), self.tools.clock.now());
     }
 
     pub(super) fn deliver(&mut self, topic: Topic, author: PeerId, envelope: Envelope) {
         let Envelope { sent, payload, .. } = envelope;
-        let outcome = self.subscribers.deliver(&Delivery { topic, author, sent, payload });
+        let outcome = self.subscribers.deliver(&Delivery {
+            topic,
+            author,
+            sent,
+            payload,
+        });
         if outcome.dropped > 0 {
             let dropped = u64::try_from(outcome.dropped).unwrap_or(u64::MAX);
             self.tools.metrics.deliveries_dropped(dropped);
         }
     }
 
-    /// A neighbour that may not hear a topic is not kept: gossipsub would send it everything.
+    /// Gossip asked whether the neighbour may listen before it told of it.
     fn on_subscribed(&mut self, peer: &libp2p::PeerId, topic: &TopicHash) {
-        let Ok(who) = convert::from_libp2p(peer) else { return };
-        // The subscription filter lets only well-formed topics through.
-        let Ok(topic) = Topic::try_new(topic.as_str()) else { return };
-        let Some(decision) = self.decide(Action::Subscribe, who, Some(&topic)) else { return };
-        if decision.verdict == Verdict::Allow {
-            if let Some(peer) = self.peers.get_mut(&who)
-                && peer.topics.len() < MAX_TOPICS_PER_PEER
-            {
-                peer.topics.insert(topic);
-            }
-            return;
+        if let (Ok(who), Ok(topic)) = (convert::from_libp2p(peer), Topic::try_new(topic.as_str()))
+            && let Some(peer) = self.peers.get_mut(&who)
+            && peer.topics.len() < MAX_TOPICS_PER_PEER
+        {
+            peer.topics.insert(topic);
         }
-        tracing::warn!(peer = %who, %topic, rule = decision.rule, "a subscription was denied");
-        self.tools.audit.note(AuditEvent::Decided {
-            action: Action::Subscribe.name().to_owned(),
-            peer: who,
-            topic: Some(topic),
-            verdict: decision.verdict.name().to_owned(),
-            rule: decision.rule.to_owned(),
-        });
-        self.tools.metrics.denied("subscribe");
-        self.close_peer(who, "subscription denied");
     }
 
     /// The access decision about a connected peer.
@@ -180,7 +189,7 @@ impl SwarmActor {
                 peer: who,
                 tier: peer.admitted.tier,
                 identity: peer.admitted.identity.as_deref(),
-                standing: Some(standing),
+                standing,
             },
             topic,
             now,

@@ -26,7 +26,11 @@ impl SwarmActor {
             action,
             subject: Subject {
                 peer: self.me,
-                tier: if identity.is_some() { Tier::Member } else { Tier::Unverified },
+                tier: if identity.is_some() {
+                    Tier::Member
+                } else {
+                    Tier::Unverified
+                },
                 identity,
                 // A node has no opinion of itself that could be worse than this.
                 standing: Some(Standing {
@@ -47,7 +51,10 @@ impl SwarmActor {
     }
 
     fn listeners(&self, topic: &Topic) -> usize {
-        self.peers.iter().filter(|(_, peer)| peer.topics.contains(topic)).count()
+        self.peers
+            .iter()
+            .filter(|(_, peer)| peer.topics.contains(topic))
+            .count()
     }
 }
 
@@ -59,7 +66,10 @@ impl Handler<Publish> for SwarmActor {
         let credential = self.may_i(Action::Publish, &topic)?;
         let limit = self.tools.config.limits.max_message_size.as_usize();
         if payload.len() > limit {
-            return Err(PublishFault::TooLarge { size: payload.len(), limit });
+            return Err(PublishFault::TooLarge {
+                size: payload.len(),
+                limit,
+            });
         }
         // The neighbours hold this node to the same budget and would drop in silence what is
         // over it: say so here instead.
@@ -68,7 +78,12 @@ impl Handler<Publish> for SwarmActor {
         }
         self.sequence = self.sequence.saturating_add(1);
         let sent = self.tools.clock.now();
-        let envelope = Envelope { sent, sequence: self.sequence, credential, payload };
+        let envelope = Envelope {
+            sent,
+            sequence: self.sequence,
+            credential,
+            payload,
+        };
         let listeners = self.listeners(&topic);
         let swarm = self
             .swarm
@@ -87,7 +102,10 @@ impl Handler<Publish> for SwarmActor {
         self.sent = self.sent.saturating_add(1);
         self.tools.metrics.message_sent();
         self.deliver(topic, self.me, envelope);
-        Ok(Published { message_id, listeners })
+        Ok(Published {
+            message_id,
+            listeners,
+        })
     }
 }
 
@@ -103,7 +121,10 @@ impl Handler<Subscribe> for SwarmActor {
             .ok_or_else(|| PublishFault::Failed("the network is not up".to_owned()))?;
         network::subscribe(&mut swarm.behaviour_mut().gossip, &topic)
             .map_err(|error| PublishFault::Failed(error.to_string()))?;
-        self.subscribers.add(topic, sink).map(drop).map_err(|()| PublishFault::Backpressure)
+        self.subscribers
+            .add(topic, sink)
+            .map(drop)
+            .map_err(|()| PublishFault::Backpressure)
     }
 }
 
@@ -111,8 +132,11 @@ impl Handler<ListPeers> for SwarmActor {
     type Result = Vec<PeerReport>;
 
     fn handle(&mut self, _: ListPeers, _: &mut Context<Self>) -> Self::Result {
-        let mut peers: Vec<PeerReport> =
-            self.peers.iter().map(|(who, peer)| peer.report(*who)).collect();
+        let mut peers: Vec<PeerReport> = self
+            .peers
+            .iter()
+            .map(|(who, peer)| peer.report(*who))
+            .collect();
         peers.sort_by_key(|peer| peer.since);
         peers
     }
@@ -122,7 +146,10 @@ impl Handler<DescribeSwarm> for SwarmActor {
     type Result = MessageResult<DescribeSwarm>;
 
     fn handle(&mut self, _: DescribeSwarm, _: &mut Context<Self>) -> Self::Result {
-        let missing = self.plan.missing().filter(|peer| self.bootstrap.contains(peer));
+        let missing = self
+            .plan
+            .missing()
+            .filter(|peer| self.bootstrap.contains(peer));
         MessageResult(SwarmReport {
             listen: self.listen_addresses(),
             connected: self.peers.len(),
@@ -138,7 +165,9 @@ impl Handler<Drain> for SwarmActor {
     fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
         self.draining = true;
         self.report_refusals();
-        let Some(swarm) = self.swarm.as_mut() else { return };
+        let Some(swarm) = self.swarm.as_mut() else {
+            return;
+        };
         for id in std::mem::take(&mut self.listeners) {
             swarm.remove_listener(id);
         }

@@ -59,10 +59,16 @@ pub(super) struct Views<'a> {
 /// Judges one message.
 pub(super) fn judge(message: &Incoming<'_>, author: &Known, views: &Views<'_>) -> Judgement {
     let bytes = u64::try_from(message.data.len()).unwrap_or(u64::MAX);
-    if views.limiter.charge_neighbour(message.neighbour, bytes).is_err() {
+    if views
+        .limiter
+        .charge_neighbour(message.neighbour, bytes)
+        .is_err()
+    {
         return Judgement::Ignore("neighbour_bytes");
     }
-    let standing = views.standings.standing(&message.author, views.now);
+    let Some(standing) = views.standings.standing(&message.author, views.now) else {
+        return Judgement::Ignore("standing_unknown");
+    };
     if standing.banned_until.is_some() {
         return Judgement::Ignore("author_banned");
     }

@@ -39,8 +39,11 @@ impl SwarmActor {
     /// Ends every connection that would not be let in now.
     fn review(&mut self) {
         let now = self.tools.clock.now();
-        let doomed: Vec<(PeerId, &'static str)> =
-            self.peers.iter().filter_map(|(who, _)| Some((*who, self.why_not(*who, now)?))).collect();
+        let doomed: Vec<(PeerId, &'static str)> = self
+            .peers
+            .iter()
+            .filter_map(|(who, _)| Some((*who, self.why_not(*who, now)?)))
+            .collect();
         for (who, why) in doomed {
             tracing::warn!(peer = %who, why, "closing a live connection");
             self.tools.metrics.denied("live_review");
@@ -62,11 +65,22 @@ impl SwarmActor {
                 return Some("issuer no longer trusted");
             }
         }
-        if self.tools.standings.load().standing(&who, now).banned_until.is_some() {
+        let standing = self.tools.standings.load().standing(&who, now)?;
+        if standing.banned_until.is_some() {
             return Some("banned");
         }
         let decision = self.decide(Action::Connect, who, None)?;
-        matches!(decision.verdict, Verdict::Deny(_)).then_some("denied by policy")
+        if let Verdict::Deny(_) = decision.verdict {
+            return Some("denied by policy");
+        }
+        let lost = |topic| {
+            let decision = self.decide(Action::Subscribe, who, Some(topic));
+            decision.is_some_and(|decision| decision.verdict != Verdict::Allow)
+        };
+        peer.topics
+            .iter()
+            .any(lost)
+            .then_some("may no longer listen to a topic")
     }
 
     /// Writes down what was refused since the last time, in sums.
@@ -80,9 +94,17 @@ impl SwarmActor {
                 last: tally.last,
             });
         }
-        let Some(swarm) = self.swarm.as_mut() else { return };
+        let Some(swarm) = self.swarm.as_mut() else {
+            return;
+        };
         for refused in swarm.behaviour_mut().admission.take_denials() {
-            let Refused { reason, address, count, first, last } = refused;
+            let Refused {
+                reason,
+                address,
+                count,
+                first,
+                last,
+            } = refused;
             self.tools.metrics.denied_many(reason, count);
             self.tools.audit.note(AuditEvent::ConnectionsRefused {
                 reason: reason.to_owned(),

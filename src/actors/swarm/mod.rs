@@ -14,6 +14,7 @@ mod events;
 mod gossip;
 mod handlers;
 mod judge;
+mod listeners;
 mod live;
 mod peers;
 mod subscribers;
@@ -45,6 +46,7 @@ use crate::{
 
 use attribution::SwarmAttribution;
 use drive::Drive;
+use listeners::Neighbours;
 use peers::Peers;
 use subscribers::Subscribers;
 
@@ -114,6 +116,7 @@ pub struct SwarmActor {
     swarm: Option<Swarm<NodeBehaviour>>,
     me: PeerId,
     peers: Peers,
+    neighbours: Arc<Neighbours>,
     subscribers: Subscribers,
     plan: DialPlan,
     bootstrap: BTreeSet<PeerId>,
@@ -131,7 +134,9 @@ pub struct SwarmActor {
 
 impl fmt::Debug for SwarmActor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SwarmActor").field("me", &self.me).finish_non_exhaustive()
+        f.debug_struct("SwarmActor")
+            .field("me", &self.me)
+            .finish_non_exhaustive()
     }
 }
 
@@ -179,6 +184,12 @@ impl SwarmActor {
             swarm: None,
             me,
             peers: Peers::default(),
+            neighbours: Arc::new(Neighbours::new(
+                tools.standings.clone(),
+                Arc::clone(&tools.config),
+                Arc::clone(&tools.clock),
+                tools.metrics.clone(),
+            )),
             subscribers: Subscribers::default(),
             plan,
             bootstrap: BTreeSet::new(),
@@ -206,6 +217,7 @@ impl SwarmActor {
             config: &self.tools.config,
             keeper: Arc::clone(&self.tools.keeper),
             admission: Arc::clone(&self.tools.admission),
+            listeners: Arc::clone(&self.neighbours) as Arc<dyn network::Listeners>,
             attribution: attribution.clone(),
             clock: Arc::clone(&self.tools.clock),
             tasks: Tasks::here(attribution),
@@ -221,7 +233,9 @@ impl SwarmActor {
             Fault::build(format!("cannot listen on {address}: {error}"))
         };
         for address in choose(&before.listen, &network.listen) {
-            let id = swarm.listen_on(address.clone()).map_err(|error| fail(&address, &error))?;
+            let id = swarm
+                .listen_on(address.clone())
+                .map_err(|error| fail(&address, &error))?;
             self.listeners.push(id);
         }
         for address in choose(&before.open, &network.open_listen) {
@@ -252,7 +266,11 @@ impl SwarmActor {
 }
 
 fn choose(before: &BTreeSet<Multiaddr>, configured: &[Multiaddr]) -> Vec<Multiaddr> {
-    if before.is_empty() { configured.to_vec() } else { before.iter().cloned().collect() }
+    if before.is_empty() {
+        configured.to_vec()
+    } else {
+        before.iter().cloned().collect()
+    }
 }
 
 impl Supervise for SwarmActor {
@@ -275,7 +293,10 @@ impl Supervise for SwarmActor {
         SwarmState {
             listen: self.listen_addresses(),
             peers: self.peers.len(),
-            connections: self.swarm.as_ref().map(|swarm| swarm.behaviour().admission.counts()),
+            connections: self
+                .swarm
+                .as_ref()
+                .map(|swarm| swarm.behaviour().admission.counts()),
             topics: self.subscribers.topics(),
             received: self.received,
             sent: self.sent,

@@ -86,7 +86,11 @@ impl Peers {
     pub(super) fn closed(&mut self, peer: &PeerId, id: ConnectionId) -> Option<Peer> {
         let entry = self.peers.get_mut(peer)?;
         entry.connections.retain(|(known, ..)| *known != id);
-        if entry.connections.is_empty() { self.peers.remove(peer) } else { None }
+        if entry.connections.is_empty() {
+            self.peers.remove(peer)
+        } else {
+            None
+        }
     }
 
     pub(super) fn get(&self, peer: &PeerId) -> Option<&Peer> {
@@ -109,13 +113,17 @@ impl Peers {
     pub(super) fn author(&self, author: &PeerId) -> Option<(Tier, Option<Arc<VerifiedIdentity>>)> {
         match self.peers.get(author) {
             Some(peer) => Some((peer.admitted.tier, peer.admitted.identity.clone())),
-            None => self.authors.get(author).map(|(i, _)| (Tier::Member, Some(Arc::clone(i)))),
+            None => self
+                .authors
+                .get(author)
+                .map(|(i, _)| (Tier::Member, Some(Arc::clone(i)))),
         }
     }
 
     /// Forgets remembered authors for whom `keep` does not hold (trust withdrawn, expired).
     pub(super) fn forget_authors(&mut self, keep: impl Fn(&VerifiedIdentity, u64) -> bool) {
-        self.authors.retain(|_, (identity, epoch)| keep(identity, *epoch));
+        self.authors
+            .retain(|_, (identity, epoch)| keep(identity, *epoch));
     }
 
     fn remember(&mut self, identity: Arc<VerifiedIdentity>, epoch: u64, now: Timestamp) {
@@ -135,7 +143,9 @@ impl Peers {
 impl Peer {
     /// Address and direction of the oldest connection that stands.
     pub(super) fn route(&self) -> Option<(&Multiaddr, Direction)> {
-        self.connections.first().map(|(_, address, direction)| (address, *direction))
+        self.connections
+            .first()
+            .map(|(_, address, direction)| (address, *direction))
     }
 
     /// What an operator sees.
@@ -144,7 +154,9 @@ impl Peer {
         let route = self.route();
         PeerReport {
             peer_id: peer,
-            address: route.map(|(address, _)| address.to_string()).unwrap_or_default(),
+            address: route
+                .map(|(address, _)| address.to_string())
+                .unwrap_or_default(),
             direction: match route {
                 Some((_, Direction::Outbound)) => "outbound",
                 _ => "inbound",
@@ -155,7 +167,9 @@ impl Peer {
             expires: identity.map(|i| i.expires),
             since: self.since,
             topics: self.topics.iter().cloned().collect(),
-            rtt_us: self.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            rtt_us: self
+                .rtt
+                .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
         }
     }
 }

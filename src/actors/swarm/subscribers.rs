@@ -64,7 +64,11 @@ pub(super) struct Outcome {
 
 impl Subscribers {
     /// Adds a sink. `Ok(true)` when it is the topic's first; `Err` when there are too many.
-    pub(super) fn add(&mut self, topic: Topic, sender: mpsc::Sender<Delivered>) -> Result<bool, ()> {
+    pub(super) fn add(
+        &mut self,
+        topic: Topic,
+        sender: mpsc::Sender<Delivered>,
+    ) -> Result<bool, ()> {
         if self.count >= MAX_SUBSCRIPTIONS {
             return Err(());
         }
@@ -95,8 +99,12 @@ impl Subscribers {
             sinks.retain(|sink| !sink.sender.is_closed());
         }
         self.count = self.sinks.values().map(Vec::len).sum();
-        let empty: Vec<Topic> =
-            self.sinks.iter().filter(|(_, s)| s.is_empty()).map(|(t, _)| t.clone()).collect();
+        let empty: Vec<Topic> = self
+            .sinks
+            .iter()
+            .filter(|(_, s)| s.is_empty())
+            .map(|(t, _)| t.clone())
+            .collect();
         for topic in &empty {
             self.sinks.remove(topic);
         }
@@ -132,7 +140,13 @@ mod tests {
         let (fast, mut fast_end) = mpsc::channel(16);
         assert_eq!(subscribers.add(topic.clone(), slow), Ok(true));
         assert_eq!(subscribers.add(topic.clone(), fast), Ok(false));
-        assert_eq!(subscribers.deliver(&delivery(&topic, 0)), Outcome { delivered: 2, dropped: 0 });
+        assert_eq!(
+            subscribers.deliver(&delivery(&topic, 0)),
+            Outcome {
+                delivered: 2,
+                dropped: 0
+            }
+        );
         for n in 1..=3 {
             assert_eq!(subscribers.deliver(&delivery(&topic, n)).dropped, 1);
         }
