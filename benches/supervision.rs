@@ -119,16 +119,19 @@ fn main() {
         bare.send(Ping(0)).await.expect("it runs");
 
         println!("ask and tell beside bare actix (median of {ROUNDS}, in turns)");
-        let same = on(&arbiter, compare_ask(echo.clone(), bare.clone())).await;
-        same.print("ask, same arbiter  ");
-        compare_ask(echo.clone(), bare.clone())
-            .await
-            .print("ask, across        ");
+        for (deadline, what) in [(true, "with deadline"), (false, "without      ")] {
+            let ask = || compare_ask(echo.clone(), bare.clone(), deadline);
+            let same = on(&arbiter, ask()).await;
+            same.print(&format!("ask, same arbiter, bare {what}"));
+            ask()
+                .await
+                .print(&format!("ask, across,       bare {what}"));
+        }
         let same = on(&arbiter, compare_tell(echo.clone(), bare.clone())).await;
-        same.print("tell, same arbiter ");
+        same.print("tell, same arbiter                    ");
         compare_tell(echo.clone(), bare)
             .await
-            .print("tell, across       ");
+            .print("tell, across                          ");
 
         println!("\npanic to next good answer, no backoff ({RESTARTS} times)");
         print_quantiles("same arbiter", &on(&arbiter, restarts(echo.clone())).await);
@@ -196,9 +199,11 @@ async fn in_turns(count: u32, supervised: impl Fn() -> Timed, bare: impl Fn() ->
     Pair { supervised, bare }
 }
 
+/// A question without a deadline is what no part of this node asks; it is shown for comparison.
 fn compare_ask(
     echo: ActorRef<Echo>,
     bare: Arc<Addr<Echo>>,
+    deadline: bool,
 ) -> impl Future<Output = Pair> + Send + 'static {
     let supervised = move || -> Timed {
         let echo = echo.clone();
@@ -212,7 +217,12 @@ fn compare_ask(
         let bare = bare.clone();
         Box::pin(async move {
             for n in 0..u64::from(ASKS) {
-                bare.send(Ping(n)).await.expect("an answer");
+                let answer = bare.send(Ping(n));
+                if deadline {
+                    answer.timeout(DEADLINE).await.expect("an answer");
+                } else {
+                    answer.await.expect("an answer");
+                }
             }
         })
     };
