@@ -8,12 +8,18 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// The owner's end: replaces the value.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Publisher<T>(watch::Sender<Arc<T>>);
 
 /// A reader's end: the latest value.
 #[derive(Debug)]
 pub struct View<T>(watch::Receiver<Arc<T>>);
+
+impl<T> Clone for Publisher<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 impl<T> Clone for View<T> {
     fn clone(&self) -> Self {

@@ -71,7 +71,7 @@ impl Standings {
 
     /// As [`Standings::barred`], for an address as it comes from a socket.
     #[must_use]
-    pub fn address_barred(&self, ip: IpAddr, now: Timestamp) -> Option<Barred> {
+    pub fn address_banned(&self, ip: IpAddr, now: Timestamp) -> Option<Barred> {
         self.barred(&Party::address(ip), now)
     }
 
@@ -92,6 +92,14 @@ impl Standings {
             .collect();
         bans.sort_by_key(|ban| (ban.until, ban.party));
         bans
+    }
+
+    /// How many bans are in force, for the metrics.
+    #[must_use]
+    pub fn bans_active(&self, now: Timestamp) -> usize {
+        self.accounts()
+            .filter(|(_, account)| account.banned_until(now).is_some())
+            .count()
     }
 
     /// The score of every party remembered, for the histogram.

@@ -326,14 +326,14 @@ fn one_peer_never_bans_its_address_but_several_do() {
             Severity::BadCredential,
         );
     }
-    assert_eq!(book.standings().address_barred(ip, START), None);
+    assert_eq!(book.standings().address_banned(ip, START), None);
     // What a key did is never charged to an address directly.
     for severity in [Severity::BadCredential, Severity::InvalidMessage] {
         for _ in 0..50 {
             book.apply(charge(Party::Address(ip), Some(ip), severity), START);
         }
     }
-    assert_eq!(book.standings().address_barred(ip, START), None);
+    assert_eq!(book.standings().address_banned(ip, START), None);
     // The fifth, seen through an IPv4-mapped address.
     let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
     offend(
@@ -343,9 +343,9 @@ fn one_peer_never_bans_its_address_but_several_do() {
         Severity::BadCredential,
     );
     let barred = Some(Barred::Until(later(HOUR)));
-    assert_eq!(book.standings().address_barred(mapped, START), barred);
-    assert_eq!(book.standings().address_barred(address(2), START), None);
-    assert_eq!(book.standings().address_barred(ip, later(HOUR)), None);
+    assert_eq!(book.standings().address_banned(mapped, START), barred);
+    assert_eq!(book.standings().address_banned(address(2), START), None);
+    assert_eq!(book.standings().address_banned(ip, later(HOUR)), None);
 }
 
 #[test]
@@ -375,6 +375,7 @@ fn operators_ban_and_lift() {
         durable: true
     }));
     assert_eq!(book.standings().bans(START), vec![info]);
+    assert_eq!(book.standings().bans_active(START), 1);
     let (info, _) = book.ban(who, HOUR, "shorter", START).unwrap();
     assert_eq!(info.until, later(HOUR));
     let (lifted, effects) = book.lift(who, START);
@@ -512,7 +513,7 @@ fn before_the_owner_published_nobody_stands_anywhere() {
     let view = Standings::unknown(rules(|_| {}));
     assert_eq!(view.standing(&peer(1), START), None);
     assert_eq!(
-        view.address_barred(address(1), START),
+        view.address_banned(address(1), START),
         Some(Barred::Unknown)
     );
     let known = empty(&rules(|_| {})).standings();
@@ -520,7 +521,7 @@ fn before_the_owner_published_nobody_stands_anywhere() {
         known.standing(&peer(1), START).unwrap().score,
         TrustScore::NEUTRAL
     );
-    assert_eq!(known.address_barred(address(1), START), None);
+    assert_eq!(known.address_banned(address(1), START), None);
 }
 
 #[test]

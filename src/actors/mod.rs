@@ -1,0 +1,7 @@
+//! The actors: thin shells that own state and do I/O; what they decide is decided by the cores.
+//!
+//! Each is supervised ([`crate::supervision`]): others hold an `ActorRef`, ask with a deadline,
+//! and deny when no answer comes.
+
+pub mod rate_limit;
+pub mod reputation;
