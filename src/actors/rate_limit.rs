@@ -151,7 +151,7 @@ impl RateLimitActor {
         running.clocks = (wall, mono);
         let mut changes = running.limiter.take_changes();
         if stepped {
-            tracing::warn!(from = %expected, to = %wall, "the clock stepped: writing all debts anew");
+            tracing::warn!(from = %expected, to = %wall, "the clock stepped: saving all debts");
             let all = running.limiter.debts().into_iter();
             changes.extend(all.map(|(key, debt)| (key, Some(debt))));
         }
