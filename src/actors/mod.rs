@@ -5,3 +5,5 @@
 
 pub mod rate_limit;
 pub mod reputation;
+pub mod audit;
+pub mod identity;

@@ -1,7 +1,24 @@
 //! The audit log: records, their chain, segment files, group commit, verification.
 //!
-//! Cores only: this room knows files through a small trait, and no actix.
+//! Cores only: this room knows files through a small trait ([`storage::Storage`]), and no actix.
+//! Lines are described in `docs/reference/audit-log.md`.
+//!
+//! ```text
+//! RecordEvent -> Writer (bounded queue, one thread) -> Log (chain, batch) -> Storage -> answers
+//! ```
 
+mod aggregate;
 mod event;
+mod lines;
+mod log;
+pub mod record;
+pub mod storage;
+mod verify;
+mod writer;
 
+pub use aggregate::{Aggregator, Tally};
 pub use event::{AuditEvent, Direction};
+pub use lines::{segment_name, segment_number};
+pub use log::{Log, LogOptions, OpenError};
+pub use verify::{Damage, Finding, Report, for_each_record, tail, verify};
+pub use writer::{Fence, Progress, Writer};

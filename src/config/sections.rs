@@ -10,6 +10,7 @@ use std::{
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
+use super::off_or;
 use crate::types::{ByteSize, Span, Topic, TrustScore};
 
 const fn secs(n: u64) -> Span {
@@ -335,7 +336,8 @@ impl Default for AuditConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Address of `/live`, `/ready` and `/metrics`; loopback only. Absent: no HTTP.
+    /// Address of `/live`, `/ready` and `/metrics`; loopback only. `"off"`: no HTTP.
+    #[serde(with = "off_or")]
     pub http: Option<SocketAddr>,
     /// Commands served at once over the Unix socket.
     pub connections: usize,

@@ -1,0 +1,232 @@
+//! The node's answer to the network's questions: who may begin a handshake, who is let in.
+//!
+//! Not an actor: it runs on connection tasks and asks the actors with deadlines. Whatever does
+//! not answer in time is a refusal. An *Allow* takes effect only after its record is durable.
+
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+
+use futures::{FutureExt, future::BoxFuture};
+use tokio::sync::Semaphore;
+
+use super::{audit::AuditHandle, identity::IdentityActor, reputation::ReputationActor};
+use crate::{
+    audit::{AuditEvent, Direction},
+    config::PolicyConfig,
+    identity::{OwnIdentity, Refusal, Tier, TrustView, VerifiedIdentity},
+    messages::{
+        identity::VerifyPeer,
+        reputation::{Charge, GetStanding, Severity},
+    },
+    network::{Admission, Admitted, GateKeeper, Presented},
+    supervision::{ActorRef, AskError, CoolDowns},
+    telemetry::Metrics,
+    trust::{
+        decision::{self, Action, Decision, Request, Subject, Verdict},
+        rate::Limiter,
+        reputation::Standings,
+    },
+    types::{Clock, Origin, Party, PeerId, View},
+};
+
+/// What the gatekeeper judges from and whom it asks.
+#[derive(Clone)]
+pub struct Tools {
+    /// What this node presents.
+    pub own: View<OwnIdentity>,
+    /// Whom it trusts.
+    pub trust: View<TrustView>,
+    /// Scores and bans.
+    pub standings: View<Standings>,
+    /// Rate budgets.
+    pub limiter: View<Limiter>,
+    /// Who cools down after a fault.
+    pub cooldowns: Arc<CoolDowns>,
+    /// Verifies credentials.
+    pub identity: ActorRef<IdentityActor>,
+    /// Knows where peers stand, and is told of misdeeds.
+    pub reputation: ActorRef<ReputationActor>,
+    /// Makes grants durable.
+    pub audit: AuditHandle,
+    /// The rules.
+    pub policy: PolicyConfig,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// How long one actor may take to answer.
+    pub deadline: Duration,
+    /// Judgements under way at once (`limits.pending_decisions`); more wait, and so do their
+    /// sockets.
+    pub pending: Arc<Semaphore>,
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Gatekeeper(Arc<Tools>);
+
+impl fmt::Debug for Gatekeeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gatekeeper").finish_non_exhaustive()
+    }
+}
+
+fn unavailable(error: AskError) -> Refusal {
+    Refusal::Unavailable(error.code())
+}
+
+impl Gatekeeper {
+    /// A gatekeeper with these tools.
+    #[must_use]
+    pub fn new(tools: Tools) -> Self {
+        Self(Arc::new(tools))
+    }
+
+    async fn judge_member(self, presented: Presented) -> Result<Admitted, Refusal> {
+        let Presented { peer, ip, direction, frame } = presented;
+        let tools = &self.0;
+        let origin = Origin { peer: Some(peer), address: ip };
+        let _turn = tools.pending.acquire().await.map_err(|_| Refusal::Unavailable("stopping"))?;
+        let before = tools.trust.load().epoch;
+        let identity = tools
+            .identity
+            .ask_for(origin, VerifyPeer { peer, frame }, tools.deadline)
+            .await
+            .map_err(unavailable)??;
+        let admitted = self.grant(peer, ip, direction, Tier::Member, Some(identity)).await?;
+        // Trust that was withdrawn meanwhile is withdrawn.
+        match &admitted.identity {
+            Some(identity) if !tools.trust.load().covers(&identity.issuer, before) => {
+                Err(Refusal::UnknownIssuer(identity.issuer.to_string()))
+            }
+            _ => Ok(admitted),
+        }
+    }
+
+    /// The access decision, then the durable record, then the admission.
+    async fn grant(
+        &self,
+        peer: PeerId,
+        ip: Option<IpAddr>,
+        direction: Direction,
+        tier: Tier,
+        identity: Option<VerifiedIdentity>,
+    ) -> Result<Admitted, Refusal> {
+        let tools = &self.0;
+        let standing = tools
+            .reputation
+            .ask(GetStanding { peer }, tools.deadline)
+            .await
+            .map_err(unavailable)?;
+        tools.metrics.trust_score(standing.score);
+        let Decision { verdict, rule, .. } = decision::evaluate(&Request {
+            action: Action::Connect,
+            subject: Subject { peer, tier, identity: identity.as_ref(), standing: Some(standing) },
+            topic: None,
+            now: tools.clock.now(),
+            policy: &tools.policy,
+        });
+        tools.metrics.decided(Action::Connect, verdict);
+        if let Verdict::Deny(_) = verdict {
+            return Err(standing.banned_until.map_or_else(
+                || Refusal::Denied(rule.to_owned()),
+                Refusal::Banned,
+            ));
+        }
+        let label = identity.as_ref().map(|i| format!("{}/{}", i.issuer, i.subject));
+        let event = AuditEvent::ConnectionAccepted {
+            peer,
+            address: ip,
+            direction,
+            tier: tier.to_string(),
+            rule: rule.to_owned(),
+            identity: label,
+            credential_hash: identity.as_ref().map(|i| i.credential_hash),
+        };
+        tools.audit.record(event).await.map_err(|_| Refusal::Unavailable("audit"))?;
+        Ok(Admitted { peer, tier, identity: identity.map(Arc::new), rule: rule.to_owned() })
+    }
+
+    fn charge(&self, peer: PeerId, ip: Option<IpAddr>, refusal: &Refusal) {
+        let severity = match refusal {
+            Refusal::Violation(_) => Severity::HandshakeAbuse,
+            _ => Severity::BadCredential,
+        };
+        let charge = Charge {
+            party: Party::Peer(peer),
+            address: ip,
+            severity,
+            evidence: refusal.to_string(),
+        };
+        if self.0.reputation.tell(charge).is_err() {
+            tracing::warn!(%peer, "a charge was lost: Reputation is busy");
+        }
+    }
+}
+
+impl GateKeeper for Gatekeeper {
+    fn own_frame(&self) -> Arc<[u8]> {
+        Arc::clone(&self.0.own.load().frame)
+    }
+
+    fn precheck(&self, peer: &PeerId, ip: Option<IpAddr>) -> Result<(), Refusal> {
+        let origin = Origin { peer: Some(*peer), address: ip };
+        if self.0.cooldowns.is_cooling(&origin).is_some() {
+            return Err(Refusal::CoolingDown);
+        }
+        let standing = self.0.standings.load().standing(peer, self.0.clock.now());
+        standing.banned_until.map_or(Ok(()), |until| Err(Refusal::Banned(until)))
+    }
+
+    fn judge(&self, presented: Presented) -> BoxFuture<'static, Result<Admitted, Refusal>> {
+        self.clone().judge_member(presented).boxed()
+    }
+
+    fn judge_open(
+        &self,
+        peer: PeerId,
+        ip: Option<IpAddr>,
+    ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
+        let keeper = self.clone();
+        async move {
+            let pending = Arc::clone(&keeper.0.pending);
+            let _turn =
+                pending.acquire().await.map_err(|_| Refusal::Unavailable("stopping"))?;
+            keeper.grant(peer, ip, Direction::Inbound, Tier::Unverified, None).await
+        }
+        .boxed()
+    }
+
+    fn refused(&self, peer: &PeerId, ip: Option<IpAddr>, direction: Direction, why: &Refusal) {
+        self.0.metrics.denied(why.code());
+        tracing::info!(%peer, ?direction, code = why.code(), "refused at the gate: {why}");
+        if let Refusal::ByPeer(_) | Refusal::Interrupted(_) = why {
+            // What the other side decided, and what broke on the way, is its own affair.
+            return;
+        }
+        self.0.audit.note(AuditEvent::AuthenticationFailed {
+            peer: *peer,
+            address: ip,
+            code: why.code().to_owned(),
+            detail: why.to_string(),
+        });
+        if why.charged() {
+            self.charge(*peer, ip, why);
+        }
+    }
+}
+
+impl Admission for Gatekeeper {
+    fn admit_pending(&self, ip: Option<IpAddr>) -> Result<(), &'static str> {
+        let tools = &self.0;
+        if let Some(ip) = ip {
+            let origin = Origin { peer: None, address: Some(ip) };
+            if tools.cooldowns.is_cooling(&origin).is_some() {
+                return Err("cooling_down");
+            }
+            if tools.standings.load().address_banned(ip, tools.clock.now()).is_some() {
+                return Err("address_banned");
+            }
+        }
+        tools.limiter.load().admit_connection(ip).map_err(|denial| denial.reason.code())
+    }
+}

@@ -1,0 +1,188 @@
+//! What libp2p reports: listeners, connections, dials.
+
+use std::time::Duration;
+
+use actix::{AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
+use libp2p::{
+    Multiaddr,
+    core::ConnectedPoint,
+    swarm::{
+        ConnectionId, DialError, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+
+use super::SwarmActor;
+use crate::{
+    audit::{AuditEvent, Direction},
+    messages::reputation::CreditConnection,
+    network::{self, Due, NodeBehaviourEvent, convert, gate},
+    types::PeerId,
+};
+
+/// Longest cause of a closed connection that is kept, in characters.
+const MAX_CAUSE: usize = 200;
+/// How long the system's resolver may take for one bootstrap name.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
+
+impl SwarmActor {
+    pub(super) fn on_swarm_event(
+        &mut self,
+        event: SwarmEvent<NodeBehaviourEvent>,
+        ctx: &mut Context<Self>,
+    ) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event, ctx),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_established(&peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                let cause = cause.map(|error| error.to_string());
+                self.on_closed(&peer_id, connection_id, cause);
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
+                self.on_dial_failed(peer_id, &error);
+            }
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                tracing::info!(%address, "listening");
+                if self.open_listeners.contains(&listener_id) {
+                    self.memory.open.insert(address);
+                } else {
+                    self.memory.listen.insert(address);
+                }
+                self.remember();
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                tracing::warn!(%address, "no longer listening");
+            }
+            SwarmEvent::ListenerClosed { addresses, reason, .. } if !self.draining => {
+                // A node nobody can reach is no node: begin anew.
+                let error = reason.err().map(|e| e.to_string()).unwrap_or_default();
+                self.incarnation.fail(format!("a listener closed ({addresses:?}): {error}"));
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!(%error, "a listener had an error");
+            }
+            // Refusals are counted by the admission behaviour and recorded by the gate; no event
+            // each.
+            _ => {}
+        }
+    }
+
+    fn on_established(
+        &mut self,
+        peer: &libp2p::PeerId,
+        id: ConnectionId,
+        endpoint: &ConnectedPoint,
+    ) {
+        let Some(swarm) = self.swarm.as_mut() else { return };
+        let Some(admitted) = swarm.behaviour().admission.admitted(id).cloned() else {
+            // Cannot happen: the behaviour denied it. If it does, nothing may come of it.
+            swarm.close_connection(id);
+            return;
+        };
+        let (direction, address) = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => (Direction::Outbound, address.clone()),
+            ConnectedPoint::Listener { send_back_addr, .. } => {
+                (Direction::Inbound, send_back_addr.clone())
+            }
+        };
+        if direction == Direction::Outbound {
+            self.memory.dialled.insert(convert::with_p2p(&address, *peer));
+            self.remember();
+        }
+        let who = admitted.peer;
+        let (tier, identity) = (admitted.tier, admitted.identity.is_some());
+        let now = self.tools.clock.now();
+        let epoch = self.tools.trust.load().epoch;
+        let first = self.peers.connected(admitted.into(), epoch, id, address, direction, now);
+        self.plan.connected(&who, self.tools.clock.elapsed());
+        self.tools.metrics.connected(direction);
+        if first {
+            tracing::info!(peer = %who, %tier, ?direction, "connected");
+        }
+        if identity {
+            // When Reputation is full or down the credit is lost: it is worth 0.01.
+            let _ = self.tools.reputation.tell(CreditConnection { peer: who });
+        }
+    }
+
+    fn on_closed(&mut self, peer: &libp2p::PeerId, id: ConnectionId, cause: Option<String>) {
+        self.tools.metrics.disconnected();
+        let Ok(who) = convert::from_libp2p(peer) else { return };
+        let Some(gone) = self.peers.closed(&who, id) else { return };
+        self.plan.disconnected(&who, self.tools.clock.elapsed());
+        let cause = match (gone.closing, cause) {
+            (Some(reason), _) => reason.to_owned(),
+            (None, Some(error)) => convert::loggable(&error, MAX_CAUSE),
+            (None, None) => "closed in order".to_owned(),
+        };
+        tracing::info!(peer = %who, cause, "disconnected");
+        self.tools.audit.note(AuditEvent::ConnectionClosed {
+            peer: who,
+            lasted: self.tools.clock.now().since(gone.since),
+            cause,
+        });
+    }
+
+    fn on_dial_failed(&mut self, peer: Option<libp2p::PeerId>, error: &DialError) {
+        let Some(who) = peer.and_then(|peer| convert::from_libp2p(&peer).ok()) else { return };
+        self.plan.failed(&who, self.tools.clock.elapsed());
+        self.tools.metrics.dial_failed();
+        match gate::refusal_of(error) {
+            Some(refusal) => tracing::warn!(peer = %who, %refusal, "not connected"),
+            None => tracing::debug!(peer = %who, %error, "not reached"),
+        }
+    }
+
+    /// Dials who is due; names are resolved first, without holding anything up.
+    pub(super) fn dial_due(&mut self, ctx: &mut Context<Self>) {
+        for Due { peer, addresses } in self.plan.due(self.tools.clock.elapsed()) {
+            let resolving = async move {
+                let mut found = Vec::new();
+                for address in addresses {
+                    match network::resolve(&address, RESOLVE_DEADLINE).await {
+                        Ok(resolved) => found.extend(resolved),
+                        Err(error) => tracing::warn!(%peer, %error, "address not resolved"),
+                    }
+                }
+                found
+            };
+            let dial = resolving.into_actor(self);
+            ctx.spawn(dial.map(move |addresses, act, _| act.dial(peer, addresses)));
+        }
+    }
+
+    fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let now = self.tools.clock.elapsed();
+        let (Some(swarm), Ok(target)) = (self.swarm.as_mut(), convert::to_libp2p(&peer)) else {
+            return;
+        };
+        if self.draining || addresses.is_empty() {
+            return self.plan.failed(&peer, now);
+        }
+        if swarm.is_connected(&target) {
+            return self.plan.connected(&peer, now);
+        }
+        let dial = DialOpts::peer_id(target)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .addresses(addresses)
+            .build();
+        if let Err(error) = swarm.dial(dial) {
+            tracing::debug!(%peer, %error, "not dialled");
+            self.plan.failed(&peer, now);
+        }
+    }
+
+    /// Publishes what the next incarnation needs.
+    pub(super) fn remember(&self) {
+        self.tools.memory.publish(self.memory.clone());
+    }
+
+    /// Addresses it listens on, each ending in `/p2p/PEER`.
+    pub(super) fn listen_addresses(&self) -> Vec<String> {
+        let Ok(me) = convert::to_libp2p(&self.me) else { return Vec::new() };
+        let all = self.memory.listen.iter().chain(&self.memory.open);
+        all.map(|address| convert::with_p2p(address, me).to_string()).collect()
+    }
+}

@@ -1,0 +1,203 @@
+//! Messages and subscriptions of neighbours, and what peers tell by identify and ping.
+
+use actix::Context;
+use libp2p::{
+    gossipsub::{self, MessageAcceptance, MessageId, TopicHash},
+    ping,
+};
+
+use super::{
+    SwarmActor,
+    judge::{Incoming, Judgement, Views, judge},
+    peers::MAX_TOPICS_PER_PEER,
+};
+use crate::{
+    audit::AuditEvent,
+    messages::{
+        reputation::{Charge, Severity},
+        swarm::Delivery,
+    },
+    network::{Envelope, NodeBehaviourEvent, convert},
+    trust::decision::{self, Action, Decision, Request, Subject, Verdict},
+    types::{Origin, Party, PeerId, Topic},
+};
+
+impl SwarmActor {
+    pub(super) fn on_behaviour_event(&mut self, event: NodeBehaviourEvent, _: &mut Context<Self>) {
+        match event {
+            NodeBehaviourEvent::Gossip(event) => self.on_gossip(*event),
+            NodeBehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => {
+                if let Ok(who) = convert::from_libp2p(&peer)
+                    && let Some(peer) = self.peers.get_mut(&who)
+                {
+                    peer.rtt = Some(rtt);
+                }
+            }
+            // A peer that does not answer pings is closed by libp2p; what identify says is to be
+            // trusted with nothing, and nothing is done with it.
+            NodeBehaviourEvent::Ping(_) | NodeBehaviourEvent::Identify(_) => {}
+        }
+    }
+
+    fn on_gossip(&mut self, event: gossipsub::Event) {
+        match event {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                self.on_message(&propagation_source, &message_id, &message);
+            }
+            gossipsub::Event::Subscribed { peer_id, topic } => {
+                self.on_subscribed(&peer_id, &topic);
+            }
+            gossipsub::Event::Unsubscribed { peer_id, topic } => {
+                if let (Ok(who), Ok(topic)) =
+                    (convert::from_libp2p(&peer_id), Topic::try_new(topic.as_str()))
+                    && let Some(peer) = self.peers.get_mut(&who)
+                {
+                    peer.topics.remove(&topic);
+                }
+            }
+            gossipsub::Event::SlowPeer { peer_id, .. } => {
+                tracing::warn!(peer = %peer_id, "a neighbour is too slow; messages to it are lost");
+                self.tools.metrics.message_refused("slow_neighbour");
+            }
+            // A member that does not speak gossipsub can still be a peer.
+            gossipsub::Event::GossipsubNotSupported { .. } => {}
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        neighbour: &libp2p::PeerId,
+        id: &MessageId,
+        message: &gossipsub::Message,
+    ) {
+        // The strict mode of gossipsub lets no message without an author through.
+        let author = message.source.and_then(|author| convert::from_libp2p(&author).ok());
+        let forwarder = convert::from_libp2p(neighbour);
+        let topic = Topic::try_new(message.topic.as_str());
+        let (Some(author), Ok(forwarder), Ok(topic)) = (author, forwarder, topic) else {
+            return self.answer(id, neighbour, MessageAcceptance::Reject);
+        };
+        let _scope = self.incarnation.handling(Origin::peer(forwarder));
+        let known = self.peers.author(&author);
+        let (limiter, standings) = (self.tools.limiter.load(), self.tools.standings.load());
+        let views = Views {
+            limiter: &limiter,
+            standings: &standings,
+            policy: &self.tools.config.policy,
+            max_payload: self.tools.config.limits.max_message_size.as_usize(),
+            now: self.tools.clock.now(),
+        };
+        let incoming =
+            Incoming { neighbour: forwarder, author, topic: &topic, data: &message.data };
+        match judge(&incoming, &known, &views) {
+            Judgement::Accept(envelope) => {
+                self.answer(id, neighbour, MessageAcceptance::Accept);
+                self.received = self.received.saturating_add(1);
+                self.tools.metrics.message_received();
+                self.deliver(topic, author, envelope);
+            }
+            Judgement::Ignore(reason) => {
+                self.answer(id, neighbour, MessageAcceptance::Ignore);
+                self.refuse_message(reason, author);
+            }
+            Judgement::Reject(reason) => {
+                self.answer(id, neighbour, MessageAcceptance::Reject);
+                self.refuse_message(reason, author);
+                let charge = Charge {
+                    party: Party::Peer(author),
+                    address: None,
+                    severity: Severity::InvalidMessage,
+                    evidence: format!("a signed message on `{topic}`: {reason}"),
+                };
+                if self.tools.reputation.tell_for(Origin::peer(author), charge).is_err() {
+                    tracing::warn!(peer = %author, "a charge was lost: Reputation is busy");
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, id: &MessageId, neighbour: &libp2p::PeerId, answer: MessageAcceptance) {
+        if let Some(swarm) = self.swarm.as_mut() {
+            let gossip = &mut swarm.behaviour_mut().gossip;
+            // `false`: the message left the cache meanwhile and is not forwarded. Nothing to do.
+            let _ = gossip.report_message_validation_result(id, neighbour, answer);
+        }
+    }
+
+    fn refuse_message(&mut self, reason: &'static str, author: PeerId) {
+        self.tools.metrics.message_refused(reason);
+        self.refused.add((reason, Some(author)), self.tools.clock.now());
+    }
+
+    pub(super) fn deliver(&mut self, topic: Topic, author: PeerId, envelope: Envelope) {
+        let Envelope { sent, payload, .. } = envelope;
+        let outcome = self.subscribers.deliver(&Delivery { topic, author, sent, payload });
+        if outcome.dropped > 0 {
+            let dropped = u64::try_from(outcome.dropped).unwrap_or(u64::MAX);
+            self.tools.metrics.deliveries_dropped(dropped);
+        }
+    }
+
+    /// A neighbour that may not hear a topic is not kept: gossipsub would send it everything.
+    fn on_subscribed(&mut self, peer: &libp2p::PeerId, topic: &TopicHash) {
+        let Ok(who) = convert::from_libp2p(peer) else { return };
+        // The subscription filter lets only well-formed topics through.
+        let Ok(topic) = Topic::try_new(topic.as_str()) else { return };
+        let Some(decision) = self.decide(Action::Subscribe, who, Some(&topic)) else { return };
+        if decision.verdict == Verdict::Allow {
+            if let Some(peer) = self.peers.get_mut(&who)
+                && peer.topics.len() < MAX_TOPICS_PER_PEER
+            {
+                peer.topics.insert(topic);
+            }
+            return;
+        }
+        tracing::warn!(peer = %who, %topic, rule = decision.rule, "a subscription was denied");
+        self.tools.audit.note(AuditEvent::Decided {
+            action: Action::Subscribe.name().to_owned(),
+            peer: who,
+            topic: Some(topic),
+            verdict: decision.verdict.name().to_owned(),
+            rule: decision.rule.to_owned(),
+        });
+        self.tools.metrics.denied("subscribe");
+        self.close_peer(who, "subscription denied");
+    }
+
+    /// The access decision about a connected peer.
+    pub(super) fn decide(
+        &self,
+        action: Action,
+        who: PeerId,
+        topic: Option<&Topic>,
+    ) -> Option<Decision> {
+        let peer = self.peers.get(&who)?;
+        let now = self.tools.clock.now();
+        let standing = self.tools.standings.load().standing(&who, now);
+        let decision = decision::evaluate(&Request {
+            action,
+            subject: Subject {
+                peer: who,
+                tier: peer.admitted.tier,
+                identity: peer.admitted.identity.as_deref(),
+                standing: Some(standing),
+            },
+            topic,
+            now,
+            policy: &self.tools.config.policy,
+        });
+        self.tools.metrics.decided(action, decision.verdict);
+        Some(decision)
+    }
+
+    /// Closes every connection of a peer; why is recorded when the last one is gone.
+    pub(super) fn close_peer(&mut self, who: PeerId, why: &'static str) {
+        if let Some(peer) = self.peers.get_mut(&who) {
+            peer.closing = Some(why);
+        }
+        if let (Some(swarm), Ok(peer)) = (self.swarm.as_mut(), convert::to_libp2p(&who)) {
+            // An error means that it is not connected any more, which was the wish.
+            let _ = swarm.disconnect_peer_id(peer);
+        }
+    }
+}

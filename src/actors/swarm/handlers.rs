@@ -1,0 +1,150 @@
+//! What others ask of Swarm.
+
+use actix::{Context, Handler, MessageResult};
+
+use super::SwarmActor;
+use crate::{
+    identity::Tier,
+    messages::{
+        reputation::Standing,
+        swarm::{
+            DescribeSwarm, Drain, ListPeers, PeerReport, Publish, PublishFault, Published,
+            Subscribe, SwarmReport,
+        },
+    },
+    network::{self, Envelope, PublishRefusal},
+    trust::decision::{self, Action, Request, Subject, Verdict},
+    types::{Topic, TrustScore},
+};
+
+impl SwarmActor {
+    /// What this node may do itself, by the same rules as everybody.
+    fn may_i(&self, action: Action, topic: &Topic) -> Result<Option<[u8; 32]>, PublishFault> {
+        let own = self.tools.own.load();
+        let identity = own.identity.as_deref();
+        let decision = decision::evaluate(&Request {
+            action,
+            subject: Subject {
+                peer: self.me,
+                tier: if identity.is_some() { Tier::Member } else { Tier::Unverified },
+                identity,
+                // A node has no opinion of itself that could be worse than this.
+                standing: Some(Standing {
+                    score: TrustScore::ONE,
+                    banned_until: None,
+                    probation: false,
+                }),
+            },
+            topic: Some(topic),
+            now: self.tools.clock.now(),
+            policy: &self.tools.config.policy,
+        });
+        self.tools.metrics.decided(action, decision.verdict);
+        match decision.verdict {
+            Verdict::Allow => Ok(identity.map(|identity| identity.credential_hash)),
+            _ => Err(PublishFault::Denied(decision.rule.to_owned())),
+        }
+    }
+
+    fn listeners(&self, topic: &Topic) -> usize {
+        self.peers.iter().filter(|(_, peer)| peer.topics.contains(topic)).count()
+    }
+}
+
+impl Handler<Publish> for SwarmActor {
+    type Result = Result<Published, PublishFault>;
+
+    fn handle(&mut self, message: Publish, _: &mut Context<Self>) -> Self::Result {
+        let Publish { topic, payload } = message;
+        let credential = self.may_i(Action::Publish, &topic)?;
+        let limit = self.tools.config.limits.max_message_size.as_usize();
+        if payload.len() > limit {
+            return Err(PublishFault::TooLarge { size: payload.len(), limit });
+        }
+        // The neighbours hold this node to the same budget and would drop in silence what is
+        // over it: say so here instead.
+        if self.tools.limiter.load().charge_author(self.me, 1).is_err() {
+            return Err(PublishFault::Backpressure);
+        }
+        self.sequence = self.sequence.saturating_add(1);
+        let sent = self.tools.clock.now();
+        let envelope = Envelope { sent, sequence: self.sequence, credential, payload };
+        let listeners = self.listeners(&topic);
+        let swarm = self
+            .swarm
+            .as_mut()
+            .ok_or_else(|| PublishFault::Failed("the network is not up".to_owned()))?;
+        let gossip = &mut swarm.behaviour_mut().gossip;
+        let message_id = match network::publish(gossip, &topic, &envelope, limit) {
+            Ok(id) => Some(hex::encode(id.0)),
+            Err(PublishRefusal::NoListeners) => None,
+            Err(PublishRefusal::Backpressure) => return Err(PublishFault::Backpressure),
+            Err(PublishRefusal::TooLarge { size, limit }) => {
+                return Err(PublishFault::TooLarge { size, limit });
+            }
+            Err(other) => return Err(PublishFault::Failed(other.to_string())),
+        };
+        self.sent = self.sent.saturating_add(1);
+        self.tools.metrics.message_sent();
+        self.deliver(topic, self.me, envelope);
+        Ok(Published { message_id, listeners })
+    }
+}
+
+impl Handler<Subscribe> for SwarmActor {
+    type Result = Result<(), PublishFault>;
+
+    fn handle(&mut self, message: Subscribe, _: &mut Context<Self>) -> Self::Result {
+        let Subscribe { topic, sink } = message;
+        self.may_i(Action::Subscribe, &topic)?;
+        let swarm = self
+            .swarm
+            .as_mut()
+            .ok_or_else(|| PublishFault::Failed("the network is not up".to_owned()))?;
+        network::subscribe(&mut swarm.behaviour_mut().gossip, &topic)
+            .map_err(|error| PublishFault::Failed(error.to_string()))?;
+        self.subscribers.add(topic, sink).map(drop).map_err(|()| PublishFault::Backpressure)
+    }
+}
+
+impl Handler<ListPeers> for SwarmActor {
+    type Result = Vec<PeerReport>;
+
+    fn handle(&mut self, _: ListPeers, _: &mut Context<Self>) -> Self::Result {
+        let mut peers: Vec<PeerReport> =
+            self.peers.iter().map(|(who, peer)| peer.report(*who)).collect();
+        peers.sort_by_key(|peer| peer.since);
+        peers
+    }
+}
+
+impl Handler<DescribeSwarm> for SwarmActor {
+    type Result = MessageResult<DescribeSwarm>;
+
+    fn handle(&mut self, _: DescribeSwarm, _: &mut Context<Self>) -> Self::Result {
+        let missing = self.plan.missing().filter(|peer| self.bootstrap.contains(peer));
+        MessageResult(SwarmReport {
+            listen: self.listen_addresses(),
+            connected: self.peers.len(),
+            missing_bootstrap: missing.collect(),
+            topics: self.subscribers.topics(),
+        })
+    }
+}
+
+impl Handler<Drain> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
+        self.draining = true;
+        self.report_refusals();
+        let Some(swarm) = self.swarm.as_mut() else { return };
+        for id in std::mem::take(&mut self.listeners) {
+            swarm.remove_listener(id);
+        }
+        let peers: Vec<_> = self.peers.iter().map(|(who, _)| *who).collect();
+        for who in peers {
+            self.close_peer(who, "node stops");
+        }
+    }
+}

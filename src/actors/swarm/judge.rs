@@ -1,0 +1,99 @@
+//! How a gossip message is judged: the fast path, from published views alone.
+//!
+//! Gossipsub has checked the author's signature before. Budgets come first, so that a flood is
+//! cheap to refuse. A message that breaks a rule of form is rejected and its author charged; one
+//! that is over a budget, unknown or not permitted is ignored, so that honest neighbours who
+//! forward it are not punished.
+
+use std::sync::Arc;
+
+use crate::{
+    config::PolicyConfig,
+    identity::{Tier, VerifiedIdentity},
+    network::Envelope,
+    trust::{
+        decision::{self, Action, Request, Subject, Verdict},
+        rate::Limiter,
+        reputation::Standings,
+    },
+    types::{PeerId, Timestamp, Topic},
+};
+
+/// What is done with a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// Forward and deliver.
+    Accept(Envelope),
+    /// Neither forward nor deliver; nobody is punished.
+    Ignore(&'static str),
+    /// Neither; the forwarder's gossip score falls and the author is charged.
+    Reject(&'static str),
+}
+
+/// A message as it came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Incoming<'a> {
+    /// The neighbour that forwarded it.
+    pub(super) neighbour: PeerId,
+    /// Who signed it.
+    pub(super) author: PeerId,
+    /// Its topic.
+    pub(super) topic: &'a Topic,
+    /// The envelope's bytes.
+    pub(super) data: &'a [u8],
+}
+
+/// How the author is known: its tier and, for members, its verified identity.
+pub(super) type Known = Option<(Tier, Option<Arc<VerifiedIdentity>>)>;
+
+/// The views a judgement is made from.
+#[derive(Debug)]
+pub(super) struct Views<'a> {
+    pub(super) limiter: &'a Limiter,
+    pub(super) standings: &'a Standings,
+    pub(super) policy: &'a PolicyConfig,
+    pub(super) max_payload: usize,
+    pub(super) now: Timestamp,
+}
+
+/// Judges one message.
+pub(super) fn judge(message: &Incoming<'_>, author: &Known, views: &Views<'_>) -> Judgement {
+    let bytes = u64::try_from(message.data.len()).unwrap_or(u64::MAX);
+    if views.limiter.charge_neighbour(message.neighbour, bytes).is_err() {
+        return Judgement::Ignore("neighbour_bytes");
+    }
+    let standing = views.standings.standing(&message.author, views.now);
+    if standing.banned_until.is_some() {
+        return Judgement::Ignore("author_banned");
+    }
+    if views.limiter.charge_author(message.author, 1).is_err() {
+        return Judgement::Ignore("author_rate");
+    }
+    let Ok(envelope) = Envelope::decode(message.data, views.max_payload) else {
+        return Judgement::Reject("envelope");
+    };
+    let Some((tier, identity)) = author else {
+        return Judgement::Ignore("author_unknown");
+    };
+    // An author whose credential changed is known again from its next connection.
+    if envelope.credential != identity.as_ref().map(|identity| identity.credential_hash) {
+        return Judgement::Ignore("credential_unknown");
+    }
+    let decision = decision::evaluate(&Request {
+        action: Action::Publish,
+        subject: Subject {
+            peer: message.author,
+            tier: *tier,
+            identity: identity.as_deref(),
+            standing: Some(standing),
+        },
+        topic: Some(message.topic),
+        now: views.now,
+        policy: views.policy,
+    });
+    match decision.verdict {
+        Verdict::Allow => Judgement::Accept(envelope),
+        Verdict::Deny(_) => Judgement::Ignore("policy"),
+        Verdict::Quarantine => Judgement::Ignore("quarantine"),
+    }
+}

@@ -1,0 +1,96 @@
+//! Judges live connections again and again: what was right to let in may be wrong to keep.
+
+use actix::Context;
+
+use super::{REVIEW, SwarmActor};
+use crate::{
+    audit::AuditEvent,
+    network::Refused,
+    trust::decision::{Action, Verdict},
+    types::{PeerId, Timestamp},
+};
+
+impl SwarmActor {
+    pub(super) fn on_tick(&mut self, ctx: &mut Context<Self>) {
+        let elapsed = self.tools.clock.elapsed();
+        if !self.draining {
+            self.dial_due(ctx);
+        }
+        if elapsed >= self.next_review {
+            self.next_review = elapsed.saturating_add(REVIEW);
+            self.leave_topics();
+            self.review();
+        }
+        if elapsed >= self.next_report {
+            self.next_report = elapsed.saturating_add(self.tools.config.audit.aggregate.0);
+            self.report_refusals();
+        }
+    }
+
+    fn leave_topics(&mut self) {
+        for topic in self.subscribers.prune() {
+            if let Some(swarm) = self.swarm.as_mut() {
+                let topic = libp2p::gossipsub::IdentTopic::new(topic.as_str());
+                swarm.behaviour_mut().gossip.unsubscribe(&topic);
+            }
+        }
+    }
+
+    /// Ends every connection that would not be let in now.
+    fn review(&mut self) {
+        let now = self.tools.clock.now();
+        let doomed: Vec<(PeerId, &'static str)> =
+            self.peers.iter().filter_map(|(who, _)| Some((*who, self.why_not(*who, now)?))).collect();
+        for (who, why) in doomed {
+            tracing::warn!(peer = %who, why, "closing a live connection");
+            self.tools.metrics.denied("live_review");
+            self.close_peer(who, why);
+        }
+        let trust = self.tools.trust.load();
+        self.peers.forget_authors(|identity, epoch| {
+            identity.expires > now && trust.covers(&identity.issuer, epoch)
+        });
+    }
+
+    fn why_not(&self, who: PeerId, now: Timestamp) -> Option<&'static str> {
+        let peer = self.peers.get(&who)?;
+        if let Some(identity) = &peer.admitted.identity {
+            if identity.expires <= now {
+                return Some("credential expired");
+            }
+            if !self.tools.trust.load().covers(&identity.issuer, peer.epoch) {
+                return Some("issuer no longer trusted");
+            }
+        }
+        if self.tools.standings.load().standing(&who, now).banned_until.is_some() {
+            return Some("banned");
+        }
+        let decision = self.decide(Action::Connect, who, None)?;
+        matches!(decision.verdict, Verdict::Deny(_)).then_some("denied by policy")
+    }
+
+    /// Writes down what was refused since the last time, in sums.
+    pub(super) fn report_refusals(&mut self) {
+        for ((reason, author), tally) in self.refused.drain() {
+            self.tools.audit.note(AuditEvent::MessagesRefused {
+                author,
+                reason: reason.to_owned(),
+                count: tally.count,
+                first: tally.first,
+                last: tally.last,
+            });
+        }
+        let Some(swarm) = self.swarm.as_mut() else { return };
+        for refused in swarm.behaviour_mut().admission.take_denials() {
+            let Refused { reason, address, count, first, last } = refused;
+            self.tools.metrics.denied_many(reason, count);
+            self.tools.audit.note(AuditEvent::ConnectionsRefused {
+                reason: reason.to_owned(),
+                address,
+                count,
+                first,
+                last,
+            });
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Swarm: owns libp2p's Swarm, and with it every connection.
+//!
+//! The value is built anew by each incarnation: connections, peers and local subscriptions go
+//! with it. What outlives it is little and published ([`SwarmMemory`]): the concrete addresses
+//! it listened on and the peers it had dialled, so that the next one listens on the same
+//! addresses and dials them again.
+//!
+//! It never waits for another actor: messages are judged from published views, connections by
+//! the gate inside the transport upgrade ([`super::gatekeeper`]).
+
+mod attribution;
+mod drive;
+mod events;
+mod gossip;
+mod handlers;
+mod judge;
+mod live;
+mod peers;
+mod subscribers;
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::{Actor, AsyncContext, Context};
+use libp2p::{Multiaddr, Swarm, core::transport::ListenerId};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::{
+    actors::{audit::AuditHandle, reputation::ReputationActor},
+    audit::Aggregator,
+    config::Config,
+    identity::{OwnIdentity, TrustView},
+    network::{self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Tasks},
+    supervised,
+    supervision::{ActorRef, CoolDowns, Fault, Incarnation, Supervise},
+    telemetry::Metrics,
+    trust::{rate::Limiter, reputation::Standings},
+    types::{Clock, PeerId, Publisher, Topic, View},
+};
+
+use attribution::SwarmAttribution;
+use drive::Drive;
+use peers::Peers;
+use subscribers::Subscribers;
+
+/// How often the actor looks at its dial plan: the shortest wait that makes sense before a
+/// redial is a few times this.
+const TICK: Duration = Duration::from_millis(100);
+/// How often live connections are judged again; bounds how long a ban, an expiry or withdrawn
+/// trust may go unnoticed (five seconds are promised).
+const REVIEW: Duration = Duration::from_secs(1);
+/// Kinds of refused messages told apart until the next record: reasons times authors.
+const REFUSAL_KEYS: usize = 1_024;
+
+/// What Swarm needs. Made once by the node; each incarnation gets a clone.
+#[derive(Clone)]
+pub struct SwarmTools {
+    /// The node's configuration.
+    pub config: Arc<Config>,
+    /// The node key's seed.
+    pub seed: Arc<Zeroizing<[u8; 32]>>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Judges peers inside the transport upgrade.
+    pub keeper: Arc<dyn GateKeeper>,
+    /// Judges addresses before the handshake.
+    pub admission: Arc<dyn Admission>,
+    /// Rate budgets.
+    pub limiter: View<Limiter>,
+    /// Scores and bans.
+    pub standings: View<Standings>,
+    /// Whom this node trusts.
+    pub trust: View<TrustView>,
+    /// What this node is.
+    pub own: View<OwnIdentity>,
+    /// Told of misdeeds and of good connections.
+    pub reputation: ActorRef<ReputationActor>,
+    /// Told of everything.
+    pub audit: AuditHandle,
+    /// Told of peers whose input made a connection task panic.
+    pub cooldowns: Arc<CoolDowns>,
+    /// Counts.
+    pub metrics: Metrics,
+    /// What the next incarnation needs to know of this one.
+    pub memory: Publisher<SwarmMemory>,
+}
+
+impl fmt::Debug for SwarmTools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SwarmTools").finish_non_exhaustive()
+    }
+}
+
+/// What outlives an incarnation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SwarmMemory {
+    /// Addresses it listens on, without `/p2p`.
+    pub listen: BTreeSet<Multiaddr>,
+    /// The same of the open listeners.
+    pub open: BTreeSet<Multiaddr>,
+    /// Dialled peers that are connected, each address ending in `/p2p/PEER`.
+    pub dialled: BTreeSet<Multiaddr>,
+}
+
+/// The actor.
+pub struct SwarmActor {
+    incarnation: Incarnation,
+    tools: SwarmTools,
+    swarm: Option<Swarm<NodeBehaviour>>,
+    me: PeerId,
+    peers: Peers,
+    subscribers: Subscribers,
+    plan: DialPlan,
+    bootstrap: BTreeSet<PeerId>,
+    memory: SwarmMemory,
+    listeners: Vec<ListenerId>,
+    open_listeners: HashSet<ListenerId>,
+    refused: Aggregator<(&'static str, Option<PeerId>)>,
+    next_review: Duration,
+    next_report: Duration,
+    sequence: u64,
+    received: u64,
+    sent: u64,
+    draining: bool,
+}
+
+impl fmt::Debug for SwarmActor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SwarmActor").field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+/// What the actor shows of itself.
+#[derive(Debug, Clone, Serialize)]
+pub struct SwarmState {
+    /// Addresses it listens on.
+    pub listen: Vec<String>,
+    /// Connected peers.
+    pub peers: usize,
+    /// Connections and handshakes.
+    pub connections: Option<network::Counts>,
+    /// Local subscriptions.
+    pub topics: Vec<Topic>,
+    /// Messages accepted from peers.
+    pub received: u64,
+    /// Messages published.
+    pub sent: u64,
+    /// Whether it no longer accepts anything.
+    pub draining: bool,
+}
+
+supervised!(SwarmActor);
+
+impl Actor for SwarmActor {
+    type Context = Context<Self>;
+}
+
+impl SwarmActor {
+    /// A value for one incarnation; binds nothing yet.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, tools: SwarmTools) -> Self {
+        let network = &tools.config.network;
+        let plan = DialPlan::new(
+            network.dial_backoff_initial.0,
+            network.dial_backoff_max.0,
+            rand::random(),
+        );
+        let me = tools.own.load().peer;
+        // Ascending over restarts: a thousand messages a millisecond would be needed to overtake
+        // the clock.
+        let sequence = tools.clock.now().millis().saturating_mul(1_000);
+        Self {
+            incarnation,
+            swarm: None,
+            me,
+            peers: Peers::default(),
+            subscribers: Subscribers::default(),
+            plan,
+            bootstrap: BTreeSet::new(),
+            memory: SwarmMemory::default(),
+            listeners: Vec::new(),
+            open_listeners: HashSet::new(),
+            refused: Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None)),
+            next_review: Duration::ZERO,
+            next_report: Duration::ZERO,
+            sequence,
+            received: 0,
+            sent: 0,
+            draining: false,
+            tools,
+        }
+    }
+
+    fn build(&self) -> Result<Swarm<NodeBehaviour>, network::BuildError> {
+        let attribution = Arc::new(SwarmAttribution::new(
+            self.incarnation.clone(),
+            Arc::clone(&self.tools.cooldowns),
+        ));
+        network::build(&Setup {
+            seed: &self.tools.seed,
+            config: &self.tools.config,
+            keeper: Arc::clone(&self.tools.keeper),
+            admission: Arc::clone(&self.tools.admission),
+            attribution: attribution.clone(),
+            clock: Arc::clone(&self.tools.clock),
+            tasks: Tasks::here(attribution),
+        })
+    }
+
+    /// Listens where the last incarnation did, so that a port the system chose stays the same;
+    /// the first one listens where the configuration says.
+    fn listen(&mut self, swarm: &mut Swarm<NodeBehaviour>) -> Result<(), Fault> {
+        let before = self.tools.memory.view().load();
+        let network = &self.tools.config.network;
+        let fail = |address: &Multiaddr, error: &dyn fmt::Display| {
+            Fault::build(format!("cannot listen on {address}: {error}"))
+        };
+        for address in choose(&before.listen, &network.listen) {
+            let id = swarm.listen_on(address.clone()).map_err(|error| fail(&address, &error))?;
+            self.listeners.push(id);
+        }
+        for address in choose(&before.open, &network.open_listen) {
+            let id = network::listen_open(swarm, address.clone(), |node| &node.admission)
+                .map_err(|error| fail(&address, &error))?;
+            self.listeners.push(id);
+            self.open_listeners.insert(id);
+        }
+        Ok(())
+    }
+
+    fn plan_dials(&mut self) {
+        let before = self.tools.memory.view().load();
+        for address in &self.tools.config.network.bootstrap {
+            match self.plan.add(address) {
+                Ok(peer) if peer == self.me => self.plan.remove(&peer),
+                Ok(peer) => drop(self.bootstrap.insert(peer)),
+                Err(error) => tracing::warn!(%error, "a bootstrap address is passed over"),
+            }
+        }
+        for address in &before.dialled {
+            if let Err(error) = self.plan.add(address) {
+                tracing::warn!(%error, "a peer of before the restart is not dialled again");
+            }
+        }
+        self.memory.dialled.clone_from(&before.dialled);
+    }
+}
+
+fn choose(before: &BTreeSet<Multiaddr>, configured: &[Multiaddr]) -> Vec<Multiaddr> {
+    if before.is_empty() { configured.to_vec() } else { before.iter().cloned().collect() }
+}
+
+impl Supervise for SwarmActor {
+    const NAME: &'static str = "swarm";
+    const EXCLUSIVE: bool = true;
+    type Observable = SwarmState;
+
+    fn on_start(&mut self, ctx: &mut Context<Self>) -> Result<(), Fault> {
+        let mut swarm = self.build().map_err(Fault::build)?;
+        self.tools.metrics.set_connections_active(0);
+        self.listen(&mut swarm)?;
+        self.plan_dials();
+        self.swarm = Some(swarm);
+        ctx.spawn(Drive);
+        ctx.run_interval(TICK, |act, ctx| act.on_tick(ctx));
+        Ok(())
+    }
+
+    fn observe(&self) -> SwarmState {
+        SwarmState {
+            listen: self.listen_addresses(),
+            peers: self.peers.len(),
+            connections: self.swarm.as_ref().map(|swarm| swarm.behaviour().admission.counts()),
+            topics: self.subscribers.topics(),
+            received: self.received,
+            sent: self.sent,
+            draining: self.draining,
+        }
+    }
+}

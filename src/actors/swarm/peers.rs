@@ -1,0 +1,161 @@
+//! The connected peers of one Swarm incarnation, and the identities of authors seen lately.
+//!
+//! Both tables are bounded: connections by `limits.connections` (the admission gate counts
+//! them), topics of one peer and remembered authors by constants here.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use libp2p::{Multiaddr, swarm::ConnectionId};
+
+use crate::{
+    audit::Direction,
+    identity::{Tier, VerifiedIdentity},
+    messages::swarm::PeerReport,
+    network::Admitted,
+    types::{PeerId, Timestamp, Topic},
+};
+
+/// Topics remembered of one peer: as many as the subscription filter lets it have.
+pub(super) const MAX_TOPICS_PER_PEER: usize = 128;
+
+/// Authors remembered after they disconnected, so that their last messages, still on their way
+/// through others, can be judged. About 1 KiB each.
+const MAX_AUTHORS: usize = 4_096;
+
+/// One connected peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// What the gate admitted.
+    pub(super) admitted: Arc<Admitted>,
+    /// Since when it is connected.
+    pub(super) since: Timestamp,
+    /// Topics it listens to.
+    pub(super) topics: BTreeSet<Topic>,
+    /// Last round trip.
+    pub(super) rtt: Option<Duration>,
+    /// Why this node is closing its connections, once it is.
+    pub(super) closing: Option<&'static str>,
+    /// The trust view's epoch when its identity was judged.
+    pub(super) epoch: u64,
+    connections: Vec<(ConnectionId, Multiaddr, Direction)>,
+}
+
+/// All connected peers.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    peers: HashMap<PeerId, Peer>,
+    authors: HashMap<PeerId, (Arc<VerifiedIdentity>, u64)>,
+}
+
+impl Peers {
+    /// Notes a connection. `true` when it is the peer's first.
+    pub(super) fn connected(
+        &mut self,
+        admitted: Arc<Admitted>,
+        epoch: u64,
+        id: ConnectionId,
+        address: Multiaddr,
+        direction: Direction,
+        now: Timestamp,
+    ) -> bool {
+        let peer = admitted.peer;
+        if let Some(identity) = &admitted.identity {
+            self.remember(Arc::clone(identity), epoch, now);
+        }
+        let entry = self.peers.entry(peer).or_insert_with(|| Peer {
+            admitted: Arc::clone(&admitted),
+            since: now,
+            topics: BTreeSet::new(),
+            rtt: None,
+            closing: None,
+            epoch,
+            connections: Vec::new(),
+        });
+        // The newest proof counts: a renewed credential takes effect with the next connection.
+        entry.admitted = admitted;
+        entry.epoch = epoch;
+        entry.connections.push((id, address, direction));
+        entry.connections.len() == 1
+    }
+
+    /// Forgets a connection; the peer itself when it was the last.
+    pub(super) fn closed(&mut self, peer: &PeerId, id: ConnectionId) -> Option<Peer> {
+        let entry = self.peers.get_mut(peer)?;
+        entry.connections.retain(|(known, ..)| *known != id);
+        if entry.connections.is_empty() { self.peers.remove(peer) } else { None }
+    }
+
+    pub(super) fn get(&self, peer: &PeerId) -> Option<&Peer> {
+        self.peers.get(peer)
+    }
+
+    pub(super) fn get_mut(&mut self, peer: &PeerId) -> Option<&mut Peer> {
+        self.peers.get_mut(peer)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Peer)> {
+        self.peers.iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// How the author of a message is known: by a connection that stands, or by one that did.
+    pub(super) fn author(&self, author: &PeerId) -> Option<(Tier, Option<Arc<VerifiedIdentity>>)> {
+        match self.peers.get(author) {
+            Some(peer) => Some((peer.admitted.tier, peer.admitted.identity.clone())),
+            None => self.authors.get(author).map(|(i, _)| (Tier::Member, Some(Arc::clone(i)))),
+        }
+    }
+
+    /// Forgets remembered authors for whom `keep` does not hold (trust withdrawn, expired).
+    pub(super) fn forget_authors(&mut self, keep: impl Fn(&VerifiedIdentity, u64) -> bool) {
+        self.authors.retain(|_, (identity, epoch)| keep(identity, *epoch));
+    }
+
+    fn remember(&mut self, identity: Arc<VerifiedIdentity>, epoch: u64, now: Timestamp) {
+        if self.authors.len() >= MAX_AUTHORS && !self.authors.contains_key(&identity.peer) {
+            self.authors.retain(|_, (known, _)| known.expires > now);
+            // Still full of valid ones: forget any; it costs that author one reconnection.
+            if self.authors.len() >= MAX_AUTHORS {
+                if let Some(any) = self.authors.keys().next().copied() {
+                    self.authors.remove(&any);
+                }
+            }
+        }
+        self.authors.insert(identity.peer, (identity, epoch));
+    }
+}
+
+impl Peer {
+    /// Address and direction of the oldest connection that stands.
+    pub(super) fn route(&self) -> Option<(&Multiaddr, Direction)> {
+        self.connections.first().map(|(_, address, direction)| (address, *direction))
+    }
+
+    /// What an operator sees.
+    pub(super) fn report(&self, peer: PeerId) -> PeerReport {
+        let identity = self.admitted.identity.as_deref();
+        let route = self.route();
+        PeerReport {
+            peer_id: peer,
+            address: route.map(|(address, _)| address.to_string()).unwrap_or_default(),
+            direction: match route {
+                Some((_, Direction::Outbound)) => "outbound",
+                _ => "inbound",
+            }
+            .to_owned(),
+            tier: self.admitted.tier.to_string(),
+            identity: identity.map(|i| format!("{}/{}", i.issuer, i.subject)),
+            expires: identity.map(|i| i.expires),
+            since: self.since,
+            topics: self.topics.iter().cloned().collect(),
+            rtt_us: self.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The language of `DATA/admin.sock`: one JSON object a line, both ways.
+//!
+//! A client sends one [`Request`] and reads [`Response`] lines. Every request is answered by
+//! exactly one line, except two that stream: `subscribe` ([`Response::Subscribed`], then a line
+//! a message until the client hangs up) and `audit_tail` (a line a record, then
+//! [`Response::Done`]). [`Response::Error`] may stand in place of any line and is the last one.
+//!
+//! Payload bytes travel as lower-case hex: half as dense as the bytes, but readable with any
+//! tool and without a dependency. [`MAX_LINE`] is chosen so that the largest payload fits.
+//!
+//! Who may talk is decided by the file system: the socket has mode 0600.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    messages::{
+        identity::IdentityReport,
+        reputation::BanInfo,
+        swarm::{Delivery, PeerReport, Published},
+    },
+    types::{Party, PeerId, Span, Timestamp, Topic},
+};
+
+/// The socket's file name in the data directory.
+pub const SOCKET: &str = "admin.sock";
+
+/// Most bytes of a payload: the upper bound of `limits.max_message_size`, above its default of
+/// 10 MB so that an operator can raise it a little without a new version of the protocol.
+pub const MAX_PAYLOAD: usize = 16 << 20;
+
+/// Most bytes of a line, its end not counted: the largest payload in hex (2 characters a byte)
+/// and 64 KiB for everything around it. A longer line ends the connection.
+pub const MAX_LINE: usize = 2 * MAX_PAYLOAD + (64 << 10);
+
+/// Most characters of a free text in a request (reasons): it ends up in the audit log.
+pub const MAX_TEXT: usize = 256;
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How the node is. Answered by [`Response::Status`].
+    Status {},
+    /// The connected peers. Answered by [`Response::Peers`].
+    Peers {},
+    /// Every actor with its supervision. Answered by [`Response::Actors`].
+    Actors {},
+    /// An actor's observable state. Answered by [`Response::Observed`].
+    Observe {
+        /// The actor's name.
+        actor: String,
+    },
+    /// Restarts an actor. Answered by [`Response::Restarted`], the admin actor's own too.
+    Restart {
+        /// The actor's name.
+        actor: String,
+    },
+    /// Injects a fault; refused unless `testing.fault_injection` is set. Answered by
+    /// [`Response::Injected`].
+    Inject {
+        /// The actor's name.
+        actor: String,
+        /// What kind.
+        kind: FaultKind,
+    },
+    /// Publishes a message. Answered by [`Response::Published`], without listeners too.
+    Publish {
+        /// The topic.
+        topic: Topic,
+        /// The payload, in hex on the wire.
+        #[serde(with = "hex::serde")]
+        payload: Vec<u8>,
+    },
+    /// Streams the topic's messages: [`Response::Subscribed`] once the subscription stands,
+    /// then [`Response::Message`] and [`Response::Lagged`] until the client hangs up.
+    Subscribe {
+        /// The topic.
+        topic: Topic,
+    },
+    /// The newest records of the log, oldest first: [`Response::AuditRecord`] lines, then
+    /// [`Response::Done`].
+    AuditTail {
+        /// How many; more than `messages::audit::Tail::MAX` are cut to it.
+        count: usize,
+    },
+    /// Closes the log's segment and begins the next. Answered by [`Response::Rotated`].
+    AuditRotate {},
+    /// Reads credential and trust anchors from disk again. Answered by
+    /// [`Response::IdentityReloaded`].
+    IdentityReload {},
+    /// Bans a party. Answered by [`Response::Banned`].
+    Ban {
+        /// Who.
+        party: Party,
+        /// How long.
+        span: Span,
+        /// Why; at most [`MAX_TEXT`] characters.
+        reason: String,
+    },
+    /// Lifts a ban. Answered by [`Response::Unbanned`].
+    Unban {
+        /// Who.
+        party: Party,
+    },
+    /// The bans in force. Answered by [`Response::Bans`].
+    Bans {},
+    /// Stops the node in order. Answered by [`Response::ShuttingDown`] before it begins.
+    Shutdown {},
+}
+
+impl Request {
+    /// The command's name, as the audit log and the wire write it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status {} => "status",
+            Self::Peers {} => "peers",
+            Self::Actors {} => "actors",
+            Self::Observe { .. } => "observe",
+            Self::Restart { .. } => "restart",
+            Self::Inject { .. } => "inject",
+            Self::Publish { .. } => "publish",
+            Self::Subscribe { .. } => "subscribe",
+            Self::AuditTail { .. } => "audit_tail",
+            Self::AuditRotate {} => "audit_rotate",
+            Self::IdentityReload {} => "identity_reload",
+            Self::Ban { .. } => "ban",
+            Self::Unban { .. } => "unban",
+            Self::Bans {} => "bans",
+            Self::Shutdown {} => "shutdown",
+        }
+    }
+
+    /// Whether the command changes something and so is audited as an administration event.
+    #[must_use]
+    pub fn changes_something(&self) -> bool {
+        matches!(
+            self,
+            Self::Restart { .. }
+                | Self::Inject { .. }
+                | Self::AuditRotate {}
+                | Self::IdentityReload {}
+                | Self::Ban { .. }
+                | Self::Unban { .. }
+                | Self::Shutdown {}
+        )
+    }
+}
+
+/// A fault that tests inject into an actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// The handler panics.
+    Panic,
+    /// The actor reports an error.
+    Error,
+    /// The actor waits for ever without blocking its thread.
+    Hang,
+    /// The actor blocks its thread.
+    Block,
+}
+
+/// What the node answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Response {
+    /// To `status`.
+    Status(Box<StatusReport>),
+    /// To `peers`.
+    Peers {
+        /// One entry a connection.
+        peers: Vec<PeerReport>,
+    },
+    /// To `actors`.
+    Actors {
+        /// In order of start.
+        actors: Vec<ActorReport>,
+    },
+    /// To `observe`.
+    Observed {
+        /// The actor's name.
+        actor: String,
+        /// Its observable state.
+        state: serde_json::Value,
+    },
+    /// To `restart`: the actor is being restarted.
+    Restarted {
+        /// The actor's name.
+        actor: String,
+    },
+    /// To `inject`: the fault was delivered.
+    Injected {
+        /// The actor's name.
+        actor: String,
+    },
+    /// To `publish`.
+    Published(Published),
+    /// To `subscribe`: the subscription stands, messages follow.
+    Subscribed {
+        /// The topic.
+        topic: Topic,
+    },
+    /// A message of a subscription.
+    Message(MessageReport),
+    /// So many messages of a subscription were dropped: the client reads too slowly.
+    Lagged {
+        /// How many since the last line.
+        dropped: u64,
+    },
+    /// A record of the log, exactly as its line in the segment.
+    AuditRecord {
+        /// The line, without its end.
+        line: String,
+    },
+    /// A stream ended well.
+    Done {},
+    /// To `audit_rotate`.
+    Rotated {
+        /// File name of the new segment.
+        segment: String,
+    },
+    /// To `identity_reload`.
+    IdentityReloaded(IdentityReport),
+    /// To `ban`.
+    Banned(BanInfo),
+    /// To `unban`.
+    Unbanned {
+        /// Who.
+        party: Party,
+        /// Whether there was a ban to lift.
+        lifted: bool,
+    },
+    /// To `bans`.
+    Bans {
+        /// In order of their end.
+        bans: Vec<BanInfo>,
+    },
+    /// To `shutdown`.
+    ShuttingDown {},
+    /// Instead of any of them.
+    Error(Failure),
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What kind, for programs.
+    pub code: FailureCode,
+    /// What happened and what would help, for people.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of this kind.
+    #[must_use]
+    pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+/// Kinds of failure; `cli::exit` says which exit code each becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCode {
+    /// The request is not understood, or an argument is out of bounds.
+    Invalid,
+    /// There is no actor of that name.
+    UnknownActor,
+    /// The access decision, or the configuration, forbids it.
+    Denied,
+    /// The payload is larger than `limits.max_message_size`.
+    TooLarge,
+    /// An actor restarted, is overloaded or did not answer in time: trying again may help.
+    Again,
+    /// A part of the node is down.
+    Unavailable,
+    /// Reading or writing failed.
+    Io,
+    /// Anything else.
+    Failed,
+}
+
+/// How the node is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Version of the program, with its git revision when known.
+    pub version: String,
+    /// The operating system's process id.
+    pub pid: u32,
+    /// The node's peer id.
+    pub peer_id: PeerId,
+    /// Since when it runs.
+    pub started: Timestamp,
+    /// How long it runs, milliseconds.
+    pub uptime_ms: u64,
+    /// Whether it does its job, as `/ready` says.
+    pub ready: bool,
+    /// Why not, or what needs an eye on.
+    pub reasons: Vec<String>,
+    /// Addresses it listens on, as multiaddresses that end in `/p2p/PEER`.
+    pub listen: Vec<String>,
+    /// Connected peers.
+    pub connected: usize,
+    /// Bootstrap peers that are not connected now.
+    pub missing_bootstrap: Vec<PeerId>,
+    /// Local subscriptions.
+    pub topics: Vec<Topic>,
+    /// `issuer/subject` of the own credential, when there is one.
+    pub credential: Option<String>,
+    /// When it expires.
+    pub credential_expires: Option<Timestamp>,
+    /// Names of the trusted issuers.
+    pub trusted_issuers: Vec<String>,
+    /// Where `/live`, `/ready` and `/metrics` are.
+    pub http: Option<std::net::SocketAddr>,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The configuration file, when there is one.
+    pub config: Option<PathBuf>,
+    /// Whether faults can be injected.
+    pub fault_injection: bool,
+}
+
+/// One actor, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorReport {
+    /// Its name.
+    pub name: String,
+    /// `running`, `backoff`, `building`, `down` or `stopped`.
+    pub state: String,
+    /// Counts its incarnations.
+    pub generation: u64,
+    /// Restarts since the node started.
+    pub restarts: u64,
+    /// The same, by cause.
+    pub restarts_by_cause: BTreeMap<String, u64>,
+    /// The last fault.
+    pub last_fault: Option<ActorFault>,
+    /// Messages that wait.
+    pub mailbox: usize,
+    /// Messages that may wait.
+    pub mailbox_capacity: usize,
+    /// How long this incarnation runs, milliseconds.
+    pub uptime_ms: u64,
+}
+
+/// A fault of an actor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorFault {
+    /// `panic`, `error`, `exit`, `stall`, `admin` or `build`.
+    pub cause: String,
+    /// The panic's or error's text.
+    pub detail: String,
+    /// When.
+    pub at: Timestamp,
+    /// Whose input was being handled.
+    pub blamed: Option<Party>,
+}
+
+/// A message of a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageReport {
+    /// The topic.
+    pub topic: Topic,
+    /// Who signed it.
+    pub author: PeerId,
+    /// When the author says it was sent.
+    pub sent: Timestamp,
+    /// The payload, in hex on the wire.
+    #[serde(with = "hex::serde")]
+    pub payload: Vec<u8>,
+}
+
+impl From<Delivery> for MessageReport {
+    fn from(delivery: Delivery) -> Self {
+        let Delivery {
+            topic,
+            author,
+            sent,
+            payload,
+        } = delivery;
+        Self {
+            topic,
+            author,
+            sent,
+            payload,
+        }
+    }
+}
+
+/// Milliseconds of a span, for the wire.
+#[must_use]
+pub fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

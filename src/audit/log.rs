@@ -1,0 +1,559 @@
+//! The log as one writer sees it: chain, batches, segments; recovery of what a crash left.
+//!
+//! Owned by the writer's thread, and by nobody else: a lock in the directory keeps others out.
+//!
+//! # Invariants
+//! - [`Log::append`] answers `Ok` for a record only after its bytes were synced.
+//! - After a failed sync the file is never synced again (the kernel may have dropped the pages):
+//!   its unacknowledged records are written to a new segment, whose first line says from where
+//!   on the old segment's lines are set aside.
+//! - A failed write is cut off again; when that fails too the segment is given up likewise.
+//!
+//! # When it fails
+//! Records are refused ([`AuditFault`]), nothing that was acknowledged is touched, and the next
+//! batch tries again. Damage found at start is an error: going on would bury it.
+
+use std::{
+    any::Any,
+    collections::{HashMap, VecDeque},
+    io,
+    sync::Arc,
+};
+
+use thiserror::Error;
+
+use super::{
+    AuditEvent,
+    lines::{Line, Lines, segment_name, segments},
+    record::{self, Body, Draft, FORMAT, Head, SegmentCause, SegmentHead},
+    storage::{Storage, StoredFile},
+    verify::{self, Finding},
+};
+use crate::{
+    messages::audit::{AuditFault, Recorded},
+    types::{Clock, EventId},
+};
+
+/// What a log is opened with.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// Size at which a segment is closed (`audit.segment_size`), bytes.
+    pub segment_size: u64,
+    /// Event ids remembered to recognise repeats (`audit.remembered_ids`).
+    pub remembered_ids: usize,
+    /// Version of the program, written into each record.
+    pub version: String,
+    /// Dates records.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another writer has it.
+    #[error("{0}: another writer holds the log")]
+    Locked(String),
+    /// It is damaged: what is there was altered, and a new record must not vouch for it.
+    #[error("{0}")]
+    Damaged(Finding),
+    /// The file system failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
+    let what = what.into();
+    move |source| OpenError::Io { what, source }
+}
+
+/// The newest ids and where their records stand.
+#[derive(Debug, Default)]
+struct Remembered {
+    places: HashMap<EventId, u64>,
+    order: VecDeque<EventId>,
+    capacity: usize,
+}
+
+impl Remembered {
+    fn insert(&mut self, id: EventId, sequence: u64) {
+        if self.places.insert(id, sequence).is_none() {
+            self.order.push_back(id);
+        }
+        while self.order.len() > self.capacity {
+            if let Some(oldest) = self.order.pop_front() {
+                self.places.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// A record to be appended.
+pub type Pending = (EventId, AuditEvent);
+
+/// An open log. See the module.
+pub struct Log {
+    storage: Arc<dyn Storage>,
+    options: LogOptions,
+    /// The current segment; `None` when it was given up and no other could be begun yet.
+    file: Option<Box<dyn StoredFile>>,
+    number: u64,
+    /// Durable bytes of the current segment.
+    bytes: u64,
+    /// Durable head.
+    head: Head,
+    ids: Remembered,
+    /// A segment that could not be begun lies in the way: the next one has to cover it.
+    obstructed: bool,
+    _lock: Box<dyn Any + Send>,
+}
+
+impl Log {
+    /// Opens the log, or begins one. Repairs what a crash left behind (a torn last line, a
+    /// segment that was not begun) and records that it did.
+    ///
+    /// # Errors
+    /// As [`OpenError`] says.
+    pub fn open(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Self, OpenError> {
+        let place = storage.place();
+        let lock = storage
+            .lock()
+            .map_err(failed(format!("{place}: cannot be locked")))?
+            .ok_or_else(|| OpenError::Locked(place.clone()))?;
+        let mut log = Self {
+            ids: Remembered {
+                capacity: options.remembered_ids.max(1),
+                ..Remembered::default()
+            },
+            storage,
+            options,
+            file: None,
+            number: 0,
+            bytes: 0,
+            head: Head::genesis(),
+            obstructed: false,
+            _lock: lock,
+        };
+        let repairs = log.recover()?;
+        if log.file.is_none() {
+            let cause = if log.number == 0 {
+                SegmentCause::Genesis
+            } else {
+                SegmentCause::Recovered
+            };
+            log.begin_segment(cause)
+                .map_err(failed(format!("{place}: a new segment")))?;
+        }
+        for event in repairs {
+            let id = EventId::random();
+            for answer in log.append(&[(id, event)]) {
+                answer.map_err(|fault| OpenError::Io {
+                    what: format!("{place}: recording a repair"),
+                    source: io::Error::other(fault),
+                })?;
+            }
+        }
+        Ok(log)
+    }
+
+    /// Where the log stands.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// File name of the current segment.
+    #[must_use]
+    pub fn segment(&self) -> String {
+        segment_name(self.number)
+    }
+
+    /// Reads back the newest segment and as many older ones as repeats need.
+    fn recover(&mut self) -> Result<Vec<AuditEvent>, OpenError> {
+        let storage = Arc::clone(&self.storage);
+        let place = storage.place();
+        let mut numbers = segments(&*storage).map_err(failed(place.clone()))?;
+        let mut repairs = Vec::new();
+        while let Some(&number) = numbers.last() {
+            if let Some(repair) = self.resume(number)? {
+                repairs.push(repair);
+            }
+            if self.file.is_some() {
+                break;
+            }
+            // It was never begun: the one before is the newest.
+            numbers.pop();
+        }
+        // Older segments are read for their ids only; `audit verify` judges them. Lines that a
+        // later segment set aside were never acknowledged and are no repeats.
+        let aside = verify::set_asides(&*storage, &numbers).map_err(failed(place))?;
+        for &number in numbers.iter().rev().skip(1) {
+            if self.ids.order.len() >= self.ids.capacity {
+                break;
+            }
+            let ids = verify::ids_of(&*storage, number, verify::limit_of(&aside, number))
+                .map_err(failed(segment_name(number)))?;
+            self.remember_older(&ids);
+        }
+        Ok(repairs)
+    }
+
+    fn remember_older(&mut self, ids: &[(EventId, u64)]) {
+        for (id, sequence) in ids.iter().rev() {
+            if self.ids.order.len() >= self.ids.capacity {
+                return;
+            }
+            if !self.ids.places.contains_key(id) {
+                self.ids.places.insert(*id, *sequence);
+                self.ids.order.push_front(*id);
+            }
+        }
+    }
+
+    /// Takes up a segment where it ends. Leaves `self.file` empty when the segment has no whole
+    /// line, after moving it out of the way.
+    fn resume(&mut self, number: u64) -> Result<Option<AuditEvent>, OpenError> {
+        let name = segment_name(number);
+        let storage = Arc::clone(&self.storage);
+        let mut lines = Lines::open(&*storage, number).map_err(failed(name.clone()))?;
+        let mut chain = verify::Chain::at_segment(number);
+        let mut torn = Vec::new();
+        let mut ids = Vec::new();
+        while let Some(line) = lines.next().map_err(failed(name.clone()))? {
+            if let Line::Torn(bytes) = line {
+                torn = bytes;
+                break;
+            }
+            let entry = chain.check(&line).map_err(OpenError::Damaged)?;
+            ids.push((entry.id, entry.sequence));
+        }
+        let (whole, total) = (
+            lines.whole_bytes,
+            storage.size(&name).map_err(failed(name.clone()))?,
+        );
+        let lost = total.saturating_sub(whole);
+        let repair = (lost > 0).then(|| AuditEvent::LogRecovered {
+            segment: name.clone(),
+            bytes: lost,
+        });
+        if lost > 0 {
+            self.quarantine(&name, &torn)
+                .map_err(failed(format!("{name}: its torn line")))?;
+        }
+        if whole == 0 {
+            storage.remove(&name).map_err(failed(name.clone()))?;
+            storage.sync_directory().map_err(failed(name))?;
+            // Should there be no other segment, this one's number is used again.
+            return Ok(repair);
+        }
+        let mut file = storage.open(&name).map_err(failed(name.clone()))?;
+        if lost > 0 {
+            file.truncate(whole).map_err(failed(name.clone()))?;
+        }
+        // What was read may still be in the page cache only, of a writer that died before its
+        // sync: from here on it counts.
+        file.sync().map_err(failed(name))?;
+        self.file = Some(file);
+        self.number = number;
+        self.bytes = whole;
+        self.head = chain.head();
+        for (id, sequence) in ids {
+            self.ids.insert(id, sequence);
+        }
+        Ok(repair)
+    }
+
+    /// Keeps the bytes of a torn line in a file beside the segment.
+    fn quarantine(&self, segment: &str, torn: &[u8]) -> io::Result<()> {
+        for n in 0..100 {
+            let name = if n == 0 {
+                format!("{segment}.torn")
+            } else {
+                format!("{segment}.torn{n}")
+            };
+            match self.storage.create(&name) {
+                Ok(mut file) => {
+                    write_all(&mut *file, torn)?;
+                    file.sync()?;
+                    return self.storage.sync_directory();
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other(
+            "100 torn lines lie beside this segment: check the disk",
+        ))
+    }
+
+    /// Appends a batch, one sync for all of it. One answer for each, in order.
+    pub fn append(&mut self, batch: &[Pending]) -> Vec<Result<Recorded, AuditFault>> {
+        let fault = match self.ready() {
+            Ok(()) => match self.commit(batch) {
+                Ok(answers) => {
+                    self.rotate_if_full();
+                    return answers;
+                }
+                Err(fault) => fault,
+            },
+            Err(error) => fault_of(&error),
+        };
+        batch
+            .iter()
+            .map(|(id, _)| match self.ids.places.get(id) {
+                Some(sequence) => Ok(Recorded {
+                    sequence: *sequence,
+                    repeated: true,
+                }),
+                None => Err(fault.clone()),
+            })
+            .collect()
+    }
+
+    /// Makes sure that there is a segment to write to, and that it is still the one on disk.
+    fn ready(&mut self) -> io::Result<()> {
+        let cause = match &self.file {
+            None => SegmentCause::WriteFailed,
+            Some(file) if !file.attached()? => {
+                tracing::error!(
+                    segment = self.segment(),
+                    "the audit log's segment was removed or replaced under the running node"
+                );
+                SegmentCause::Replaced
+            }
+            Some(_) => return Ok(()),
+        };
+        self.file = None;
+        self.begin_segment(cause)
+    }
+
+    fn commit(
+        &mut self,
+        batch: &[Pending],
+    ) -> Result<Vec<Result<Recorded, AuditFault>>, AuditFault> {
+        let (bytes, head, answers) = self.encode(batch)?;
+        if bytes.is_empty() {
+            return Ok(answers);
+        }
+        match self.write(&bytes) {
+            Ok(()) => {}
+            Err(Failure::CutOff(error)) => return Err(fault_of(&error)),
+            Err(Failure::Poisoned(error)) => {
+                tracing::error!(
+                    segment = self.segment(), %error,
+                    "the audit log's segment is given up; its unacknowledged records go to a new one"
+                );
+                self.begin_segment(SegmentCause::WriteFailed)
+                    .map_err(|e| fault_of(&e))?;
+                return self.commit_again(batch);
+            }
+        }
+        self.committed(batch, &answers, &bytes, head);
+        Ok(answers)
+    }
+
+    /// The second and last try, on the fresh segment.
+    fn commit_again(
+        &mut self,
+        batch: &[Pending],
+    ) -> Result<Vec<Result<Recorded, AuditFault>>, AuditFault> {
+        let (bytes, head, answers) = self.encode(batch)?;
+        match self.write(&bytes) {
+            Ok(()) => {
+                self.committed(batch, &answers, &bytes, head);
+                Ok(answers)
+            }
+            Err(Failure::CutOff(error) | Failure::Poisoned(error)) => Err(fault_of(&error)),
+        }
+    }
+
+    fn committed(
+        &mut self,
+        batch: &[Pending],
+        answers: &[Result<Recorded, AuditFault>],
+        bytes: &[u8],
+        head: Head,
+    ) {
+        self.bytes = self
+            .bytes
+            .saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        self.head = head;
+        for ((id, _), answer) in batch.iter().zip(answers) {
+            if let Ok(Recorded {
+                sequence,
+                repeated: false,
+            }) = answer
+            {
+                self.ids.insert(*id, *sequence);
+            }
+        }
+    }
+
+    /// The batch's lines, the head after them, and what is answered once they are durable.
+    #[expect(clippy::type_complexity, reason = "used in one place")]
+    fn encode(
+        &self,
+        batch: &[Pending],
+    ) -> Result<(Vec<u8>, Head, Vec<Result<Recorded, AuditFault>>), AuditFault> {
+        let (mut bytes, mut head) = (Vec::new(), self.head);
+        let mut fresh: HashMap<EventId, u64> = HashMap::new();
+        let mut answers = Vec::with_capacity(batch.len());
+        for (id, event) in batch {
+            let known = self.ids.places.get(id).or_else(|| fresh.get(id));
+            if let Some(sequence) = known {
+                answers.push(Ok(Recorded {
+                    sequence: *sequence,
+                    repeated: true,
+                }));
+                continue;
+            }
+            let sequence = head.size;
+            head = self.line(*id, Body::Event(event), &head, &mut bytes)?;
+            fresh.insert(*id, sequence);
+            answers.push(Ok(Recorded {
+                sequence,
+                repeated: false,
+            }));
+        }
+        Ok((bytes, head, answers))
+    }
+
+    fn line(
+        &self,
+        id: EventId,
+        body: Body<'_>,
+        head: &Head,
+        out: &mut Vec<u8>,
+    ) -> Result<Head, AuditFault> {
+        let draft = Draft {
+            version: &self.options.version,
+            id,
+            time: self.options.clock.now(),
+            body,
+        };
+        record::write(&draft, head, out).map_err(|error| AuditFault::Io(error.to_string()))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let Some(file) = self.file.as_mut() else {
+            return Err(Failure::CutOff(io::Error::other(
+                "no segment could be begun",
+            )));
+        };
+        if let Err(error) = write_all(&mut **file, bytes) {
+            // Nothing of it was synced, so cutting it off leaves the segment as it was.
+            return match file.truncate(self.bytes) {
+                Ok(()) => Err(Failure::CutOff(error)),
+                Err(_) => {
+                    self.file = None;
+                    Err(Failure::Poisoned(error))
+                }
+            };
+        }
+        file.sync().map_err(|error| {
+            self.file = None;
+            Failure::Poisoned(error)
+        })
+    }
+
+    /// Begins the next segment: first line, sync of the file and of the directory. When it fails
+    /// the file is removed again, as far as that is possible; `self` is as before then.
+    fn begin_segment(&mut self, cause: SegmentCause) -> io::Result<()> {
+        let number = self.number.saturating_add(1);
+        let name = segment_name(number);
+        let cause = if self.obstructed {
+            SegmentCause::WriteFailed
+        } else {
+            cause
+        };
+        let segment = SegmentHead {
+            cause,
+            format: FORMAT,
+            head: self.head.fingerprint,
+            number,
+            size: self.head.size,
+        };
+        let id = self.head.fingerprint.derive_id(name.as_bytes());
+        let mut bytes = Vec::new();
+        let head = self
+            .line(id, Body::Segment(segment), &self.head, &mut bytes)
+            .map_err(io::Error::other)?;
+        let mut file = self.storage.create(&name)?;
+        let begun = write_all(&mut *file, &bytes)
+            .and_then(|()| file.sync())
+            .and_then(|()| self.storage.sync_directory());
+        if let Err(error) = begun {
+            drop(file);
+            if self.storage.remove(&name).is_err() {
+                // It stays in the way, so the next try takes the next number; a segment that
+                // sets others aside covers it.
+                self.number = number;
+                self.obstructed = true;
+            }
+            return Err(error);
+        }
+        self.obstructed = false;
+        self.file = Some(file);
+        self.number = number;
+        self.bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.head = head;
+        self.ids.insert(id, segment.size);
+        Ok(())
+    }
+
+    fn rotate_if_full(&mut self) {
+        if self.bytes >= self.options.segment_size
+            && let Err(error) = self.rotate(SegmentCause::Size)
+        {
+            tracing::warn!(%error, "the audit log's segment could not be closed; it grows on");
+        }
+    }
+
+    /// Closes the segment and begins the next; returns its file name.
+    ///
+    /// # Errors
+    /// When no segment could be begun; the log goes on in the present one.
+    pub fn rotate(&mut self, cause: SegmentCause) -> io::Result<String> {
+        let current = self.file.take();
+        match self.begin_segment(cause) {
+            Ok(()) => Ok(self.segment()),
+            Err(error) => {
+                self.file = current;
+                Err(error)
+            }
+        }
+    }
+}
+
+enum Failure {
+    /// The segment is as it was before.
+    CutOff(io::Error),
+    /// The segment must not be written to any more.
+    Poisoned(io::Error),
+}
+
+fn write_all(file: &mut dyn StoredFile, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.append(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn fault_of(error: &io::Error) -> AuditFault {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AuditFault::DiskFull,
+        _ => AuditFault::Io(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,374 @@
+//! Reading a log back: is it one unbroken chain, and if not, where and how is it damaged?
+//!
+//! Verification reads on past a bad line, in bounded memory. It shows that lines were altered,
+//! removed or moved; that the *newest* lines were cut off cannot be seen from the log alone.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt, io,
+};
+
+use serde::Serialize;
+
+use super::{
+    lines::{Line, Lines, segment_name, segments},
+    record::{self, Entry, Head, MAX_LINE, SegmentHead},
+    storage::Storage,
+};
+use crate::types::EventId;
+
+/// Findings kept; more are only counted.
+const MAX_FINDINGS: usize = 1_000;
+
+/// Kinds of damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Damage {
+    /// A line that is no record.
+    Malformed,
+    /// A line longer than any record.
+    TooLong,
+    /// A record whose bytes do not have the fingerprint it claims.
+    Altered,
+    /// A record that does not follow the one before it.
+    ChainBroken,
+    /// A record that stands earlier in the log, or in the wrong order.
+    Repeated,
+    /// Records are missing before this one.
+    Gap,
+    /// A segment file is missing.
+    MissingSegment,
+    /// A segment whose first line is none, or of another segment.
+    WrongSegment,
+    /// A torn line in a segment that was closed in order.
+    TornInside,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "this line is no record",
+            Self::TooLong => "this line is longer than any record",
+            Self::Altered => "this record was altered: its bytes do not have its fingerprint",
+            Self::ChainBroken => "this record does not follow the one before it",
+            Self::Repeated => "this record stands earlier in the log, or in the wrong order",
+            Self::Gap => "records are missing before this one",
+            Self::MissingSegment => "this segment is missing",
+            Self::WrongSegment => "this segment's first line does not belong to it",
+            Self::TornInside => "a torn line in a segment that was closed in order",
+        })
+    }
+}
+
+/// One place of damage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// File name of the segment.
+    pub file: String,
+    /// Line, counted from 1; 0 for the file as a whole.
+    pub line: u64,
+    /// The record's place in the log, as expected there.
+    pub sequence: u64,
+    /// What is wrong.
+    pub damage: Damage,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file,
+            line,
+            sequence,
+            damage,
+        } = self;
+        write!(f, "{file}:{line}: record {sequence}: {damage}")
+    }
+}
+
+/// What verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Report {
+    /// Segment files read.
+    pub segments: usize,
+    /// Good records read.
+    pub records: u64,
+    /// Lines set aside by a later segment: written after a fault, never acknowledged.
+    pub set_aside: u64,
+    /// The newest record's fingerprint.
+    pub head: Option<String>,
+    /// Bytes of a torn last line: what a crash leaves, repaired at the next start.
+    pub torn_bytes: u64,
+    /// Damage, at most a thousand places.
+    pub findings: Vec<Finding>,
+    /// All places of damage.
+    pub damaged: u64,
+}
+
+impl Report {
+    /// Whether the log is one unbroken chain.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.damaged == 0
+    }
+
+    fn found(&mut self, finding: Finding) {
+        self.damaged = self.damaged.saturating_add(1);
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(finding);
+        }
+    }
+}
+
+/// The state of reading one segment.
+pub(super) struct Chain {
+    number: u64,
+    line: u64,
+    /// The head before the next line; `None`: taken from the next good line.
+    head: Option<Head>,
+}
+
+impl Chain {
+    /// Begins at a segment's first line, whose own word is taken for what went before.
+    pub(super) fn at_segment(number: u64) -> Self {
+        Self {
+            number,
+            line: 0,
+            head: None,
+        }
+    }
+
+    fn after(number: u64, head: Option<Head>) -> Self {
+        Self {
+            number,
+            line: 0,
+            head,
+        }
+    }
+
+    /// The head after the last line that was checked.
+    pub(super) fn head(&self) -> Head {
+        self.head.unwrap_or_else(Head::genesis)
+    }
+
+    fn finding(&self, damage: Damage) -> Finding {
+        Finding {
+            file: segment_name(self.number),
+            line: self.line,
+            sequence: self.head.map_or(0, |head| head.size),
+            damage,
+        }
+    }
+
+    /// Checks the next line. After a bad one the chain goes on from wherever it says it is.
+    pub(super) fn check(&mut self, line: &Line) -> Result<Entry, Finding> {
+        self.line = self.line.saturating_add(1);
+        let bytes = match line {
+            Line::Whole(bytes) | Line::Torn(bytes) => bytes,
+            Line::TooLong => return Err(self.finding(Damage::TooLong)),
+        };
+        debug_assert!(bytes.len() <= MAX_LINE);
+        let Ok(entry) = record::read(bytes) else {
+            return Err(self.finding(Damage::Malformed));
+        };
+        let judged = self.judge(&entry);
+        self.head = Some(entry.head());
+        match judged {
+            None => Ok(entry),
+            Some(finding) => Err(finding),
+        }
+    }
+
+    fn judge(&self, entry: &Entry) -> Option<Finding> {
+        if !entry.sound {
+            return Some(self.finding(Damage::Altered));
+        }
+        if (self.line == 1) != entry.segment.is_some() {
+            return Some(self.finding(Damage::WrongSegment));
+        }
+        if let Some(segment) = &entry.segment
+            && !self.begins_here(segment, entry)
+        {
+            return Some(self.finding(Damage::WrongSegment));
+        }
+        let Some(head) = &self.head else {
+            return None;
+        };
+        if entry.sequence < head.size {
+            return Some(self.finding(Damage::Repeated));
+        }
+        if entry.sequence > head.size {
+            return Some(self.finding(Damage::Gap));
+        }
+        let expected = (head.size > 0).then_some(head.fingerprint);
+        (entry.previous != expected).then(|| self.finding(Damage::ChainBroken))
+    }
+
+    /// Whether a first line is what a segment of this number begins with, and agrees with itself.
+    fn begins_here(&self, segment: &SegmentHead, entry: &Entry) -> bool {
+        segment.number == self.number
+            && segment.size == entry.sequence
+            && entry
+                .previous
+                .is_none_or(|previous| previous == segment.head)
+    }
+}
+
+/// The first line of each segment that sets others aside, by number: lines of earlier segments
+/// at or past its size do not count.
+pub(super) fn set_asides(storage: &dyn Storage, numbers: &[u64]) -> io::Result<BTreeMap<u64, u64>> {
+    let mut found = BTreeMap::new();
+    for &number in numbers {
+        let Some(Line::Whole(line)) = Lines::open(storage, number)?.next()? else {
+            continue;
+        };
+        let head = record::read(&line)
+            .ok()
+            .filter(|entry| entry.sound)
+            .and_then(|e| e.segment);
+        if let Some(head) = head.filter(|head| head.cause.sets_aside()) {
+            found.insert(number, head.size);
+        }
+    }
+    Ok(found)
+}
+
+/// From which sequence on the lines of segment `number` are set aside by a later one.
+pub(super) fn limit_of(aside: &BTreeMap<u64, u64>, number: u64) -> u64 {
+    let later = aside.range(number.saturating_add(1)..);
+    later.map(|(_, size)| *size).min().unwrap_or(u64::MAX)
+}
+
+/// Verifies a whole log.
+///
+/// # Errors
+/// When a file cannot be read at all.
+pub fn verify(storage: &dyn Storage) -> io::Result<Report> {
+    let mut report = Report::default();
+    walk(storage, &mut report, |_, _| {})?;
+    Ok(report)
+}
+
+/// Hands every good record of a log to `each`, oldest first, with its line.
+///
+/// # Errors
+/// When a file cannot be read at all.
+pub fn for_each_record(
+    storage: &dyn Storage,
+    each: impl FnMut(&Entry, &[u8]),
+) -> io::Result<Report> {
+    let mut report = Report::default();
+    walk(storage, &mut report, each)?;
+    Ok(report)
+}
+
+fn walk(
+    storage: &dyn Storage,
+    report: &mut Report,
+    mut each: impl FnMut(&Entry, &[u8]),
+) -> io::Result<()> {
+    let numbers = segments(storage)?;
+    let aside = set_asides(storage, &numbers)?;
+    let mut head = Some(Head::genesis());
+    let mut expected = numbers.first().copied().unwrap_or(1);
+    for (i, &number) in numbers.iter().enumerate() {
+        report.segments += 1;
+        // A file that a failed start of a segment left has no whole line, and a later segment
+        // that covers it.
+        let limit = limit_of(&aside, number);
+        if number != expected && !aside.contains_key(&number) {
+            report.found(Finding {
+                file: segment_name(expected),
+                line: 0,
+                sequence: head.map_or(0, |head| head.size),
+                damage: Damage::MissingSegment,
+            });
+            head = None;
+        }
+        if expected == number && i == 0 && number != 1 {
+            // Older segments were archived: this one's word is taken for what went before.
+            head = None;
+        }
+        expected = number.saturating_add(1);
+        let last = i + 1 == numbers.len();
+        let mut chain = Chain::after(number, head);
+        let mut lines = Lines::open(storage, number)?;
+        while let Some(line) = lines.next()? {
+            if let Line::Torn(bytes) = &line {
+                let torn = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                if last {
+                    report.torn_bytes = torn;
+                } else if limit == u64::MAX {
+                    chain.line = chain.line.saturating_add(1);
+                    report.found(chain.finding(Damage::TornInside));
+                }
+                break;
+            }
+            if chain.head.is_some_and(|head| head.size >= limit) {
+                report.set_aside = report.set_aside.saturating_add(1);
+                continue;
+            }
+            match chain.check(&line) {
+                Ok(entry) => {
+                    report.records = report.records.saturating_add(1);
+                    if let Line::Whole(bytes) = &line {
+                        each(&entry, bytes);
+                    }
+                }
+                Err(finding) => report.found(finding),
+            }
+        }
+        head = chain.head;
+    }
+    report.head = head
+        .filter(|head| head.size > 0)
+        .map(|head| head.fingerprint.to_string());
+    Ok(())
+}
+
+/// Ids and places of a segment's records before `limit`, as they stand; bad lines are passed
+/// over.
+pub(super) fn ids_of(
+    storage: &dyn Storage,
+    number: u64,
+    limit: u64,
+) -> io::Result<Vec<(EventId, u64)>> {
+    let mut ids = Vec::new();
+    let mut lines = Lines::open(storage, number)?;
+    while let Some(line) = lines.next()? {
+        if let Line::Whole(bytes) = line
+            && let Ok(entry) = record::read(&bytes)
+            && entry.sequence < limit
+        {
+            ids.push((entry.id, entry.sequence));
+        }
+    }
+    Ok(ids)
+}
+
+/// The newest `count` lines, oldest first.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn tail(storage: &dyn Storage, count: usize) -> io::Result<Vec<String>> {
+    let numbers = segments(storage)?;
+    let mut newest: VecDeque<String> = VecDeque::new();
+    for &number in numbers.iter().rev() {
+        let missing = count.saturating_sub(newest.len());
+        if missing == 0 {
+            break;
+        }
+        let mut own: VecDeque<String> = VecDeque::new();
+        let mut lines = Lines::open(storage, number)?;
+        while let Some(line) = lines.next()? {
+            let Line::Whole(bytes) = line else { continue };
+            if own.len() == missing {
+                own.pop_front();
+            }
+            own.push_back(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        for line in own.into_iter().rev() {
+            newest.push_front(line);
+        }
+    }
+    Ok(newest.into())
+}

@@ -1,0 +1,374 @@
+//! The command line's grammar. Nothing here acts.
+
+use std::{path::PathBuf, sync::LazyLock};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::output::Format;
+use crate::{
+    admin::protocol::{FaultKind, MAX_TEXT},
+    identity::{GroupPattern, Name},
+    types::{Party, Span, Topic},
+};
+
+/// Most nodes of a devnet: each is a process of some 50 MB on this machine.
+const MAX_NODES: i64 = 64;
+
+/// A zero-trust peer-to-peer node.
+#[derive(Debug, Parser)]
+#[command(name = "quantraband", version = version(), propagate_version = true)]
+#[command(after_help = "Exit codes are those of sysexits.h; see docs/reference/exit-codes.md.")]
+pub struct Cli {
+    /// What all commands share.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Version and, when the build was told, git revision.
+#[must_use]
+pub fn version() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| match crate::REVISION {
+        Some(revision) => format!("{} ({revision})", crate::VERSION),
+        None => crate::VERSION.to_owned(),
+    });
+    &TEXT
+}
+
+/// Flags that stand before or after any command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The configuration file [default: ./node.toml, then $XDG_CONFIG_HOME/quantraband/node.toml,
+    /// then /etc/quantraband/node.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Sets a key for this run, over file and environment: limits.connections=500
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// How answers are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a commented configuration and make the node's key
+    Init(InitArgs),
+    /// Run the node in the foreground
+    Run,
+    /// Check, show or print the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// How the running node is
+    Status,
+    /// The connected peers; bans
+    Peers {
+        /// What to do with peers; without it they are listed
+        #[command(subcommand)]
+        command: Option<PeersCommand>,
+    },
+    /// The node's actors and their restarts
+    Actors {
+        /// What to do with actors; without it they are listed
+        #[command(subcommand)]
+        command: Option<ActorsCommand>,
+    },
+    /// Publish a message; succeeds without subscribers
+    Publish(PublishArgs),
+    /// Print a topic's messages as they come, one a line
+    Subscribe(SubscribeArgs),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Credentials: request, issue, import, show, verify
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Whom this node believes
+    #[command(subcommand)]
+    Trust(TrustCommand),
+    /// Run a private network of node processes on this machine
+    Devnet(DevnetArgs),
+    /// Stop the running node in order
+    Stop,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// Where node.toml and data/ go; made when missing
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// `config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say what is wrong with the configuration, and what would be right
+    Check,
+    /// Print the configuration in force
+    Show {
+        /// Say of each key where its value came from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Print the commented default configuration
+    Default,
+}
+
+/// `peers …`
+#[derive(Debug, Subcommand)]
+pub enum PeersCommand {
+    /// Ban a peer or an address
+    Ban {
+        /// A peer id or an IP address
+        party: Party,
+        /// How long
+        #[arg(long = "for", default_value = "1h", value_name = "SPAN")]
+        span: Span,
+        /// Why; goes into the audit log
+        #[arg(long, default_value = "by hand", value_name = "TEXT", value_parser = reason)]
+        reason: String,
+    },
+    /// Lift a ban
+    Unban {
+        /// A peer id or an IP address
+        party: Party,
+    },
+    /// The bans in force
+    Bans,
+}
+
+/// `actors …`
+#[derive(Debug, Subcommand)]
+pub enum ActorsCommand {
+    /// Restart an actor with fresh state
+    Restart {
+        /// The actor's name
+        name: String,
+    },
+    /// Print an actor's observable state
+    Show {
+        /// The actor's name
+        name: String,
+    },
+    /// Inject a fault (needs testing.fault_injection)
+    #[command(hide = true)]
+    Inject {
+        /// The actor's name
+        name: String,
+        /// What kind
+        #[arg(value_enum)]
+        kind: Fault,
+    },
+}
+
+/// Kinds of injected faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Fault {
+    /// The handler panics
+    Panic,
+    /// The actor reports an error
+    Error,
+    /// The actor waits for ever
+    Hang,
+    /// The actor blocks its thread
+    Block,
+}
+
+impl From<Fault> for FaultKind {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Panic => Self::Panic,
+            Fault::Error => Self::Error,
+            Fault::Hang => Self::Hang,
+            Fault::Block => Self::Block,
+        }
+    }
+}
+
+/// Arguments of `publish`.
+#[derive(Debug, Args)]
+pub struct PublishArgs {
+    /// The topic
+    pub topic: Topic,
+    /// The payload as text
+    #[arg(long, value_name = "TEXT", group = "payload")]
+    pub data: Option<String>,
+    /// The payload from a file
+    #[arg(long, value_name = "FILE", group = "payload")]
+    pub file: Option<PathBuf>,
+    /// `-`: the payload from standard input, as without any of these
+    #[arg(value_name = "-", value_parser = ["-"], group = "payload")]
+    pub stdin: Option<String>,
+}
+
+/// Arguments of `subscribe`.
+#[derive(Debug, Args)]
+pub struct SubscribeArgs {
+    /// The topic
+    pub topic: Topic,
+    /// End with exit code 0 after so many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after so long: with exit code 0, or 75 when --count was not reached
+    #[arg(long, value_name = "SPAN")]
+    pub timeout: Option<Span>,
+}
+
+/// `audit …`
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Print the newest records of the running node
+    Tail {
+        /// How many
+        #[arg(short = 'n', long = "lines", default_value_t = 10, value_name = "N")]
+        lines: usize,
+    },
+    /// Verify the log, without a running node: 0 intact, 65 damaged
+    Verify {
+        /// The log's directory [default: DATA/audit of the configuration]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Close the log's segment and begin the next
+    Rotate,
+}
+
+/// `identity …`
+#[derive(Debug, Subcommand)]
+pub enum IdentityCommand {
+    /// Write a signing request for this node's key, to be handed to an issuer
+    Request {
+        /// The name to ask for, in the issuer's name space
+        #[arg(long, value_name = "NAME")]
+        subject: Name,
+        /// An attribute to ask for; may be repeated
+        #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = key_value)]
+        attributes: Vec<(String, String)>,
+        /// The file to write
+        #[arg(long, default_value = "request.cose", value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Be an issuer
+    #[command(subcommand)]
+    Issuer(IssuerCommand),
+    /// Issue a credential for a signing request
+    Issue(IssueArgs),
+    /// Make a credential this node's own, after verifying it
+    Import {
+        /// The credential
+        file: PathBuf,
+    },
+    /// Show this node's credential, or one in a file
+    Show {
+        /// The credential [default: this node's own]
+        file: Option<PathBuf>,
+    },
+    /// Verify a credential: 0 valid, 65 not
+    Verify {
+        /// The credential
+        file: PathBuf,
+        /// Believe this anchor alone [default: this node's trust entries]
+        #[arg(long, value_name = "FILE")]
+        anchor: Option<PathBuf>,
+    },
+}
+
+/// `identity issuer …`
+#[derive(Debug, Subcommand)]
+pub enum IssuerCommand {
+    /// Make an issuer's key and its anchor, to be handed to whoever shall trust it
+    Init {
+        /// The issuer's name
+        name: Name,
+        /// Where its key and anchor go
+        #[arg(long, default_value = "issuer", value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// Arguments of `identity issue`. Nothing but the subject is taken over from the request.
+#[derive(Debug, Args)]
+pub struct IssueArgs {
+    /// The signing request
+    pub request: PathBuf,
+    /// The issuer's directory
+    #[arg(long, default_value = "issuer", value_name = "DIR")]
+    pub issuer: PathBuf,
+    /// The subject [default: the one the request wishes]
+    #[arg(long, value_name = "NAME")]
+    pub subject: Option<Name>,
+    /// A group to grant; may be repeated
+    #[arg(long = "group", value_name = "NAME")]
+    pub groups: Vec<Name>,
+    /// An attribute to grant; may be repeated
+    #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub attributes: Vec<(String, String)>,
+    /// How long it holds [default: 90 days]
+    #[arg(long, value_name = "SPAN")]
+    pub lifetime: Option<Span>,
+    /// The file to write
+    #[arg(long, default_value = "credential.cose", value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// `trust …`
+#[derive(Debug, Subcommand)]
+pub enum TrustCommand {
+    /// Trust an issuer, or change what a trusted one may grant
+    Add {
+        /// The anchor the issuer handed out
+        anchor: PathBuf,
+        /// The thumbprint the issuer told by another way
+        #[arg(long, value_name = "HEX")]
+        thumbprint: Option<String>,
+        /// Longest lifetime of a credential
+        #[arg(long, value_name = "SPAN")]
+        max_lifetime: Option<Span>,
+        /// A group it may grant, or a pattern; may be repeated
+        #[arg(long = "group", value_name = "PATTERN")]
+        groups: Vec<GroupPattern>,
+    },
+    /// The trusted issuers
+    List,
+    /// Trust an issuer no longer
+    Remove {
+        /// The issuer's name
+        issuer: Name,
+    },
+}
+
+/// Arguments of `devnet`.
+#[derive(Debug, Clone, Args)]
+pub struct DevnetArgs {
+    /// How many nodes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_NODES))]
+    pub nodes: u16,
+    /// How many issuers; the nodes are shared out among them
+    #[arg(long, default_value_t = 1, value_name = "M",
+          value_parser = clap::value_parser!(u16).range(1..=MAX_NODES))]
+    pub issuers: u16,
+    /// Where node-1/, node-2/ … go [default: a temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    if text.chars().count() > MAX_TEXT {
+        return Err(format!("at most {MAX_TEXT} characters"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

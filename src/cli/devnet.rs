@@ -1,0 +1,316 @@
+//! `devnet`: a private network of real node processes on loopback, enrolled by the same functions
+//! as `identity` and `trust`.
+//!
+//! The nodes are children of this process and live as long as it: each ends when its standard
+//! input closes, so that none is left behind even when this process is killed.
+
+use std::{
+    fs::{self, File},
+    io,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{
+    enrol::EnrolError,
+    identity::{IssueArgs, RequestArgs, import, issue, issuer_init, request},
+    trust::{AddArgs, add},
+};
+use crate::{
+    identity::{Attributes, Grant, IdentityPaths, Name, NodeKey},
+    node::{DataDirError, create_data_dir},
+    types::{Clock, SystemClock},
+};
+
+/// Most nodes: each is a process of about 40 MB, connected to every other.
+pub const MAX_NODES: usize = 50;
+/// How long the nodes may take to find each other.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(120);
+/// Between two looks at the nodes.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a node may take to stop before it is killed; its own deadline is shorter.
+const STOP_DEADLINE: Duration = Duration::from_secs(25);
+
+/// What a devnet is made of.
+#[derive(Debug, Clone)]
+pub struct DevnetArgs {
+    /// How many nodes.
+    pub nodes: usize,
+    /// How many issuers; node i belongs to issuer i modulo their number.
+    pub issuers: usize,
+    /// Where everything is kept: `DIR/node-1/node.toml` and so on.
+    pub dir: PathBuf,
+}
+
+/// Why there is no devnet.
+#[derive(Debug, Error)]
+pub enum DevnetError {
+    /// The numbers make no sense.
+    #[error("a devnet has 1 to {MAX_NODES} nodes, and 1 issuer to as many as nodes")]
+    Size,
+    /// Enrolment failed.
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
+    /// A directory could not be made.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A file could not be written, or a process not started.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A node ended by itself.
+    #[error("node-{0} ended by itself ({1}); see {2}")]
+    Ended(usize, std::process::ExitStatus, PathBuf),
+    /// They did not find each other.
+    #[error("the nodes are not connected after {0:?}; see the node.log files in {1}")]
+    NotConnected(Duration, PathBuf),
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> DevnetError {
+    let what = what.into();
+    move |source| DevnetError::Io { what, source }
+}
+
+struct Member {
+    dir: PathBuf,
+    port: u16,
+    http: u16,
+}
+
+impl Member {
+    fn config(&self) -> PathBuf {
+        self.dir.join("node.toml")
+    }
+
+    fn paths(&self) -> IdentityPaths {
+        IdentityPaths::new(self.dir.join("data"))
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("node.log")
+    }
+}
+
+/// Makes the network where it is not there yet, runs it, and waits for the end. `connected`
+/// answers how many peers the node with a configuration has.
+///
+/// # Errors
+/// As [`DevnetError`] says; the children are stopped in any case.
+pub async fn run<F, Fut>(args: &DevnetArgs, connected: F) -> Result<(), DevnetError>
+where
+    F: Fn(PathBuf) -> Fut,
+    Fut: Future<Output = Option<usize>>,
+{
+    if args.nodes == 0 || args.nodes > MAX_NODES || args.issuers == 0 || args.issuers > args.nodes {
+        return Err(DevnetError::Size);
+    }
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io_error("signals"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(io_error("signals"))?;
+    let members = prepare(args)?;
+    let mut children = Vec::new();
+    let watched = async {
+        for member in &members {
+            children.push(start(member)?);
+        }
+        wait_connected(args, &members, &mut children, connected).await?;
+        announce(args, &members);
+        loop {
+            check(&members, &mut children)?;
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let ended: Result<(), DevnetError> = tokio::select! {
+        failed = watched => failed,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    };
+    stop(children).await;
+    ended
+}
+
+/// Keys, credentials, trust and configuration of every node; what is there already is kept.
+fn prepare(args: &DevnetArgs) -> Result<Vec<Member>, DevnetError> {
+    let now = SystemClock::new().now();
+    let issuers = args.dir.join("issuers");
+    let mut names = Vec::new();
+    for i in 1..=args.issuers {
+        let name = Name::try_new(&format!("issuer-{i}")).map_err(|_| DevnetError::Size)?;
+        let dir = issuers.join(name.as_str());
+        if !dir.join(format!("{name}.anchor")).exists() {
+            fs::create_dir_all(&issuers).map_err(io_error(issuers.display().to_string()))?;
+            issuer_init(&name, &dir, now)?;
+        }
+        names.push((name, dir));
+    }
+    let mut members = Vec::new();
+    let mut bootstrap: Vec<String> = Vec::new();
+    for i in 1..=args.nodes {
+        let dir = args.dir.join(format!("node-{i}"));
+        let member = Member { dir, port: free_port()?, http: free_port()? };
+        create_data_dir(&member.dir)?;
+        create_data_dir(&member.dir.join("data"))?;
+        let paths = member.paths();
+        if !paths.node_key().exists() {
+            NodeKey::create(&paths.node_key()).map_err(EnrolError::from)?;
+        }
+        let key = NodeKey::load(&paths.node_key()).map_err(EnrolError::from)?;
+        for (name, dir) in &names {
+            let anchor = dir.join(format!("{name}.anchor"));
+            add(&paths, &AddArgs { anchor, ..AddArgs::default() })?;
+        }
+        if !paths.credential().exists()
+            && let Some((_, issuer)) = names.get((i - 1) % names.len().max(1))
+        {
+            enrol(i, &member, issuer)?;
+        }
+        let text = configuration(&member, &bootstrap);
+        fs::write(member.config(), text)
+            .map_err(io_error(member.config().display().to_string()))?;
+        bootstrap.push(format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", member.port, key.peer()));
+        members.push(member);
+    }
+    Ok(members)
+}
+
+/// Request, issue, import: as two organisations do it by hand.
+fn enrol(i: usize, member: &Member, issuer: &Path) -> Result<(), DevnetError> {
+    let now = SystemClock::new().now();
+    let (asked, granted) = (member.dir.join("node.request"), member.dir.join("node.credential"));
+    for old in [&asked, &granted] {
+        match fs::remove_file(old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error(old.display().to_string())(error));
+            }
+            _ => {}
+        }
+    }
+    let paths = member.paths();
+    let subject = Name::try_new(&format!("node-{i}")).map_err(|_| DevnetError::Size)?;
+    let wish = RequestArgs { subject, attributes: Attributes::default(), out: asked.clone() };
+    request(&paths, &wish, now)?;
+    let grant = Grant::default();
+    issue(
+        &IssueArgs { dir: issuer.to_owned(), request: asked, grant, out: granted.clone() },
+        now,
+    )?;
+    import(&paths, &granted, now)?;
+    Ok(())
+}
+
+/// A port that was free a moment ago. Should another process take it, the node says so and ends.
+fn free_port() -> Result<u16, DevnetError> {
+    let probe = TcpListener::bind(("127.0.0.1", 0)).map_err(io_error("a free port"))?;
+    Ok(probe.local_addr().map_err(io_error("a free port"))?.port())
+}
+
+fn configuration(member: &Member, bootstrap: &[String]) -> String {
+    let Member { port, http, .. } = member;
+    format!(
+        "# Written by `quantraband devnet`; keys not named here have their defaults.\n\
+         version = 1\n\n\
+         [network]\n\
+         listen = [\"/ip4/127.0.0.1/tcp/{port}\"]\n\
+         bootstrap = {bootstrap:#?}\n\
+         dial_backoff_initial = \"200ms\"\n\
+         dial_backoff_max = \"5s\"\n\n\
+         [limits]\n\
+         # All nodes share one address here.\n\
+         exempt_networks = [\"127.0.0.0/8\"]\n\n\
+         [policy]\n\
+         member_topics = [\"*\"]\n\n\
+         [admin]\n\
+         http = \"127.0.0.1:{http}\"\n\n\
+         [testing]\n\
+         # A devnet is for trying things out: `quantraband actors inject swarm panic`.\n\
+         fault_injection = true\n",
+    )
+}
+
+fn start(member: &Member) -> Result<Child, DevnetError> {
+    let program = std::env::current_exe().map_err(io_error("this program"))?;
+    let log = File::create(member.log()).map_err(io_error(member.log().display().to_string()))?;
+    Command::new(program)
+        .args(["run", "--until-stdin-closes", "--config"])
+        .arg(member.config())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(io_error("a node process"))
+}
+
+fn check(members: &[Member], children: &mut [Child]) -> Result<(), DevnetError> {
+    for (i, (member, child)) in members.iter().zip(children).enumerate() {
+        if let Some(status) = child.try_wait().map_err(io_error("a node process"))? {
+            return Err(DevnetError::Ended(i + 1, status, member.log()));
+        }
+    }
+    Ok(())
+}
+
+async fn wait_connected<F, Fut>(
+    args: &DevnetArgs,
+    members: &[Member],
+    children: &mut [Child],
+    connected: F,
+) -> Result<(), DevnetError>
+where
+    F: Fn(PathBuf) -> Fut,
+    Fut: Future<Output = Option<usize>>,
+{
+    let others = members.len().saturating_sub(1);
+    let all = async {
+        for member in members {
+            while connected(member.config()).await.is_none_or(|peers| peers < others) {
+                check(members, children)?;
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(CONNECT_DEADLINE, all)
+        .await
+        .unwrap_or_else(|_| Err(DevnetError::NotConnected(CONNECT_DEADLINE, args.dir.clone())))
+}
+
+#[expect(clippy::print_stdout, reason = "what the command is run for")]
+fn announce(args: &DevnetArgs, members: &[Member]) {
+    for (i, member) in members.iter().enumerate() {
+        println!(
+            "devnet: node-{} {} (http 127.0.0.1:{})",
+            i + 1,
+            member.config().display(),
+            member.http
+        );
+    }
+    println!(
+        "devnet: connected {} nodes of {} issuers; stop with Ctrl-C",
+        args.nodes, args.issuers
+    );
+}
+
+/// Closes every child's standard input, which it takes as the wish to stop, and waits.
+async fn stop(mut children: Vec<Child>) {
+    for child in &mut children {
+        drop(child.stdin.take());
+    }
+    for child in &mut children {
+        if tokio::time::timeout(STOP_DEADLINE, child.wait()).await.is_err() {
+            // Best effort: it is killed when dropped, too.
+            let _ = child.kill().await;
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What can go wrong in `identity …` and `trust …`, with a hint, and its exit code.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+use crate::identity::{
+    AnchorError, DiskError, IssueError, KeyFileError, Malformed, Name, Refusal, RequestError,
+    StateError, Thumbprint,
+};
+
+/// Why an enrolment command failed.
+#[derive(Debug, Error)]
+pub enum EnrolError {
+    /// A secret key's file.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// A file.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// What is in the data directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A signing request.
+    #[error("{}: {why}", path.display())]
+    Request {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: RequestError,
+    },
+    /// An anchor, or adding it.
+    #[error("{}: {why}", path.display())]
+    Anchor {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: AnchorError,
+    },
+    /// A file that is no credential.
+    #[error("{}: not a credential: {why}", path.display())]
+    Credential {
+        /// The file.
+        path: PathBuf,
+        /// The broken rule.
+        why: Malformed,
+    },
+    /// A credential that this node's anchors do not verify.
+    #[error("{}: {refusal}{}", path.display(), hint(.refusal))]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// What the issuer was asked for cannot be issued.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// The issuer's directory belongs to another issuer.
+    #[error("{} holds the key of the issuer `{found}`, not of `{wanted}`", path.display())]
+    OtherIssuer {
+        /// The directory.
+        path: PathBuf,
+        /// Whose key is there.
+        found: Name,
+        /// Whose was expected.
+        wanted: Name,
+    },
+    /// Nobody of that name is trusted.
+    #[error("the issuer `{0}` is not trusted here; see `quantraband trust list`")]
+    NotTrusted(Name),
+    /// The thumbprint the operator was told is not that of the file.
+    #[error(
+        "{}: its key has the thumbprint {found}, not the one expected: do not trust it before \
+         asking the issuer",
+        path.display()
+    )]
+    Thumbprint {
+        /// The file.
+        path: PathBuf,
+        /// The thumbprint of its key.
+        found: Thumbprint,
+    },
+}
+
+/// What kind of failure it is, for the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// Input that is wrong (65).
+    Data,
+    /// A file that exists or cannot be created (73).
+    CannotCreate,
+    /// Reading or writing failed (74).
+    Io,
+    /// Not allowed (77).
+    NoPermission,
+}
+
+impl EnrolError {
+    /// The kind of failure.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Key(error) | Self::State(StateError::Key(error)) => key_class(error),
+            Self::Disk(error) | Self::State(StateError::Disk(error)) => disk_class(error),
+            _ => FailureClass::Data,
+        }
+    }
+}
+
+fn key_class(error: &KeyFileError) -> FailureClass {
+    match error {
+        KeyFileError::Mode { .. } => FailureClass::NoPermission,
+        KeyFileError::Missing { .. } | KeyFileError::Random(_) => FailureClass::Io,
+        KeyFileError::Disk(error) => disk_class(error),
+        KeyFileError::NotRegular(_) | KeyFileError::Size { .. } | KeyFileError::Content { .. } => {
+            FailureClass::Data
+        }
+    }
+}
+
+fn disk_class(error: &DiskError) -> FailureClass {
+    match error {
+        DiskError::Exists(_) => FailureClass::CannotCreate,
+        DiskError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            FailureClass::NoPermission
+        }
+        DiskError::TooLong { .. } => FailureClass::Data,
+        DiskError::Missing(_) | DiskError::NotRegular(_) | DiskError::Io { .. } => FailureClass::Io,
+    }
+}
+
+/// What to do about a refusal.
+pub(super) fn hint(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::UnknownIssuer(_) => {
+            "; enter its anchor first, with `quantraband trust add FILE`, so that the signature \
+             can be checked"
+        }
+        Refusal::WrongKey => {
+            "; it was issued for another node: make a request with this node's own key"
+        }
+        Refusal::Expired(_) => "; ask the issuer for a new one",
+        Refusal::NotYetValid(_) => "; compare this machine's clock with the issuer's",
+        Refusal::Denied(_) => "; this node's trust entry does not let the issuer grant that",
+        _ => "",
+    }
+}

@@ -1,0 +1,109 @@
+//! The commands: one file each. Parsing and printing are apart from what a command does, so that
+//! each is a function from typed arguments to a report.
+//!
+//! [`main`] is the whole program: parse ([`args`]), dispatch, print ([`output`], [`render`]),
+//! exit code ([`exit`]). Commands that ask the running node go through [`client`].
+
+pub mod args;
+pub mod client;
+pub mod config;
+pub mod enrol;
+mod enrolment;
+pub mod exit;
+pub mod identity;
+pub mod init;
+pub mod live;
+pub mod output;
+pub mod render;
+pub mod trust;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser;
+
+use crate::{admin::protocol::Request, config::Loaded};
+use args::{AuditCommand, Cli, Command, DevnetArgs, Global};
+use exit::{CliError, Exit};
+use output::Out;
+
+/// The bodies of the commands that need the whole node, which this room does not know.
+pub trait Node {
+    /// `run`: until the node has stopped.
+    ///
+    /// # Errors
+    /// With the exit code the process shall have.
+    fn run(&self, loaded: Loaded, out: &Out) -> Result<(), CliError>;
+
+    /// `devnet`: until it is stopped.
+    ///
+    /// # Errors
+    /// With the exit code the process shall have.
+    fn devnet(&self, args: &DevnetArgs, out: &Out) -> Result<(), CliError>;
+
+    /// `audit verify` of the log in this directory.
+    ///
+    /// # Errors
+    /// Exit code 65 when the log is damaged.
+    fn verify(&self, dir: &std::path::Path, out: &Out) -> Result<(), CliError>;
+}
+
+/// Parses, dispatches, prints; answers with the process's exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>, node: &dyn Node) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error).into(),
+    };
+    let out = Out::new(cli.global.output);
+    match dispatch(&cli, node, &out) {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => {
+            out.failure(&error);
+            error.exit.into()
+        }
+    }
+}
+
+/// Help and version are answers; all else is a usage error, which clap would give the code 2.
+fn refuse(error: &clap::Error) -> Exit {
+    // Without stdout or stderr there is nobody to tell.
+    let _ = error.print();
+    if error.use_stderr() {
+        Exit::Usage
+    } else {
+        Exit::Ok
+    }
+}
+
+fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
+    let global = &cli.global;
+    let ask = |request: &Request| live::ask(&data_dir(global)?, request, out);
+    match &cli.command {
+        Command::Init(args) => init::command(args, global, out),
+        Command::Run => node.run(config::load(global)?, out),
+        Command::Config(command) => config::command(command, global, out),
+        Command::Status => ask(&Request::Status {}),
+        Command::Peers { command } => ask(&live::peers_request(command.as_ref())),
+        Command::Actors { command } => ask(&live::actors_request(command.as_ref())),
+        Command::Publish(args) => live::publish(&data_dir(global)?, args, out),
+        Command::Subscribe(args) => live::subscribe(&data_dir(global)?, args, out),
+        Command::Audit(AuditCommand::Tail { lines }) => {
+            live::audit_tail(&data_dir(global)?, *lines, out)
+        }
+        Command::Audit(AuditCommand::Rotate) => ask(&Request::AuditRotate {}),
+        Command::Audit(AuditCommand::Verify { dir: Some(dir) }) => node.verify(dir, out),
+        Command::Audit(AuditCommand::Verify { dir: None }) => {
+            node.verify(&data_dir(global)?.join("audit"), out)
+        }
+        Command::Identity(command) => enrolment::identity(command, global, out),
+        Command::Trust(command) => enrolment::trust(command, global, out),
+        Command::Devnet(args) => node.devnet(args, out),
+        Command::Stop => ask(&Request::Shutdown {}),
+    }
+}
+
+fn data_dir(global: &Global) -> Result<std::path::PathBuf, CliError> {
+    Ok(config::load(global)?.data_dir)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+//! What the running node answers, for people and for programs.
+
+use std::{fmt::Display, time::Duration};
+
+use serde::Serialize;
+
+use super::{
+    client::ClientError,
+    exit::CliError,
+    output::{Format, Out},
+};
+use crate::{
+    admin::protocol::{ActorReport, MessageReport, Response, StatusReport},
+    messages::{
+        identity::IdentityReport, reputation::BanInfo, swarm::PeerReport, swarm::Published,
+    },
+    telemetry::printable,
+    types::{Span, Topic},
+};
+
+/// Prints an answer that is not part of a stream.
+///
+/// # Errors
+/// When stdout cannot be written, or the answer is part of a stream.
+pub fn answer(answer: &Response, out: &Out) -> Result<(), CliError> {
+    match answer {
+        Response::Status(report) => {
+            out.answer("quantraband.status/1", report, || status(report, out))
+        }
+        Response::Peers { peers } => {
+            #[derive(Serialize)]
+            struct Peers<'a> {
+                peers: &'a [PeerReport],
+            }
+            out.answer("quantraband.peers/1", &Peers { peers }, || {
+                peer_table(peers, out)
+            })
+        }
+        Response::Actors { actors } => {
+            #[derive(Serialize)]
+            struct Actors<'a> {
+                actors: &'a [ActorReport],
+            }
+            out.answer("quantraband.actors/1", &Actors { actors }, || {
+                actor_table(actors, out)
+            })
+        }
+        Response::Bans { bans } => {
+            #[derive(Serialize)]
+            struct Bans<'a> {
+                bans: &'a [BanInfo],
+            }
+            out.answer("quantraband.bans/1", &Bans { bans }, || {
+                ban_table(bans, out)
+            })
+        }
+        Response::Published(report) => {
+            out.answer("quantraband.published/1", report, || published(report))
+        }
+        Response::IdentityReloaded(report) => {
+            out.answer("quantraband.identity-reloaded/1", report, || {
+                reloaded(report)
+            })
+        }
+        Response::Banned(ban) => out.answer("quantraband.banned/1", ban, || {
+            format!("banned {} until {}", ban.party, ban.until)
+        }),
+        other => short(other, out),
+    }
+}
+
+/// Answers of a line.
+fn short(answer: &Response, out: &Out) -> Result<(), CliError> {
+    let (schema, text) = match answer {
+        Response::Observed { actor, state } => {
+            let text = serde_json::to_string_pretty(state).unwrap_or_else(|_| state.to_string());
+            ("observed", format!("{actor}: {text}"))
+        }
+        Response::Restarted { actor } => ("restarted", format!("restarting {actor}")),
+        Response::Injected { actor } => ("injected", format!("injected into {actor}")),
+        Response::Rotated { segment } => ("rotated", format!("the log goes on in {segment}")),
+        Response::Unbanned { party, lifted } => (
+            "unbanned",
+            if *lifted {
+                format!("the ban of {party} is lifted")
+            } else {
+                format!("{party} was not banned")
+            },
+        ),
+        Response::ShuttingDown {} => ("stopping", "the node stops".to_owned()),
+        _ => return Err(ClientError::Unexpected("an answer of a stream, or none at all").into()),
+    };
+    // The wire's tag says the same as the schema.
+    let mut value = serde_json::to_value(answer).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("answer");
+    }
+    out.answer(&format!("quantraband.{schema}/1"), &value, || {
+        clean_lines(&text)
+    })
+}
+
+/// A message of a subscription: one line.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn message(message: &MessageReport, out: &Out) -> Result<(), CliError> {
+    #[derive(Serialize)]
+    struct Message<'a> {
+        #[serde(flatten)]
+        message: &'a MessageReport,
+        /// The payload once more, when it is text.
+        text: Option<&'a str>,
+    }
+    if out.format() == Format::Text {
+        let text = String::from_utf8_lossy(&message.payload);
+        // `echo hi | quantraband publish t -` ends in a line end that nobody means.
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        return out.line(&printable(text));
+    }
+    let text = std::str::from_utf8(&message.payload).ok();
+    out.answer(
+        "quantraband.message/1",
+        &Message { message, text },
+        String::new,
+    )
+}
+
+/// Several lines, each printable.
+fn clean_lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
+
+fn status(report: &StatusReport, out: &Out) -> String {
+    let ready = if report.ready { "ready" } else { "not ready" };
+    let mut items = vec![
+        ("node", report.peer_id.to_string()),
+        ("state", ready.to_owned()),
+        ("version", report.version.clone()),
+        (
+            "since",
+            format!("{} ({})", report.started, span(report.uptime_ms)),
+        ),
+        ("process", report.pid.to_string()),
+        ("listen", joined(&report.listen)),
+        ("connected", report.connected.to_string()),
+        ("not reached", joined(&report.missing_bootstrap)),
+        ("topics", joined(&report.topics)),
+        (
+            "credential",
+            report
+                .credential
+                .clone()
+                .unwrap_or_else(|| "none".to_owned()),
+        ),
+        (
+            "expires",
+            report
+                .credential_expires
+                .map(|t| t.to_string())
+                .unwrap_or_default(),
+        ),
+        ("trusts", joined(&report.trusted_issuers)),
+        (
+            "http",
+            report
+                .http
+                .map_or_else(|| "off".to_owned(), |http| http.to_string()),
+        ),
+        ("data", report.data_dir.display().to_string()),
+    ];
+    let config = report
+        .config
+        .as_ref()
+        .map(|path| path.display().to_string());
+    items.push(("config", config.unwrap_or_default()));
+    if report.fault_injection {
+        items.push((
+            "warning",
+            "faults can be injected: never in production".to_owned(),
+        ));
+    }
+    for reason in &report.reasons {
+        items.push(("reason", reason.clone()));
+    }
+    out.list(&items)
+}
+
+fn peer_table(peers: &[PeerReport], out: &Out) -> String {
+    let rows: Vec<_> = peers
+        .iter()
+        .map(|peer| {
+            [
+                peer.peer_id.to_string(),
+                peer.tier.clone(),
+                peer.identity.clone().unwrap_or_default(),
+                peer.direction.clone(),
+                peer.address.clone(),
+                peer.since.to_string(),
+                peer.rtt_us
+                    .map(|rtt| format!("{rtt} µs"))
+                    .unwrap_or_default(),
+                topics(&peer.topics),
+            ]
+        })
+        .collect();
+    let head = [
+        "peer",
+        "tier",
+        "identity",
+        "direction",
+        "address",
+        "since",
+        "rtt",
+        "topics",
+    ];
+    out.table(head, &rows)
+}
+
+/// The first topics of a peer; a table has no room for all.
+fn topics(topics: &[Topic]) -> String {
+    const SHOWN: usize = 3;
+    let names: Vec<_> = topics.iter().take(SHOWN).map(Topic::as_str).collect();
+    match topics.len().checked_sub(SHOWN) {
+        Some(more) if more > 0 => format!("{} and {more} more", names.join(" ")),
+        _ => names.join(" "),
+    }
+}
+
+fn actor_table(actors: &[ActorReport], out: &Out) -> String {
+    let rows: Vec<_> = actors
+        .iter()
+        .map(|actor| {
+            let fault = actor.last_fault.as_ref();
+            [
+                actor.name.clone(),
+                actor.state.clone(),
+                actor.restarts.to_string(),
+                format!("{}/{}", actor.mailbox, actor.mailbox_capacity),
+                span(actor.uptime_ms),
+                fault
+                    .map(|f| format!("{} {}: {}", f.at, f.cause, f.detail))
+                    .unwrap_or_default(),
+            ]
+        })
+        .collect();
+    let head = ["actor", "state", "restarts", "mailbox", "up", "last fault"];
+    out.table(head, &rows)
+}
+
+fn ban_table(bans: &[BanInfo], out: &Out) -> String {
+    let rows: Vec<_> = bans
+        .iter()
+        .map(|ban| {
+            [
+                ban.party.to_string(),
+                ban.since.to_string(),
+                ban.until.to_string(),
+                ban.reason.clone(),
+            ]
+        })
+        .collect();
+    out.table(["party", "since", "until", "reason"], &rows)
+}
+
+fn published(report: &Published) -> String {
+    match &report.message_id {
+        Some(id) => format!(
+            "published {} to {} listeners",
+            printable(id),
+            report.listeners
+        ),
+        None => "published; no neighbour listens to the topic now".to_owned(),
+    }
+}
+
+fn reloaded(report: &IdentityReport) -> String {
+    format!(
+        "the node now is {} and trusts {}",
+        report
+            .credential
+            .as_deref()
+            .map_or("without a credential".into(), printable),
+        if report.trusted_issuers.is_empty() {
+            "nobody".to_owned()
+        } else {
+            printable(&report.trusted_issuers.join(", ")).into_owned()
+        }
+    )
+}
+
+fn joined<T: Display>(items: &[T]) -> String {
+    let texts: Vec<_> = items.iter().map(ToString::to_string).collect();
+    texts.join(" ")
+}
+
+/// A span in whole seconds: people need no more here.
+fn span(millis: u64) -> String {
+    Span(Duration::from_secs(millis / 1000)).to_string()
+}

@@ -1,0 +1,217 @@
+//! `[network]`, `[gossip]`, `[limits]`: what meets strangers.
+
+use std::{net::IpAddr, time::Duration};
+
+use multiaddr::{Multiaddr, Protocol};
+
+use super::check::Check;
+use crate::{
+    admin::protocol::MAX_PAYLOAD,
+    config::{Config, LimitsConfig, clip},
+    types::PeerId,
+};
+
+pub(super) fn network(check: &mut Check, config: &Config) {
+    let network = &config.network;
+    for (key, addresses) in [
+        ("network.listen", &network.listen),
+        ("network.open_listen", &network.open_listen),
+    ] {
+        check.list(key, addresses.len());
+        for (index, address) in addresses.iter().enumerate() {
+            if let Err(wrong) = listen_address(address) {
+                let remedy = "write /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT";
+                check.fail(&format!("{key}[{index}]"), wrong, remedy);
+            }
+        }
+    }
+    check.that(
+        !network.listen.is_empty()
+            || !network.open_listen.is_empty()
+            || !network.bootstrap.is_empty(),
+        "network.listen",
+        "is empty, and there is no open_listen or bootstrap either: the node would be alone",
+        "write for example [\"/ip4/0.0.0.0/tcp/4001\"]",
+    );
+    for (index, address) in network.open_listen.iter().enumerate() {
+        check.that(
+            !network.listen.contains(address) || has_port_zero(address),
+            &format!("network.open_listen[{index}]"),
+            "is also in network.listen",
+            "give the open listener a port of its own",
+        );
+    }
+    check.list("network.bootstrap", network.bootstrap.len());
+    for (index, address) in network.bootstrap.iter().enumerate() {
+        if let Err(wrong) = bootstrap_address(address) {
+            let remedy = "write /ip4/ADDRESS/tcp/PORT/p2p/PEER, where PEER is what `quantraband \
+                          status` of that node prints (12D3KooW…)";
+            check.fail(&format!("network.bootstrap[{index}]"), wrong, remedy);
+        }
+    }
+    check.span("network.handshake_timeout", network.handshake_timeout);
+    check.span("network.identity_timeout", network.identity_timeout);
+    check.span("network.idle_timeout", network.idle_timeout);
+    check.span("network.ping_interval", network.ping_interval);
+    check.span("network.ping_timeout", network.ping_timeout);
+    check.span("network.dial_backoff_initial", network.dial_backoff_initial);
+    check.span("network.dial_backoff_max", network.dial_backoff_max);
+    check.ordered(
+        ("network.dial_backoff_initial", network.dial_backoff_initial),
+        ("network.dial_backoff_max", network.dial_backoff_max),
+    );
+}
+
+/// `/ip4|ip6/…/tcp/N` and nothing after it.
+fn listen_address(address: &Multiaddr) -> Result<(), String> {
+    let mut parts = address.iter();
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(Protocol::Ip4(_) | Protocol::Ip6(_)), Some(Protocol::Tcp(_)), None) => Ok(()),
+        _ => Err(format!("`{address}` is no TCP address to listen on")),
+    }
+}
+
+/// `/ip4|ip6|dns*/…/tcp/N/p2p/PEER`, where PEER is an Ed25519 key.
+fn bootstrap_address(address: &Multiaddr) -> Result<(), String> {
+    let mut parts = address.iter();
+    let host = parts.next();
+    let host_is_good = matches!(
+        host,
+        Some(
+            Protocol::Ip4(_)
+                | Protocol::Ip6(_)
+                | Protocol::Dns(_)
+                | Protocol::Dns4(_)
+                | Protocol::Dns6(_)
+        )
+    );
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if host_is_good && port != 0 => {}
+        _ => {
+            return Err(format!(
+                "`{address}` does not begin with a host and a TCP port"
+            ));
+        }
+    }
+    match (parts.next(), parts.next()) {
+        (Some(Protocol::P2p(peer)), None) => PeerId::from_bytes(&peer.to_bytes())
+            .map(|_| ())
+            .map_err(|error| format!("`{address}`: {error}")),
+        _ => Err(format!("`{address}` does not end in the peer it leads to")),
+    }
+}
+
+fn has_port_zero(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::Tcp(0))
+}
+
+pub(super) fn gossip(check: &mut Check, config: &Config) {
+    let gossip = &config.gossip;
+    check.span("gossip.heartbeat", gossip.heartbeat);
+    check.that(
+        gossip.heartbeat.0 >= Duration::from_millis(50) || gossip.heartbeat.0.is_zero(),
+        "gossip.heartbeat",
+        "is shorter than a busy machine can keep",
+        "write at least \"50ms\"",
+    );
+    check.span("gossip.duplicate_cache", gossip.duplicate_cache);
+    // gossipsub gossips over 3 heartbeats of the history, which must hold them and one more.
+    check.number("gossip.history_length", gossip.history_length, 4, 1_000);
+    check.queue("gossip.neighbour_queue", gossip.neighbour_queue);
+    check.queue("gossip.subscriber_queue", gossip.subscriber_queue);
+}
+
+pub(super) fn limits(check: &mut Check, config: &Config) {
+    let limits = &config.limits;
+    let most = u64::from(u32::MAX);
+    for (key, value) in [
+        (
+            "connections_per_minute_per_address",
+            limits.connections_per_minute_per_address,
+        ),
+        (
+            "connections_per_minute_per_subnet",
+            limits.connections_per_minute_per_subnet,
+        ),
+        ("connections_per_minute", limits.connections_per_minute),
+        ("connections", limits.connections),
+        ("connections_per_peer", limits.connections_per_peer),
+        ("pending_connections", limits.pending_connections),
+        ("pending_per_address", limits.pending_per_address),
+        ("messages_per_second", limits.messages_per_second),
+        ("message_burst", limits.message_burst),
+    ] {
+        check.number(&format!("limits.{key}"), value, 1, most);
+    }
+    relations(check, limits);
+    let largest = limits.max_message_size.0;
+    check.number("limits.max_message_size", largest, 1, MAX_PAYLOAD as u64);
+    check.ordered(
+        ("limits.max_message_size", limits.max_message_size),
+        ("limits.bytes_per_second", limits.bytes_per_second),
+    );
+    check.number(
+        "limits.bytes_per_second",
+        limits.bytes_per_second.0,
+        1,
+        u64::from(u32::MAX),
+    );
+    check.table("limits.tracked_keys", limits.tracked_keys);
+    check.queue("limits.pending_decisions", limits.pending_decisions);
+    check.list("limits.exempt_networks", limits.exempt_networks.len());
+    for (index, network) in limits.exempt_networks.iter().enumerate() {
+        if !is_cidr(network) {
+            check.fail(
+                &format!("limits.exempt_networks[{index}]"),
+                format!("`{}` is no network", clip(network)),
+                "write for example \"10.0.0.0/8\" or \"fd00::/8\"",
+            );
+        }
+    }
+}
+
+/// The narrower limit is never above the wider one, where it would do nothing.
+fn relations(check: &mut Check, limits: &LimitsConfig) {
+    check.ordered(
+        (
+            "limits.connections_per_minute_per_address",
+            limits.connections_per_minute_per_address,
+        ),
+        (
+            "limits.connections_per_minute_per_subnet",
+            limits.connections_per_minute_per_subnet,
+        ),
+    );
+    check.ordered(
+        (
+            "limits.connections_per_minute_per_subnet",
+            limits.connections_per_minute_per_subnet,
+        ),
+        (
+            "limits.connections_per_minute",
+            limits.connections_per_minute,
+        ),
+    );
+    check.ordered(
+        ("limits.connections_per_peer", limits.connections_per_peer),
+        ("limits.connections", limits.connections),
+    );
+    check.ordered(
+        ("limits.pending_per_address", limits.pending_per_address),
+        ("limits.pending_connections", limits.pending_connections),
+    );
+}
+
+/// `ADDRESS/BITS`, the bits after the prefix zero.
+fn is_cidr(text: &str) -> bool {
+    let Some((address, bits)) = text.split_once('/') else {
+        return false;
+    };
+    let (Ok(address), Ok(bits)) = (address.parse::<IpAddr>(), bits.parse::<u32>()) else {
+        return false;
+    };
+    match address {
+        IpAddr::V4(ip) => bits <= 32 && ip.to_bits().checked_shl(bits).unwrap_or(0) == 0,
+        IpAddr::V6(ip) => bits <= 128 && ip.to_bits().checked_shl(bits).unwrap_or(0) == 0,
+    }
+}

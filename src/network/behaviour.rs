@@ -1,0 +1,60 @@
+//! The node's behaviours, in the order in which libp2p asks them.
+
+use std::convert::Infallible;
+
+use libp2p::{gossipsub, identify, ping, swarm::NetworkBehaviour};
+
+use super::{admission, attribution::Attributed, gossip::Gossip};
+
+/// What this node does on the network. [`admission`] is first: libp2p asks the fields in order
+/// and stops at the first that denies, so nothing below sees a connection it did not admit.
+#[derive(NetworkBehaviour)]
+#[behaviour(
+    to_swarm = "NodeBehaviourEvent",
+    prelude = "libp2p::swarm::derive_prelude"
+)]
+pub struct NodeBehaviour {
+    /// Lets connections in.
+    pub admission: admission::Behaviour,
+    /// Messages.
+    pub gossip: Attributed<Gossip>,
+    /// Tells peers what this node speaks.
+    pub identify: Attributed<identify::Behaviour>,
+    /// Notices dead connections.
+    pub ping: Attributed<ping::Behaviour>,
+}
+
+/// What the behaviours report.
+#[derive(Debug)]
+pub enum NodeBehaviourEvent {
+    /// A message, or a neighbour's subscription.
+    Gossip(Box<gossipsub::Event>),
+    /// What a peer says of itself; to be trusted with nothing.
+    Identify(Box<identify::Event>),
+    /// A ping came back, or did not.
+    Ping(ping::Event),
+}
+
+impl From<Infallible> for NodeBehaviourEvent {
+    fn from(event: Infallible) -> Self {
+        match event {}
+    }
+}
+
+impl From<gossipsub::Event> for NodeBehaviourEvent {
+    fn from(event: gossipsub::Event) -> Self {
+        Self::Gossip(Box::new(event))
+    }
+}
+
+impl From<identify::Event> for NodeBehaviourEvent {
+    fn from(event: identify::Event) -> Self {
+        Self::Identify(Box::new(event))
+    }
+}
+
+impl From<ping::Event> for NodeBehaviourEvent {
+    fn from(event: ping::Event) -> Self {
+        Self::Ping(event)
+    }
+}

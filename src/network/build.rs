@@ -1,0 +1,155 @@
+//! Puts the Swarm together. Binds nothing: the caller listens and dials.
+
+use std::sync::Arc;
+
+use libp2p::{
+    Multiaddr, Swarm, Transport, TransportError,
+    core::transport::ListenerId,
+    identify,
+    identity::Keypair,
+    noise, ping,
+    swarm::{self, NetworkBehaviour},
+};
+use thiserror::Error;
+
+use super::{
+    Admission, Attribution, GateKeeper, Listeners, NodeBehaviour, Tasks, admission,
+    attribution::Attributed,
+    gate::{Gated, Ledger},
+    gossip, transport,
+};
+use crate::{config::Config, types::Clock};
+
+/// Protocol version that identify tells; peers of other versions still connect.
+const PROTOCOL_VERSION: &str = "/quantraband/1";
+/// Program and version that identify tells.
+const AGENT_VERSION: &str = concat!("quantraband/", env!("CARGO_PKG_VERSION"));
+/// Inbound streams of one connection whose protocol is not settled yet; more are dropped. The
+/// node's three protocols open two at once at most.
+const NEGOTIATING_STREAMS: usize = 32;
+
+/// Everything a Swarm is made of.
+pub struct Setup<'a> {
+    /// The node's Ed25519 seed; its peer id follows from it.
+    pub seed: &'a [u8; 32],
+    /// The whole configuration: `network`, `gossip` and `limits` are read.
+    pub config: &'a Config,
+    /// Judges peers inside the upgrade.
+    pub keeper: Arc<dyn GateKeeper>,
+    /// Judges addresses before the handshake.
+    pub admission: Arc<dyn Admission>,
+    /// Says which peers may listen to which topics.
+    pub listeners: Arc<dyn Listeners>,
+    /// Told whose input is handled.
+    pub attribution: Arc<dyn Attribution>,
+    /// Dates denials.
+    pub clock: Arc<dyn Clock>,
+    /// Runs connection tasks.
+    pub tasks: Tasks,
+}
+
+/// Why no Swarm could be built.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The seed is no key.
+    #[error("the node key: {0}; restore DATA/node.key from a backup")]
+    Key(#[from] libp2p::identity::DecodingError),
+    /// Noise could not make its key.
+    #[error("the secure channel: {0}")]
+    Noise(#[from] noise::Error),
+    /// Gossipsub refuses its configuration.
+    #[error("[gossip]: {0}")]
+    Gossip(String),
+}
+
+/// The node's Swarm.
+///
+/// # Errors
+/// As [`BuildError`] says.
+pub fn build(setup: &Setup<'_>) -> Result<Swarm<NodeBehaviour>, BuildError> {
+    build_with(setup, |node| node)
+}
+
+/// A Swarm whose behaviour contains the node's, for example with a probe behind it.
+///
+/// # Errors
+/// As [`BuildError`] says.
+pub fn build_with<B: NetworkBehaviour>(
+    setup: &Setup<'_>,
+    wrap: impl FnOnce(NodeBehaviour) -> B,
+) -> Result<Swarm<B>, BuildError> {
+    let key = Keypair::ed25519_from_bytes(*setup.seed)?;
+    let network = &setup.config.network;
+    let ledger = Ledger::default();
+    let secured = transport::secured(&key, network.handshake_timeout.0)?;
+    let gated = Gated::new(
+        secured,
+        ledger.clone(),
+        setup.keeper.clone(),
+        network.identity_timeout.0,
+    );
+    let behaviour = wrap(behaviour(&key, ledger, setup)?);
+    let config = swarm::Config::with_executor(setup.tasks.clone())
+        .with_idle_connection_timeout(network.idle_timeout.0)
+        .with_max_negotiating_inbound_streams(NEGOTIATING_STREAMS);
+    let local = key.public().to_peer_id();
+    Ok(Swarm::new(gated.boxed(), behaviour, local, config))
+}
+
+fn behaviour(
+    key: &Keypair,
+    ledger: Ledger,
+    setup: &Setup<'_>,
+) -> Result<NodeBehaviour, BuildError> {
+    let Config {
+        network,
+        gossip,
+        limits,
+        ..
+    } = setup.config;
+    let max_payload = limits.max_message_size.as_usize();
+    let gossip = gossip::behaviour(
+        key.clone(),
+        gossip,
+        max_payload,
+        setup.listeners.clone(),
+        setup.attribution.clone(),
+    )
+    .map_err(BuildError::Gossip)?;
+    let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
+        .with_agent_version(AGENT_VERSION.to_owned())
+        // Where this node listens is told to nobody who does not know it already.
+        .with_hide_listen_addrs(true)
+        .with_cache_size(0);
+    let ping = ping::Config::new()
+        .with_interval(network.ping_interval.0)
+        .with_timeout(network.ping_timeout.0);
+    let (admission, clock) = (setup.admission.clone(), setup.clock.clone());
+    Ok(NodeBehaviour {
+        admission: admission::Behaviour::new(limits, ledger, admission, clock),
+        gossip,
+        identify: Attributed::new(
+            identify::Behaviour::new(identify),
+            setup.attribution.clone(),
+        ),
+        ping: Attributed::new(ping::Behaviour::new(ping), setup.attribution.clone()),
+    })
+}
+
+/// Listens on an address that asks for no credential. `admission` finds the node's admission
+/// behaviour inside the Swarm's.
+///
+/// The exemption is registered before the Swarm is polled again, and so before any connection
+/// of this listener can arrive.
+///
+/// # Errors
+/// As [`Swarm::listen_on`].
+pub fn listen_open<B: NetworkBehaviour>(
+    swarm: &mut Swarm<B>,
+    address: Multiaddr,
+    admission: impl FnOnce(&B) -> &admission::Behaviour,
+) -> Result<ListenerId, TransportError<std::io::Error>> {
+    let id = swarm.listen_on(address)?;
+    admission(swarm.behaviour()).ledger().open(id);
+    Ok(id)
+}

@@ -1,0 +1,201 @@
+//! Whom to dial, and when: exponential backoff with jitter for each peer.
+//!
+//! A pure core: time is an argument (the clock's `elapsed`), randomness is seeded. The Swarm
+//! actor asks [`DialPlan::due`], dials, and reports what came of it. The peers are those of
+//! `network.bootstrap` and those the actor was connected to before a restart, so their number
+//! is bounded by the configuration and by the limit of connections.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use libp2p::Multiaddr;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use thiserror::Error;
+
+use super::convert;
+use crate::types::PeerId;
+
+/// A connection that stood this long clears the peer's failures; a shorter one counts as one,
+/// so that a peer which accepts and hangs up is not dialled in a tight loop.
+pub const STABLE: Duration = Duration::from_secs(30);
+/// A dial of which nothing was heard for this long is taken for lost. Longer than connect,
+/// handshake and identity time-outs together.
+const LOST: Duration = Duration::from_secs(180);
+/// Addresses kept for one peer; the newest replaces the oldest.
+const MAX_ADDRESSES: usize = 8;
+/// Doublings beyond which any sensible first wait has long passed any sensible cap.
+const MAX_DOUBLINGS: u32 = 20;
+
+/// Why an address cannot be planned for.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// It does not say whom to expect.
+    #[error("`{0}` does not end in /p2p/PEER: an address without its peer could be anybody's")]
+    NoPeer(Multiaddr),
+    /// Its peer has no Ed25519 key.
+    #[error("`{0}`: the peer at its end has no Ed25519 key")]
+    Key(Multiaddr),
+}
+
+/// A peer to dial now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// Whom.
+    pub peer: PeerId,
+    /// Where, each ending in `/p2p/PEER`; names are still to be resolved.
+    pub addresses: Vec<Multiaddr>,
+}
+
+/// The plan of one Swarm.
+#[derive(Debug)]
+pub struct DialPlan {
+    targets: BTreeMap<PeerId, Target>,
+    initial: Duration,
+    max: Duration,
+    rng: StdRng,
+}
+
+#[derive(Debug)]
+struct Target {
+    addresses: Vec<Multiaddr>,
+    /// Failed dials and short connections since the last stable one.
+    failures: u32,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting { until: Duration },
+    Dialling { since: Duration },
+    Connected { since: Duration },
+}
+
+impl DialPlan {
+    /// An empty plan: the first wait, the longest one, and the seed of the jitter.
+    #[must_use]
+    pub fn new(initial: Duration, max: Duration, seed: u64) -> Self {
+        Self {
+            targets: BTreeMap::new(),
+            initial,
+            max: max.max(initial),
+            rng: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    /// Plans for the peer at the end of `address`; a new peer is due at once.
+    ///
+    /// # Errors
+    /// As [`PlanError`] says.
+    pub fn add(&mut self, address: &Multiaddr) -> Result<PeerId, PlanError> {
+        let (_, peer) = convert::split_p2p(address);
+        let peer = peer.ok_or_else(|| PlanError::NoPeer(address.clone()))?;
+        let peer = convert::from_libp2p(&peer).map_err(|_| PlanError::Key(address.clone()))?;
+        let target = self.targets.entry(peer).or_insert(Target {
+            addresses: Vec::new(),
+            failures: 0,
+            state: State::Waiting {
+                until: Duration::ZERO,
+            },
+        });
+        if !target.addresses.contains(address) {
+            if target.addresses.len() == MAX_ADDRESSES {
+                target.addresses.remove(0);
+            }
+            target.addresses.push(address.clone());
+        }
+        Ok(peer)
+    }
+
+    /// Forgets a peer: it is dialled no more.
+    pub fn remove(&mut self, peer: &PeerId) {
+        self.targets.remove(peer);
+    }
+
+    /// The peers to dial now; each is then taken for being dialled.
+    pub fn due(&mut self, now: Duration) -> Vec<Due> {
+        let mut due = Vec::new();
+        for (peer, target) in &mut self.targets {
+            if target.due_at().is_some_and(|at| at <= now) {
+                target.state = State::Dialling { since: now };
+                due.push(Due {
+                    peer: *peer,
+                    addresses: target.addresses.clone(),
+                });
+            }
+        }
+        due
+    }
+
+    /// When [`DialPlan::due`] will next have something; `None` while all are connected.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Duration> {
+        self.targets.values().filter_map(Target::due_at).min()
+    }
+
+    /// A connection with the peer stands, whoever opened it.
+    pub fn connected(&mut self, peer: &PeerId, now: Duration) {
+        if let Some(target) = self.targets.get_mut(peer)
+            && !matches!(target.state, State::Connected { .. })
+        {
+            target.state = State::Connected { since: now };
+        }
+    }
+
+    /// A dial failed. Of no consequence while another connection stands.
+    pub fn failed(&mut self, peer: &PeerId, now: Duration) {
+        if let Some(target) = self.targets.get_mut(peer)
+            && matches!(target.state, State::Dialling { .. })
+        {
+            target.failures = target.failures.saturating_add(1);
+            self.wait(peer, now);
+        }
+    }
+
+    /// The last connection with the peer is gone.
+    pub fn disconnected(&mut self, peer: &PeerId, now: Duration) {
+        if let Some(target) = self.targets.get_mut(peer)
+            && let State::Connected { since } = target.state
+        {
+            target.failures = if now.saturating_sub(since) >= STABLE {
+                // It begins anew, with the first wait.
+                1
+            } else {
+                target.failures.saturating_add(1)
+            };
+            self.wait(peer, now);
+        }
+    }
+
+    /// The planned peers that are not connected.
+    pub fn missing(&self) -> impl Iterator<Item = PeerId> {
+        let away = |target: &Target| !matches!(target.state, State::Connected { .. });
+        let missing = self.targets.iter().filter(move |(_, target)| away(target));
+        missing.map(|(peer, _)| *peer)
+    }
+
+    /// Waits between half of the exponential delay and all of it.
+    fn wait(&mut self, peer: &PeerId, now: Duration) {
+        let Some(target) = self.targets.get_mut(peer) else {
+            return;
+        };
+        let doublings = target.failures.saturating_sub(1).min(MAX_DOUBLINGS);
+        let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        let full = self.initial.saturating_mul(factor).min(self.max);
+        let wait = full.mul_f64(self.rng.random_range(0.5..=1.0));
+        target.state = State::Waiting {
+            until: now.saturating_add(wait),
+        };
+    }
+}
+
+impl Target {
+    fn due_at(&self) -> Option<Duration> {
+        match self.state {
+            State::Waiting { until } => Some(until),
+            State::Dialling { since } => Some(since.saturating_add(LOST)),
+            State::Connected { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! The identity gate: both sides show credentials before the Swarm knows of the connection.
+//!
+//! [`Gated`] is the outermost transport. Once the secure channel and the muxer stand, and still
+//! inside the upgrade, the two ends exchange credential frames and verdicts on one stream
+//! (`/quantraband/gate/1`). The peer is handed on only when *both* accepted; what the
+//! [`GateKeeper`] said is filed in the [`Ledger`] under the connection's id, and
+//! [`crate::network::admission`] denies any connection that has no such record.
+//!
+//! Invariants:
+//! - no stream other than the gate's is served before this node accepted the peer; one that is
+//!   opened earlier ends the connection;
+//! - everything read is bounded in size, everything awaited is bounded in time;
+//! - no answer is a refusal.
+//!
+//! Both sides show their credential before they judge the other's: whoever can open a connection
+//! learns this node's issuer and subject. That is a choice: one of the two must go first, and
+//! the dialler cannot be asked to trust more than the listener.
+
+mod exchange;
+mod gated;
+mod ledger;
+pub mod wire;
+
+use std::{net::IpAddr, sync::Arc};
+
+use futures::future::BoxFuture;
+
+use crate::{
+    audit::Direction,
+    identity::{Refusal, Tier, VerifiedIdentity},
+    types::PeerId,
+};
+
+pub use gated::{GateError, Gated, refusal_of};
+pub use ledger::Ledger;
+pub use wire::{MAX_FRAME, Message, PROTOCOL, Verdict, WireError};
+
+/// What the gate asks of the node. Called from connection tasks, many at once.
+pub trait GateKeeper: Send + Sync + 'static {
+    /// The credential frame this node presents, at most [`MAX_FRAME`] bytes.
+    fn own_frame(&self) -> Arc<[u8]>;
+
+    /// Bans and cool-downs, right after the peer's key was proved and before anything is read
+    /// from it. Answers from published views: it runs on the connection's task.
+    ///
+    /// # Errors
+    /// Why this peer is not even heard.
+    fn precheck(&self, peer: &PeerId, ip: Option<IpAddr>) -> Result<(), Refusal>;
+
+    /// Judges what the peer presented: credential, access decision, durable record. The gate
+    /// bounds how long it waits; no answer is a refusal. May be asked twice by racing dials.
+    fn judge(&self, presented: Presented) -> BoxFuture<'static, Result<Admitted, Refusal>>;
+
+    /// Judges a peer of an open listener, who shows no credential.
+    fn judge_open(
+        &self,
+        peer: PeerId,
+        ip: Option<IpAddr>,
+    ) -> BoxFuture<'static, Result<Admitted, Refusal>>;
+
+    /// Told once for each exchange that failed, whichever side refused, before the other side
+    /// learns of it. Must not block.
+    fn refused(&self, peer: &PeerId, ip: Option<IpAddr>, direction: Direction, refusal: &Refusal);
+}
+
+/// What a peer presented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presented {
+    /// The key the connection proved.
+    pub peer: PeerId,
+    /// The remote address, when it has an IP of its own.
+    pub ip: Option<IpAddr>,
+    /// Who opened the connection.
+    pub direction: Direction,
+    /// The credential frame as received, at most [`MAX_FRAME`] bytes.
+    pub frame: Vec<u8>,
+}
+
+/// A peer that was let in, and as what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// The peer.
+    pub peer: PeerId,
+    /// What its identity is worth.
+    pub tier: Tier,
+    /// Its verified identity; `None` on an open listener.
+    pub identity: Option<Arc<VerifiedIdentity>>,
+    /// The rule that let it in.
+    pub rule: String,
+}

@@ -1,0 +1,349 @@
+//! Gossip as this node runs it: signed, strict, explicitly validated, bounded.
+//!
+//! Messages are named by author, topic and content, so the same envelope sent twice is one
+//! message, and nobody can hide another's message by sending its content first.
+
+use libp2p::{
+    gossipsub::{
+        self, ConfigBuilder, IdentTopic, IdentityTransform, MaxCountSubscriptionFilter,
+        MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds, PublishError,
+        SubscriptionError, TopicHash, TopicScoreParams, TopicSubscriptionFilter, ValidationMode,
+        score_parameter_decay,
+    },
+    identity::Keypair,
+};
+use sha2::{Digest, Sha256};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use thiserror::Error;
+
+use super::{
+    attribution::{Attributed, Attribution},
+    envelope::{self, Envelope},
+};
+use crate::{
+    config::GossipConfig,
+    types::{Origin, PeerId, Topic},
+};
+
+/// The gossip behaviour.
+pub type Gossip = gossipsub::Behaviour<IdentityTransform, Filter>;
+type Filter = MaxCountSubscriptionFilter<Permitted>;
+
+/// What gossipsub puts around an envelope: author, sequence number, topic, signature (about 300
+/// bytes), and the frame around those. Gossipsub checks only the envelope's length when
+/// publishing, and loses what then turns out too long without a word; hence the wide margin.
+const HEADROOM: usize = 2 * 1024;
+/// Topics one neighbour may listen to, and name in one request.
+const TOPICS_PER_NEIGHBOUR: usize = 128;
+/// Time in which a neighbour's invalid messages are forgotten.
+const FORGET_INVALID: Duration = Duration::from_secs(600);
+/// What one invalid message costs, squared by their number: after 3 a neighbour hears no gossip
+/// (-10), after 7 nothing is sent to it (-50), after 9 it is not listened to (-80).
+const INVALID_WEIGHT: f64 = -1.0;
+
+/// Why a message was not handed to the network.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PublishRefusal {
+    /// The payload is larger than allowed.
+    #[error("the payload has {size} bytes, at most {limit} are allowed")]
+    TooLarge {
+        /// Bytes of the payload.
+        size: usize,
+        /// Most bytes of a payload.
+        limit: usize,
+    },
+    /// No neighbour listens to the topic: nobody would have heard it.
+    #[error("no neighbour listens to this topic")]
+    NoListeners,
+    /// The queue of every neighbour that listens is full: try again later.
+    #[error("the neighbours' queues are full; try again")]
+    Backpressure,
+    /// The very same envelope was published before.
+    #[error("this message was published before")]
+    Duplicate,
+    /// It could not be signed or framed.
+    #[error("not published: {0}")]
+    Failed(String),
+}
+
+/// Which peers may listen to which topics.
+pub trait Listeners: Send + Sync + 'static {
+    /// Whether `peer` may listen to `topic`. Runs inside the Swarm for each subscription, before
+    /// gossipsub sends the peer anything: it must answer from views, and deny what it does not
+    /// know. A peer that loses the right later has to be disconnected.
+    fn may_listen(&self, peer: &PeerId, topic: &Topic) -> bool;
+}
+
+/// The peer whose input the gossip behaviour handles right now; gossipsub does not tell its
+/// filter whose subscription it is. Set by [`Asking`], on the thread that polls the Swarm.
+type Current = Arc<Mutex<Option<PeerId>>>;
+
+/// Subscriptions to well-formed topics, by peers that may listen to them.
+pub struct Permitted {
+    current: Current,
+    listeners: Arc<dyn Listeners>,
+}
+
+impl TopicSubscriptionFilter for Permitted {
+    fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
+        let current = *self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        match (Topic::try_new(topic.as_str()), current) {
+            (Err(_), _) => false,
+            (Ok(topic), Some(peer)) => self.listeners.may_listen(&peer, &topic),
+            // Outside a peer's input it is this node that subscribes.
+            (Ok(_), None) => true,
+        }
+    }
+}
+
+/// Tells the filter whose input is handled, beside the node's own attribution.
+struct Asking {
+    current: Current,
+    node: Arc<dyn Attribution>,
+}
+
+impl Asking {
+    fn set(&self, peer: Option<PeerId>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = peer;
+    }
+}
+
+impl Attribution for Asking {
+    fn begin(&self, peer: PeerId) {
+        self.set(Some(peer));
+        self.node.begin(peer);
+    }
+
+    fn end(&self) {
+        self.node.end();
+        self.set(None);
+    }
+
+    fn task_panicked(&self, origin: Origin, detail: &str) {
+        self.node.task_panicked(origin, detail);
+    }
+}
+
+/// A gossip behaviour that signs with `key`, carries payloads of up to `max_payload` bytes, and
+/// sends messages only to those whom `listeners` allows.
+pub(super) fn behaviour(
+    key: Keypair,
+    config: &GossipConfig,
+    max_payload: usize,
+    listeners: Arc<dyn Listeners>,
+    attribution: Arc<dyn Attribution>,
+) -> Result<Attributed<Gossip>, String> {
+    let current = Current::default();
+    let permitted = Permitted {
+        current: current.clone(),
+        listeners,
+    };
+    let gossip = gossipsub(key, config, max_payload, permitted)?;
+    let asking = Asking {
+        current,
+        node: attribution,
+    };
+    Ok(Attributed::new(gossip, Arc::new(asking)))
+}
+
+fn gossipsub(
+    key: Keypair,
+    config: &GossipConfig,
+    max_payload: usize,
+    filter: Permitted,
+) -> Result<Gossip, String> {
+    let wire_limit = max_payload
+        .saturating_add(envelope::OVERHEAD)
+        .saturating_add(HEADROOM);
+    let gossip = ConfigBuilder::default()
+        .validation_mode(ValidationMode::Strict)
+        .validate_messages()
+        .heartbeat_interval(config.heartbeat.0)
+        .heartbeat_initial_delay(config.heartbeat.0)
+        .duplicate_cache_time(config.duplicate_cache.0)
+        .history_length(config.history_length)
+        // Advertised for at most as long as it is kept.
+        .history_gossip(config.history_length.min(3))
+        .connection_handler_queue_len(config.neighbour_queue)
+        .max_transmit_size(wire_limit)
+        .message_id_fn(message_id)
+        .build()
+        .map_err(|error| error.to_string())?;
+    let filter = Filter {
+        filter,
+        max_subscribed_topics: TOPICS_PER_NEIGHBOUR,
+        max_subscriptions_per_request: TOPICS_PER_NEIGHBOUR,
+    };
+    let authenticity = MessageAuthenticity::Signed(key);
+    let mut gossip = Gossip::new_with_subscription_filter(authenticity, gossip, filter)
+        .map_err(str::to_owned)?;
+    gossip.with_peer_score(scores(), PeerScoreThresholds::default())?;
+    Ok(gossip)
+}
+
+/// Only misbehaviour counts. Sharing an address is none (one machine may run a whole test
+/// network), nor is being slow, which is met with back-pressure instead.
+fn scores() -> PeerScoreParams {
+    PeerScoreParams {
+        ip_colocation_factor_weight: 0.0,
+        slow_peer_weight: 0.0,
+        // The application's own score is reputation's, on a scale of its own.
+        app_specific_weight: 1.0,
+        ..PeerScoreParams::default()
+    }
+}
+
+/// Without these a rejected message would cost its forwarder nothing, and with gossipsub's
+/// defaults it would drown in the bonus for being in the mesh.
+fn topic_scores() -> TopicScoreParams {
+    TopicScoreParams {
+        topic_weight: 1.0,
+        time_in_mesh_weight: 0.0,
+        first_message_deliveries_weight: 0.0,
+        mesh_message_deliveries_weight: 0.0,
+        mesh_failure_penalty_weight: 0.0,
+        invalid_message_deliveries_weight: INVALID_WEIGHT,
+        invalid_message_deliveries_decay: score_parameter_decay(FORGET_INVALID),
+        ..TopicScoreParams::default()
+    }
+}
+
+/// SHA-256 over author, topic and envelope, each preceded by its length.
+fn message_id(message: &gossipsub::Message) -> MessageId {
+    let author = message.source.map(libp2p::PeerId::to_bytes);
+    let mut hash = Sha256::new();
+    for part in [
+        author.as_deref().unwrap_or_default(),
+        message.topic.as_str().as_bytes(),
+        &message.data,
+    ] {
+        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(part);
+    }
+    MessageId::new(&hash.finalize())
+}
+
+/// Joins a topic, with scores that make invalid messages cost. `false`: it was joined already.
+///
+/// # Errors
+/// What gossipsub says; a well-formed topic is not refused.
+pub fn subscribe(gossip: &mut Gossip, topic: &Topic) -> Result<bool, SubscriptionError> {
+    let topic = IdentTopic::new(topic.as_str());
+    // Fails only without peer scores, which every gossip behaviour of this room has.
+    let _ = gossip.set_topic_params(topic.clone(), topic_scores());
+    gossip.subscribe(&topic)
+}
+
+/// Signs and publishes an envelope.
+///
+/// # Errors
+/// As [`PublishRefusal`] says; a payload larger than `max_payload` is refused up front, because
+/// gossipsub would lose it silently.
+pub fn publish(
+    gossip: &mut Gossip,
+    topic: &Topic,
+    envelope: &Envelope,
+    max_payload: usize,
+) -> Result<MessageId, PublishRefusal> {
+    if envelope.payload.len() > max_payload {
+        return Err(PublishRefusal::TooLarge {
+            size: envelope.payload.len(),
+            limit: max_payload,
+        });
+    }
+    let topic = IdentTopic::new(topic.as_str());
+    gossip
+        .publish(topic, envelope.encode())
+        .map_err(|error| match error {
+            PublishError::Duplicate => PublishRefusal::Duplicate,
+            PublishError::NoPeersSubscribedToTopic => PublishRefusal::NoListeners,
+            PublishError::AllQueuesFull(_) => PublishRefusal::Backpressure,
+            other => PublishRefusal::Failed(other.to_string()),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(source: Option<libp2p::PeerId>, topic: &str, data: &[u8]) -> gossipsub::Message {
+        gossipsub::Message {
+            source,
+            data: data.to_vec(),
+            sequence_number: Some(rand::random()),
+            topic: TopicHash::from_raw(topic),
+        }
+    }
+
+    #[test]
+    fn a_message_is_named_by_author_topic_and_content_alone() {
+        let (one, two) = (libp2p::PeerId::random(), libp2p::PeerId::random());
+        let id = message_id(&message(Some(one), "a", b"x"));
+        assert_eq!(id, message_id(&message(Some(one), "a", b"x")));
+        for other in [
+            message(Some(two), "a", b"x"),
+            message(Some(one), "b", b"x"),
+            message(Some(one), "a", b"y"),
+            message(Some(one), "ax", b""),
+        ] {
+            assert_ne!(id, message_id(&other));
+        }
+    }
+
+    struct Nobody;
+
+    impl Listeners for Nobody {
+        fn may_listen(&self, _: &PeerId, _: &Topic) -> bool {
+            false
+        }
+    }
+
+    fn permitted() -> Permitted {
+        Permitted {
+            current: Current::default(),
+            listeners: Arc::new(Nobody),
+        }
+    }
+
+    #[test]
+    fn topics_are_well_formed_and_peers_need_permission() {
+        let mut filter = permitted();
+        let topic = TopicHash::from_raw("acme/orders");
+        assert!(filter.can_subscribe(&topic));
+        assert!(!filter.can_subscribe(&TopicHash::from_raw("a b")));
+        assert!(!filter.can_subscribe(&TopicHash::from_raw("x".repeat(10_000))));
+        let seed = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
+        *filter.current.lock().unwrap() = Some(PeerId::from(&seed.verifying_key()));
+        assert!(!filter.can_subscribe(&topic));
+    }
+
+    #[test]
+    fn a_gossip_behaviour_is_built_and_refuses_what_it_would_lose() {
+        let key = Keypair::generate_ed25519();
+        let mut gossip = gossipsub(key, &GossipConfig::default(), 100, permitted()).unwrap();
+        let topic = Topic::try_new("t").unwrap();
+        assert!(subscribe(&mut gossip, &topic).unwrap());
+        assert!(!subscribe(&mut gossip, &topic).unwrap());
+        let mut envelope = Envelope {
+            sent: crate::types::Timestamp::from_secs(1),
+            sequence: 1,
+            credential: None,
+            payload: vec![0; 101],
+        };
+        assert_eq!(
+            publish(&mut gossip, &topic, &envelope, 100),
+            Err(PublishRefusal::TooLarge {
+                size: 101,
+                limit: 100
+            })
+        );
+        envelope.payload.pop();
+        assert_eq!(
+            publish(&mut gossip, &topic, &envelope, 100),
+            Err(PublishRefusal::NoListeners)
+        );
+    }
+}

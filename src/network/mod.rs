@@ -1,0 +1,36 @@
+//! The network: transport, identity gate, admission, behaviours, envelope, dialling.
+//!
+//! The only room, besides the Swarm actor, that knows libp2p. What a peer must pass, in order:
+//!
+//! 1. [`admission`]: before any cryptography (bans by address, rates, concurrency);
+//! 2. [`transport`]: TCP, Noise, Yamux, with a deadline;
+//! 3. [`gate`]: both sides show credentials *inside the transport upgrade*, so a peer that was
+//!    not accepted by its [`GateKeeper`] never reaches a protocol handler;
+//! 4. [`admission`] again: a connection without the gate's record is denied.
+//!
+//! Policy is not decided here: [`GateKeeper`] and [`Admission`] are what the node answers.
+//! When anything fails, the connection is closed: this room fails closed.
+
+pub mod admission;
+pub mod attribution;
+mod behaviour;
+mod build;
+pub mod convert;
+pub mod dial;
+pub mod envelope;
+pub mod gate;
+mod gossip;
+mod resolve;
+mod tasks;
+pub mod transport;
+
+pub use admission::{Admission, Counts, Refused};
+pub use attribution::Attribution;
+pub use behaviour::{NodeBehaviour, NodeBehaviourEvent};
+pub use build::{BuildError, Setup, build, build_with, listen_open};
+pub use dial::{DialPlan, Due};
+pub use envelope::{Envelope, EnvelopeError};
+pub use gate::{Admitted, GateKeeper, Presented};
+pub use gossip::{Gossip, Listeners, Permitted, PublishRefusal, publish, subscribe};
+pub use resolve::{ResolveError, resolve};
+pub use tasks::Tasks;

@@ -1,0 +1,155 @@
+//! The node: the only place that knows every actor. Order of start, order of shutdown, wiring.
+//!
+//! Start: checks that need no actor (data directory, key, ports), store, then Audit, Identity,
+//! RateLimit, Reputation, Swarm, Admin. Shutdown: nothing new is accepted, connections close,
+//! debts and scores are saved, the log is flushed last. Both are bounded in time.
+
+mod data_dir;
+mod error;
+mod health;
+mod rebuild;
+mod shutdown;
+mod sockets;
+mod wiring;
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::sync::mpsc;
+
+pub use data_dir::{DataDir, DataDirError, create as create_data_dir};
+pub use error::StartError;
+pub use shutdown::Ending;
+
+use crate::{
+    audit::AuditEvent,
+    config::{Loaded, Machine, derive},
+    identity::{IdentityPaths, NodeKey},
+    store::Store,
+    supervision::{Root, SupervisionEvent},
+    telemetry::{self, Metrics},
+    types::{Clock, SystemClock},
+};
+use sockets::Sockets;
+use wiring::{Parts, Running};
+
+/// Runs a node until it is told to stop, or cannot go on. Must be called inside an actix
+/// `System`.
+///
+/// # Errors
+/// [`StartError`] when it could not start; nothing was changed then that a second try would
+/// trip over.
+pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, StartError> {
+    if std::env::var_os("SSLKEYLOGFILE").is_some() {
+        return Err(StartError::KeyLog);
+    }
+    // Signals first: one that comes during the start is not lost.
+    let signals = shutdown::Signals::install(until_stdin_closes).map_err(StartError::Signals)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let (config, notes) = derive(&loaded.config, Machine::read());
+    let data = DataDir::open(&loaded.data_dir)?;
+    let paths = IdentityPaths::new(data.path());
+    let key = load_key(&paths)?;
+    let sockets = Sockets::bind(&config, data.path())?;
+    let (store, set_aside) = Store::open(&data.path().join("state"), clock.now())?;
+    greet(&loaded, &config, &key, &notes, sockets.http());
+
+    let (stop, stopped) = mpsc::channel(1);
+    let metrics = Metrics::new();
+    let (root, events) =
+        Root::new(&config.supervision, Arc::clone(&clock), config.testing.fault_injection);
+    let running = wiring::start(Parts {
+        root,
+        config: Arc::new(config),
+        loaded,
+        clock,
+        key,
+        store,
+        set_aside,
+        sockets,
+        metrics,
+        stop,
+    })
+    .await?;
+    actix::spawn(publish_events(events, running.clone()));
+    let ending = shutdown::wait(&running, signals, stopped).await;
+    running.health.stopping.store(true, Ordering::Release);
+    // Held to the very end: no second node may begin while this one still writes.
+    drop(data);
+    Ok(ending)
+}
+
+/// Loads the node key, or makes one where there is none yet.
+fn load_key(paths: &IdentityPaths) -> Result<NodeKey, StartError> {
+    let path = paths.node_key();
+    if path.exists() {
+        return Ok(NodeKey::load(&path)?);
+    }
+    let key = NodeKey::create(&path)?;
+    tracing::info!(path = %path.display(), "no node key was there: made a new one");
+    Ok(key)
+}
+
+/// What an operator wants to see first.
+fn greet(
+    loaded: &Loaded,
+    config: &crate::config::Config,
+    key: &NodeKey,
+    notes: &[String],
+    http: Option<std::net::SocketAddr>,
+) {
+    tracing::info!(
+        peer_id = %key.peer(),
+        version = crate::VERSION,
+        config = %loaded.path.display(),
+        data_dir = %loaded.data_dir.display(),
+        http = http.map(|address| address.to_string()),
+        "quantraband starts"
+    );
+    let limits = &config.limits;
+    tracing::info!(
+        connections = limits.connections,
+        connections_per_minute_per_address = limits.connections_per_minute_per_address,
+        pending_connections = limits.pending_connections,
+        messages_per_second = limits.messages_per_second,
+        max_message_size = %limits.max_message_size,
+        "limits in force"
+    );
+    for note in notes {
+        tracing::info!("limits: {note}");
+    }
+    if config.testing.fault_injection {
+        tracing::warn!("testing.fault_injection is set: never run this node in production");
+    }
+}
+
+/// Writes down and counts what happens among the actors.
+async fn publish_events(mut events: mpsc::Receiver<SupervisionEvent>, running: Running) {
+    while let Some(event) = events.recv().await {
+        match event {
+            SupervisionEvent::Fault { actor, report } => {
+                running.metrics.actor_restarted(actor, report.cause.name());
+                tracing::warn!(
+                    actor, cause = %report.cause, detail = report.detail, "an actor is restarted"
+                );
+                running.audit.note(AuditEvent::ActorRestarted {
+                    actor: actor.to_owned(),
+                    cause: report.cause.to_string(),
+                    detail: report.detail,
+                    blamed: report.blamed,
+                });
+            }
+            SupervisionEvent::Escalated { actor, report } => {
+                running.audit.note(AuditEvent::ActorEscalated {
+                    actor: actor.to_owned(),
+                    detail: report.detail,
+                });
+            }
+            SupervisionEvent::Started { actor, generation } => {
+                tracing::debug!(actor, generation, "an actor is ready");
+            }
+            SupervisionEvent::Stalled { actor, thread } => {
+                tracing::error!(actor, thread, "an actor makes no progress");
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Why a node could not start; `cli::exit` says which exit code each becomes.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use multiaddr::Multiaddr;
+use thiserror::Error;
+
+use super::DataDirError;
+use crate::{identity::KeyFileError, store::StoreError};
+
+/// See the module.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Secrets of TLS connections would be written to a file.
+    #[error("SSLKEYLOGFILE is set: a node does not write down its session secrets; unset it")]
+    KeyLog,
+    /// The process cannot handle signals.
+    #[error("cannot handle signals: {0}")]
+    Signals(io::Error),
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The node key.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address to listen on is taken.
+    #[error("network.listen: cannot listen on {address}: {source} (is the port in use?)")]
+    Listen {
+        /// The address.
+        address: Multiaddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The address for health and metrics is taken.
+    #[error("admin.http: cannot listen on {address}: {source} (is the port in use?)")]
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The admin socket cannot be made.
+    #[error("cannot make the admin socket {path}: {source}")]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The audit log is damaged: going on would bury the damage.
+    #[error("the audit log is damaged, so the node does not start: {0}; look at it with `quantraband audit verify`, then move the directory away to begin a new log")]
+    LogDamaged(String),
+    /// The audit log cannot be opened.
+    #[error("the audit log cannot be opened: {0}")]
+    Log(String),
+    /// An actor did not come up.
+    #[error("the actor {actor} did not start: {why}")]
+    Actor {
+        /// Its name.
+        actor: &'static str,
+        /// What it said.
+        why: String,
+    },
+}

@@ -1,0 +1,77 @@
+//! Whether the node does its job, from what can be seen without asking anybody.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::{
+    identity::OwnIdentity,
+    supervision::{Root, RunState},
+    telemetry::{Health, Metrics, Readiness},
+    trust::reputation::Standings,
+    types::{Clock, View},
+};
+
+/// A credential that expires within this many seconds needs an eye on it: two weeks.
+const EXPIRES_SOON: u64 = 14 * 24 * 3600;
+
+/// See the module.
+#[derive(Debug)]
+pub struct NodeHealth {
+    /// Knows the actors.
+    pub root: Root,
+    /// The own credential.
+    pub own: View<OwnIdentity>,
+    /// Bans in force.
+    pub standings: View<Standings>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Set when the node begins to stop.
+    pub stopping: AtomicBool,
+}
+
+impl Health for NodeHealth {
+    fn live(&self) -> bool {
+        self.root.actors().iter().all(|actor| actor.state != RunState::Down)
+    }
+
+    fn readiness(&self) -> Readiness {
+        let mut readiness = Readiness::default();
+        if self.stopping.load(Ordering::Acquire) {
+            readiness.reasons.push("the node is stopping".to_owned());
+        }
+        for actor in self.root.actors() {
+            if actor.state != RunState::Running {
+                readiness.reasons.push(format!("actor {}: {}", actor.name, actor.state.name()));
+            }
+        }
+        let own = self.own.load();
+        match (&own.credential, &own.problem) {
+            (None, _) => readiness.notes.push(
+                "this node has no credential: peers that require one refuse it \
+                 (`quantraband identity request`)"
+                    .to_owned(),
+            ),
+            (Some(_), Some(problem)) => {
+                readiness.notes.push(format!("the own credential is not valid here: {problem}"));
+            }
+            (Some(_), None) => {}
+        }
+        if let Some(identity) = &own.identity {
+            let left = identity.expires.secs().saturating_sub(self.clock.now().secs());
+            if left < EXPIRES_SOON {
+                readiness.notes.push(format!("the credential expires at {}", identity.expires));
+            }
+        }
+        readiness
+    }
+
+    fn collect(&self, metrics: &Metrics) {
+        for control in self.root.controls() {
+            metrics.set_mailbox_depth(control.name(), control.snapshot().mailbox);
+        }
+        metrics.set_bans_active(self.standings.load().bans(self.clock.now()));
+        metrics.set_credential_expiry(self.own.load().identity.as_ref().map(|i| i.expires));
+    }
+}

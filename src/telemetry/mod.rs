@@ -1,0 +1,15 @@
+//! Telemetry: what the node shows of itself to those who watch it.
+//!
+//! [`Metrics`] is the only place that names a metric; [`init_logging`] the only one that decides
+//! where log lines go and how they look; [`http`] serves liveness, readiness and metrics on
+//! loopback. Nothing here decides anything, and nothing here can make the node fail.
+
+pub mod http;
+mod logging;
+mod metrics;
+mod printable;
+
+pub use http::{Health, Readiness};
+pub use logging::{LoggingError, init_logging};
+pub use metrics::Metrics;
+pub use printable::printable;

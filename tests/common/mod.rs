@@ -1,0 +1,469 @@
+//! A workshop for whole-node tests: real processes of the real binary, on loopback, in a
+//! temporary directory, driven only by the commands an operator has.
+//!
+//! Every wait is for a condition, with a deadline that only a broken node reaches.
+#![allow(
+    dead_code,
+    reason = "each test binary uses its own part of the workshop"
+)]
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// The program under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_quantraband");
+
+/// Longest wait for anything: far beyond what a healthy node needs on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the binary in `dir` to its end.
+pub fn run_in(dir: &Path, args: &[&str]) -> Output {
+    Command::new(BINARY)
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .expect("the binary runs")
+}
+
+/// Runs the binary, demands success, and returns its standard output.
+pub fn must(dir: &Path, args: &[&str]) -> String {
+    let output = run_in(dir, args);
+    assert!(
+        output.status.success(),
+        "{args:?} ended with {}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    String::from_utf8(output.stdout).expect("output is UTF-8")
+}
+
+/// Waits until `probe` gives something; panics with `what` when it never does.
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(25));
+    }
+}
+
+/// A TCP port nobody listens on at this moment.
+pub fn free_port() -> u16 {
+    let probe = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has free ports");
+    probe.local_addr().expect("bound").port()
+}
+
+/// An issuer with its key, in a directory of its own.
+pub struct Issuer {
+    /// Where its key lies.
+    pub dir: PathBuf,
+    /// Its name.
+    pub name: String,
+}
+
+impl Issuer {
+    /// `identity issuer init`.
+    pub fn init(root: &Path, name: &str) -> Self {
+        let dir = root.join(format!("issuer-{name}"));
+        must(
+            root,
+            &[
+                "identity",
+                "issuer",
+                "init",
+                "--name",
+                name,
+                "--dir",
+                text(&dir),
+            ],
+        );
+        Self {
+            dir,
+            name: name.to_owned(),
+        }
+    }
+
+    /// What others add to their trust.
+    pub fn anchor(&self) -> PathBuf {
+        self.dir.join(format!("{}.anchor", self.name))
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("test paths are UTF-8")
+}
+
+/// One node: its directory, and its process while it runs.
+pub struct Node {
+    /// Holds `node.toml`, `data/` and `node.log`.
+    pub dir: PathBuf,
+    /// Its TCP port, kept over restarts.
+    pub port: u16,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// `init`, with a configuration for loopback; `extra` is appended to it.
+    pub fn init(root: &Path, name: &str, extra: &str) -> Self {
+        let dir = root.join(name);
+        fs::create_dir_all(&dir).expect("temporary directory");
+        must(root, &["init", "--dir", text(&dir)]);
+        let node = Self {
+            dir,
+            port: free_port(),
+            child: None,
+        };
+        node.configure(&[], extra);
+        node
+    }
+
+    /// Writes `node.toml` anew.
+    pub fn configure(&self, bootstrap: &[String], extra: &str) {
+        let toml = format!(
+            "version = 1\n\
+             network.listen = [\"/ip4/127.0.0.1/tcp/{}\"]\n\
+             network.bootstrap = {bootstrap:?}\n\
+             network.dial_backoff_initial = \"100ms\"\n\
+             network.dial_backoff_max = \"500ms\"\n\
+             admin.http = \"127.0.0.1:0\"\n\
+             limits.messages_per_second = 10000\n\
+             limits.message_burst = 10000\n\
+             testing.fault_injection = true\n\
+             {extra}\n",
+            self.port,
+        );
+        fs::write(self.dir.join("node.toml"), toml).expect("configuration written");
+    }
+
+    /// Request, issue, import, trust: what two organisations do by hand.
+    pub fn enrol(&self, issuer: &Issuer) {
+        let request = self.dir.join("node.request");
+        let credential = self.dir.join("node.credential");
+        let subject = self
+            .dir
+            .file_name()
+            .and_then(|n| n.to_str())
+            .expect("named");
+        self.must(&[
+            "identity",
+            "request",
+            "--subject",
+            subject,
+            "--out",
+            text(&request),
+        ]);
+        let issuer_dir = text(&issuer.dir);
+        self.must(&[
+            "identity",
+            "issue",
+            "--issuer",
+            issuer_dir,
+            "--valid",
+            "30d",
+            "--group",
+            "workers",
+            "--attribute",
+            "role=tester",
+            "--out",
+            text(&credential),
+            text(&request),
+        ]);
+        self.trust(issuer);
+        self.must(&["identity", "import", text(&credential)]);
+    }
+
+    /// `trust add`.
+    pub fn trust(&self, issuer: &Issuer) {
+        self.must(&["trust", "add", text(&issuer.anchor())]);
+    }
+
+    /// The multiaddress others dial.
+    pub fn address(&self) -> String {
+        format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", self.port, self.peer_id())
+    }
+
+    /// The peer id, from the key on disk.
+    pub fn peer_id(&self) -> String {
+        let shown = self.json(&["identity", "show"]);
+        shown["peer_id"].as_str().expect("a peer id").to_owned()
+    }
+
+    /// Starts the process and waits until it answers commands.
+    pub fn start(&mut self) {
+        self.spawn();
+        eventually("the node answers", || {
+            if let Some(status) = self.exited() {
+                panic!("the node ended with {status}\n{}", self.log());
+            }
+            self.try_json(&["status"])
+        });
+    }
+
+    /// Starts the process without waiting.
+    pub fn spawn(&mut self) {
+        assert!(self.child.is_none(), "started twice");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("node.log"))
+            .expect("log file");
+        let child = Command::new(BINARY)
+            .args(["run", "--config", text(&self.dir.join("node.toml"))])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the node starts");
+        self.child = Some(child);
+    }
+
+    /// What the node logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("node.log")).unwrap_or_default()
+    }
+
+    /// The exit status when the process has ended by itself.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().expect("own child")
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        let status = eventually("the node ends", || self.exited());
+        self.child = None;
+        status
+    }
+
+    /// Sends a signal by name (`TERM`, `INT`, `KILL`).
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("running").id().to_string();
+        let sent = Command::new("kill")
+            .args(["-s", name, &pid])
+            .status()
+            .expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// SIGTERM, and the exit status.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait_exit()
+    }
+
+    /// SIGKILL, as a crash of the machine's power would be to the process.
+    pub fn kill(&mut self) {
+        self.signal("KILL");
+        self.wait_exit();
+    }
+
+    fn full(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command
+            .args(["--config", text(&self.dir.join("node.toml"))])
+            .args(args);
+        command.current_dir(&self.dir);
+        command
+    }
+
+    /// Runs a command against this node.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        self.full(args).output().expect("the binary runs")
+    }
+
+    /// Runs a command against this node and demands success.
+    pub fn must(&self, args: &[&str]) -> String {
+        let output = self.cli(args);
+        assert!(
+            output.status.success(),
+            "{args:?} ended with {}\n{}\n{}\nnode log:\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+            self.log(),
+        );
+        String::from_utf8(output.stdout).expect("output is UTF-8")
+    }
+
+    /// Runs a command with `--output json` and demands success.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let out = self.must(&[args, &["--output", "json"]].concat());
+        let value: Value = serde_json::from_str(&out).expect("one JSON value");
+        assert!(
+            value["schema"].is_string(),
+            "{args:?} has no schema: {value}"
+        );
+        value
+    }
+
+    /// As [`Node::json`], but `None` when the command fails.
+    pub fn try_json(&self, args: &[&str]) -> Option<Value> {
+        let output = self.cli(&[args, &["--output", "json"]].concat());
+        output
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).ok())?
+    }
+
+    /// Peer ids this node is connected to.
+    pub fn peers(&self) -> Vec<String> {
+        let Some(answer) = self.try_json(&["peers"]) else {
+            return Vec::new();
+        };
+        let peers = answer["peers"].as_array().cloned().unwrap_or_default();
+        peers
+            .iter()
+            .filter_map(|p| p["peer_id"].as_str().map(str::to_owned))
+            .collect()
+    }
+
+    /// Waits until the node is connected to `peer`.
+    pub fn wait_peer(&self, peer: &str) {
+        eventually("the nodes are connected", || {
+            self.peers().iter().any(|p| p == peer).then_some(())
+        });
+    }
+
+    /// What `actors` says of one actor.
+    pub fn actor(&self, name: &str) -> Option<Value> {
+        let answer = self.try_json(&["actors"])?;
+        answer["actors"]
+            .as_array()?
+            .iter()
+            .find(|a| a["name"] == name)
+            .cloned()
+    }
+
+    /// Restarts of one actor so far.
+    pub fn restarts(&self, name: &str) -> Option<u64> {
+        self.actor(name)?["restarts"].as_u64()
+    }
+
+    /// Starts `subscribe` and waits until it listens.
+    pub fn subscribe(&self, topic: &str, count: usize) -> Subscription {
+        let mut child = self
+            .full(&[
+                "subscribe",
+                topic,
+                "--count",
+                &count.to_string(),
+                "--timeout",
+                "60s",
+            ])
+            .args(["--output", "json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("subscribe starts");
+        let lines = BufReader::new(child.stdout.take().expect("piped"));
+        eventually("the subscription stands", || {
+            let status = self.try_json(&["status"])?;
+            status["topics"]
+                .as_array()?
+                .iter()
+                .any(|t| t == topic)
+                .then_some(())
+        });
+        Subscription { child, lines }
+    }
+
+    /// Every record of the audit log on disk, oldest first.
+    pub fn audit(&self) -> Vec<Value> {
+        let mut files: Vec<PathBuf> = fs::read_dir(self.dir.join("data/audit"))
+            .expect("audit directory")
+            .filter_map(|entry| entry.ok().map(|e| e.path()))
+            .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
+            .collect();
+        files.sort();
+        let lines = files.iter().flat_map(|f| {
+            let text = fs::read_to_string(f).expect("segment");
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        });
+        lines
+            .filter_map(|line| serde_json::from_str(&line).ok())
+            .collect()
+    }
+
+    /// `audit verify`, which must find the log intact.
+    pub fn verify_log(&self) {
+        self.must(&["audit", "verify"]);
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of {}\n{}", self.dir.display(), self.log());
+        }
+    }
+}
+
+/// A running `subscribe`.
+pub struct Subscription {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Subscription {
+    /// Its remaining messages, once it has ended by itself.
+    pub fn finish(mut self) -> Vec<Value> {
+        let mut got = Vec::new();
+        for line in (&mut self.lines).lines() {
+            got.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
+        }
+        assert!(
+            self.child.wait().expect("own child").success(),
+            "subscribe failed: {got:?}"
+        );
+        got
+    }
+
+    /// Waits for one message.
+    pub fn next(&mut self) -> Value {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("a line");
+        serde_json::from_str(&line).expect("JSON")
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two enrolled nodes of one issuer; the second dials the first.
+pub fn pair(root: &Path, extra: &str) -> (Node, Node) {
+    let issuer = Issuer::init(root, "acme");
+    let first = Node::init(root, "node-1", extra);
+    let second = Node::init(root, "node-2", extra);
+    first.enrol(&issuer);
+    second.enrol(&issuer);
+    second.configure(&[first.address()], extra);
+    (first, second)
+}
+
+/// As [`pair`], started and connected.
+pub fn connected_pair(root: &Path, extra: &str) -> (Node, Node) {
+    let (mut first, mut second) = pair(root, extra);
+    first.start();
+    second.start();
+    second.wait_peer(&first.peer_id());
+    first.wait_peer(&second.peer_id());
+    (first, second)
+}

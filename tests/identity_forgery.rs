@@ -1,0 +1,417 @@
+//! A forged credential is refused before any protocol handler, audited, and charged to the right
+//! party: to the key that presented it, never to the one it names.
+//!
+//! The forger is a libp2p node that speaks the gate's protocol perfectly and accepts everybody;
+//! only its credential is wrong, in one way at a time.
+
+mod common;
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use ciborium::Value;
+use common::{Issuer, Node, eventually};
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use libp2p::swarm::SwarmEvent;
+use quantraband::{
+    audit::Direction,
+    config::Config,
+    identity::{
+        Attributes, Frame, Grant, ISSUER_KEY_FILE, IssuerKey, Name, NodeKey, Refusal,
+        SigningRequest, Tier, issue,
+    },
+    network::{self, Admission, Admitted, Attribution, GateKeeper, Presented, Setup, Tasks, gate},
+    types::{Clock, Origin, PeerId, SystemClock, Timestamp},
+};
+use tempfile::TempDir;
+
+/// Accepts everybody and presents what it was given.
+struct Forger {
+    frame: Arc<[u8]>,
+    told: Mutex<Option<Refusal>>,
+}
+
+impl GateKeeper for Forger {
+    fn own_frame(&self) -> Arc<[u8]> {
+        self.frame.clone()
+    }
+    fn precheck(&self, _: &PeerId, _: Option<IpAddr>) -> Result<(), Refusal> {
+        Ok(())
+    }
+    fn judge(&self, presented: Presented) -> BoxFuture<'static, Result<Admitted, Refusal>> {
+        self.judge_open(presented.peer, presented.ip)
+    }
+    fn judge_open(
+        &self,
+        peer: PeerId,
+        _: Option<IpAddr>,
+    ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
+        let rule = "forger".to_owned();
+        futures::future::ok(Admitted {
+            peer,
+            tier: Tier::Member,
+            identity: None,
+            rule,
+        })
+        .boxed()
+    }
+    fn refused(&self, _: &PeerId, _: Option<IpAddr>, _: Direction, refusal: &Refusal) {
+        *self.told.lock().unwrap() = Some(refusal.clone());
+    }
+}
+
+impl Admission for Forger {
+    fn admit_pending(&self, _: Option<IpAddr>) -> Result<(), &'static str> {
+        Ok(())
+    }
+}
+
+impl Attribution for Forger {
+    fn begin(&self, _: PeerId) {}
+    fn end(&self) {}
+    fn task_panicked(&self, _: Origin, detail: &str) {
+        panic!("the forger itself broke: {detail}");
+    }
+}
+
+/// Dials `address` once with `key`, presenting `frame`. `Ok` when it was let in.
+async fn present(key: &NodeKey, frame: Vec<u8>, address: &str) -> Result<(), String> {
+    let forger = Arc::new(Forger {
+        frame: frame.into(),
+        told: Mutex::new(None),
+    });
+    let config = Config::default();
+    let mut swarm = network::build(&Setup {
+        seed: &key.seed(),
+        config: &config,
+        keeper: forger.clone(),
+        admission: forger.clone(),
+        attribution: forger.clone(),
+        clock: Arc::new(SystemClock::new()),
+        tasks: Tasks::here(forger.clone()),
+    })
+    .expect("a swarm");
+    swarm
+        .dial(address.parse::<libp2p::Multiaddr>().expect("an address"))
+        .expect("dialling");
+    let outcome = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { .. } => return Ok(()),
+                SwarmEvent::OutgoingConnectionError { error, .. } => {
+                    let refusal = gate::refusal_of(&error).map(ToString::to_string);
+                    return Err(refusal.unwrap_or_else(|| error.to_string()));
+                }
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), outcome)
+        .await
+        .expect("an outcome")
+}
+
+/// The parts of a COSE_Sign message.
+struct Cose {
+    tag: u64,
+    parts: Vec<Value>,
+}
+
+impl Cose {
+    fn open(bytes: &[u8]) -> Self {
+        match ciborium::from_reader(bytes).expect("CBOR") {
+            Value::Tag(tag, inner) => Self {
+                tag,
+                parts: inner.into_array().expect("an array"),
+            },
+            other => panic!("not a tagged message: {other:?}"),
+        }
+    }
+
+    fn claims(&self) -> Vec<(Value, Value)> {
+        let payload = self.parts[2].as_bytes().expect("a payload");
+        let claims: Value = ciborium::from_reader(payload.as_slice()).expect("CBOR");
+        claims.into_map().expect("a map of claims")
+    }
+
+    fn set_claims(&mut self, claims: Vec<(Value, Value)>) {
+        let mut payload = Vec::new();
+        ciborium::into_writer(&Value::Map(claims), &mut payload).expect("CBOR");
+        self.parts[2] = Value::Bytes(payload);
+    }
+
+    fn signature(&mut self) -> &mut Vec<u8> {
+        let signatures = self.parts[3].as_array_mut().expect("signatures");
+        let first = signatures[0].as_array_mut().expect("a signature");
+        first[2].as_bytes_mut().expect("bytes")
+    }
+
+    fn close(self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let message = Value::Tag(self.tag, Box::new(Value::Array(self.parts)));
+        ciborium::into_writer(&message, &mut bytes).expect("CBOR");
+        bytes
+    }
+}
+
+/// Changes the first leaf of a value, keeping its kind and its length.
+fn tweak(value: &mut Value) {
+    match value {
+        Value::Integer(number) => {
+            *number = (i128::from(*number) + 1)
+                .try_into()
+                .expect("still in range");
+        }
+        Value::Text(text) => {
+            let last = text.pop().expect("not empty");
+            text.push(if last == 'x' { 'y' } else { 'x' });
+        }
+        Value::Bytes(bytes) => *bytes.last_mut().expect("not empty") ^= 1,
+        Value::Array(items) => tweak(items.last_mut().expect("not empty")),
+        Value::Map(entries) => tweak(&mut entries.last_mut().expect("not empty").1),
+        other => panic!("no tweak for {other:?}"),
+    }
+}
+
+struct Scene {
+    node: Node,
+    /// A member whose credential is stolen; it never connects itself.
+    victim: PeerId,
+    forger: NodeKey,
+    good: Vec<u8>,
+    stolen: Vec<u8>,
+    issuer: IssuerKey,
+    _root: TempDir,
+}
+
+fn credential(issuer: &IssuerKey, key: &NodeKey, name: &str, now: Timestamp) -> Vec<u8> {
+    let subject = Name::try_new(name).unwrap();
+    let attributes: Attributes = [("role".to_owned(), "tester".to_owned())]
+        .into_iter()
+        .collect::<std::collections::BTreeMap<_, _>>()
+        .try_into()
+        .expect("attributes");
+    let request = SigningRequest::seal(key, &subject, &attributes, now);
+    let request = SigningRequest::open(&request).unwrap();
+    let grant = Grant {
+        attributes,
+        groups: ["workers"]
+            .into_iter()
+            .map(|g| Name::try_new(g).unwrap())
+            .collect(),
+        lifetime: Duration::from_secs(3600),
+        ..Grant::default()
+    };
+    issue(issuer, &request, &grant, rand::random(), now)
+        .unwrap()
+        .as_bytes()
+        .to_vec()
+}
+
+fn scene() -> Scene {
+    let root = TempDir::new().unwrap();
+    let acme = Issuer::init(root.path(), "acme");
+    // No ban before the last forgery: what is looked at is each refusal by itself.
+    let mut node = Node::init(root.path(), "node", "reputation.bad_credential = 0.001");
+    node.enrol(&acme);
+    node.start();
+    let issuer = IssuerKey::load(&acme.dir.join(ISSUER_KEY_FILE)).unwrap();
+    let now = SystemClock::new().now();
+    let (forger, other) = (NodeKey::from_seed(&[41; 32]), NodeKey::from_seed(&[42; 32]));
+    Scene {
+        good: credential(&issuer, &forger, "forger", now),
+        stolen: credential(&issuer, &other, "victim", now),
+        victim: other.peer(),
+        forger,
+        node,
+        issuer,
+        _root: root,
+    }
+}
+
+impl Scene {
+    /// Presents `bytes`, expects a refusal with this code on both ends, and no connection.
+    async fn refused(&self, what: &str, bytes: &[u8], code: &str, charged: bool) {
+        let before = self.records(code);
+        let charges = self.charges();
+        let outcome = present(
+            &self.forger,
+            Frame::of(Some(bytes)).encode(),
+            &self.node.address(),
+        )
+        .await;
+        let said = outcome.expect_err(what);
+        eventually(
+            &format!("{what} is on record as {code} (the forger heard: {said})"),
+            || (self.records(code) > before).then_some(()),
+        );
+        assert!(
+            !self.node.peers().contains(&self.forger.peer().to_string()),
+            "{what}"
+        );
+        if charged {
+            eventually(&format!("{what} is charged"), || {
+                (self.charges() > charges).then_some(())
+            });
+        }
+    }
+
+    /// Refusals of the forger's key on record with this code.
+    fn records(&self, code: &str) -> usize {
+        let who = self.forger.peer().to_string();
+        let quoted = format!("\"{code}\"");
+        let matching = |r: &serde_json::Value| {
+            let text = r.to_string();
+            r["class_uid"] == 3002 && text.contains(&who) && text.contains(&quoted)
+        };
+        self.node.audit().iter().filter(|r| matching(r)).count()
+    }
+
+    fn charges(&self) -> usize {
+        let who = self.forger.peer().to_string();
+        let is_charge = |text: &str| text.contains("bad_credential") && text.contains(&who);
+        self.node
+            .audit()
+            .iter()
+            .filter(|r| is_charge(&r.to_string()))
+            .count()
+    }
+}
+
+#[tokio::test]
+async fn each_field_changed_in_turn_is_refused_audited_and_charged() {
+    let scene = scene();
+    let claims = Cose::open(&scene.good).claims();
+    assert!(
+        claims.len() >= 9,
+        "the claims are all looked at: {claims:?}"
+    );
+    // Private-use claims (attributes, groups, required algorithms) first.
+    let mut order: Vec<usize> = (0..claims.len()).collect();
+    order.sort_by_key(|i| i128::from(claims[*i].0.as_integer().expect("integer keys")));
+    for i in order {
+        let key = i128::from(claims[i].0.as_integer().unwrap());
+        let mut forged = Cose::open(&scene.good);
+        let mut claims = claims.clone();
+        tweak(&mut claims[i].1);
+        forged.set_claims(claims);
+        // Another issuer's name is not known; whatever else changes breaks the signature, a form
+        // rule, or the binding to the key.
+        let before: Vec<usize> = CODES.iter().map(|c| scene.records(c)).collect();
+        let frame = Frame::of(Some(&forged.close())).encode();
+        let outcome = present(&scene.forger, frame, &scene.node.address()).await;
+        assert!(outcome.is_err(), "claim {key} changed and let in");
+        eventually(&format!("the change of claim {key} is on record"), || {
+            CODES
+                .iter()
+                .zip(&before)
+                .any(|(c, n)| scene.records(c) > *n)
+                .then_some(())
+        });
+    }
+    assert!(scene.charges() > 0, "forgeries are charged to the forger");
+    let bans = scene.node.json(&["peers", "bans"]);
+    assert_eq!(bans["bans"].as_array().unwrap().len(), 0);
+    let victims = scene.node.audit();
+    let victim = scene.victim.to_string();
+    assert!(
+        !victims.iter().any(|r| r.to_string().contains(&victim)),
+        "nobody else is named"
+    );
+}
+
+/// Refusals a changed claim may lead to.
+const CODES: [&str; 5] = [
+    "malformed",
+    "signature",
+    "wrong_key",
+    "unknown_issuer",
+    "denied",
+];
+
+#[tokio::test]
+async fn wrong_signatures_and_stolen_credentials_are_charged_lapsed_ones_are_not() {
+    let scene = scene();
+    for length in [63_usize, 65, 0, 32] {
+        let mut forged = Cose::open(&scene.good);
+        forged.signature().resize(length, 7);
+        let bytes = forged.close();
+        let code = if scene_code(&bytes, &scene) == "malformed" {
+            "malformed"
+        } else {
+            "signature"
+        };
+        scene
+            .refused(
+                &format!("a signature of {length} bytes"),
+                &bytes,
+                code,
+                true,
+            )
+            .await;
+    }
+    let mut forged = Cose::open(&scene.good);
+    forged.signature()[10] ^= 1;
+    scene
+        .refused(
+            "a flipped bit in the signature",
+            &forged.close(),
+            "signature",
+            true,
+        )
+        .await;
+    scene
+        .refused(
+            "another peer's credential",
+            &scene.stolen,
+            "wrong_key",
+            true,
+        )
+        .await;
+
+    let charges = scene.charges();
+    let now = SystemClock::new().now();
+    let long_ago = Timestamp::from_secs(now.secs() - 2 * 3600);
+    let expired = credential(&scene.issuer, &scene.forger, "forger", long_ago);
+    scene
+        .refused("an expired credential", &expired, "expired", false)
+        .await;
+    let stranger = IssuerKey::from_seed(Name::try_new("stranger").unwrap(), &[9; 32]);
+    let unknown = credential(&stranger, &scene.forger, "forger", now);
+    scene
+        .refused("an unknown issuer", &unknown, "unknown_issuer", false)
+        .await;
+    assert_eq!(
+        scene.charges(),
+        charges,
+        "what lapsed or is unknown here is no misdeed"
+    );
+    // A namesake of the trusted issuer, with a key of its own.
+    let namesake = IssuerKey::from_seed(Name::try_new("acme").unwrap(), &[9; 32]);
+    let forged = credential(&namesake, &scene.forger, "forger", now);
+    scene
+        .refused("a namesake of the issuer", &forged, "signature", true)
+        .await;
+
+    // The defence does not refuse everything: the untouched credential is let in.
+    let good = Frame::of(Some(&scene.good)).encode();
+    present(&scene.forger, good, &scene.node.address())
+        .await
+        .expect("a good credential");
+    scene.node.verify_log();
+}
+
+/// What this node's own verification says, to know whether form or signature is named first.
+fn scene_code(bytes: &[u8], scene: &Scene) -> &'static str {
+    let anchors = quantraband::identity::state::load_anchors(
+        &quantraband::identity::IdentityPaths::new(scene.node.dir.join("data")),
+    )
+    .unwrap();
+    let now = SystemClock::new().now();
+    quantraband::identity::verify_credential(bytes, scene.forger.peer(), &anchors, now)
+        .expect_err("forged")
+        .code()
+}
