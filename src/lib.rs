@@ -4,6 +4,7 @@
 //!
 //! | room | what it owns |
 //! |---|---|
+//! | [`actors`] | thin shells that own state and do I/O |
 //! | [`types`] | identifiers, time, sizes, published views |
 //! | [`config`] | the typed configuration |
 //! | [`messages`] | the language of the node, one file per actor |

@@ -4,6 +4,8 @@
 //! and deny when no answer comes.
 
 pub mod admin;
+pub mod rate_limit;
+pub mod reputation;
 pub mod audit;
 pub mod gatekeeper;
 pub mod identity;

@@ -9,7 +9,7 @@
 //! - A tree is whole: each write carries, in the same atomic batch, a sequence number and a sum
 //!   over all entries, so that entries which vanished or went back in time are noticed at open.
 //! - What [`Store::flush_durable`] acknowledged is on the disk (`fsync`, which sled's own flush
-//!   is not) and cannot be rolled back unnoticed: the [`seal`] beside sled's files knows the
+//!   is not) and cannot be rolled back unnoticed: the seal beside sled's files knows the
 //!   sequence number every tree had.
 //!
 //! These are checks against broken disks and torn files, not against someone who can write to

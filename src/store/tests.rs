@@ -352,7 +352,7 @@ fn what_was_flushed_survives_kill_9() {
     assert_eq!(aside, None);
     let found = contents(&store, "bans");
     for n in 0..=last {
-        assert_eq!(found.get(&n.to_be_bytes().to_vec()), Some(&item(n)));
+        assert_eq!(found.get(n.to_be_bytes().as_slice()), Some(&item(n)));
     }
 }
 
