@@ -270,7 +270,7 @@ impl Admission for Gatekeeper {
             if tools.cooldowns.is_cooling(&origin).is_some() {
                 return Err("cooling_down");
             }
-            match tools.standings.load().address_barred(ip, tools.clock.now()) {
+            match tools.standings.load().address_banned(ip, tools.clock.now()) {
                 None => {}
                 Some(Barred::Until(_)) => return Err("address_banned"),
                 Some(Barred::Unknown) => return Err("reputation_unknown"),

@@ -4,8 +4,6 @@
 //! and deny when no answer comes.
 
 pub mod admin;
-pub mod rate_limit;
-pub mod reputation;
 pub mod audit;
 pub mod gatekeeper;
 pub mod identity;

@@ -83,7 +83,7 @@ impl Health for NodeHealth {
         for control in self.root.controls() {
             metrics.set_mailbox_depth(control.name(), control.snapshot().mailbox);
         }
-        metrics.set_bans_active(self.standings.load().bans(self.clock.now()).len());
+        metrics.set_bans_active(self.standings.load().bans_active(self.clock.now()));
         metrics.set_credential_expiry(self.own.load().identity.as_ref().map(|i| i.expires));
     }
 }
