@@ -3,7 +3,7 @@
 //! Each is supervised ([`crate::supervision`]): others hold an `ActorRef`, ask with a deadline,
 //! and deny when no answer comes.
 
-pub mod rate_limit;
-pub mod reputation;
 pub mod audit;
 pub mod identity;
+pub mod rate_limit;
+pub mod reputation;
