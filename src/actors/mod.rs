@@ -10,3 +10,7 @@ pub mod identity;
 pub mod rate_limit;
 pub mod reputation;
 pub mod swarm;
+pub mod audit;
+pub mod identity;
+pub mod rate_limit;
+pub mod reputation;
