@@ -93,7 +93,7 @@ impl Remembered {
 }
 
 /// A record to be appended.
-pub type Pending = (EventId, AuditEvent);
+pub(super) type Pending = (EventId, AuditEvent);
 
 /// An open log. See the module.
 pub struct Log {
