@@ -1,5 +1,7 @@
 //! The log over a storage that fails from below: nothing acknowledged is ever missing or twice.
 
+mod power;
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;

@@ -67,6 +67,8 @@ struct Disk {
     lockable: bool,
     hanging: bool,
     detached: BTreeSet<String>,
+    /// Removed files whose removal is not durable yet.
+    graves: Vec<(String, Node)>,
 }
 
 /// The storage; clones share the disk.
@@ -85,6 +87,7 @@ impl Faulty {
             lockable: true,
             hanging: false,
             detached: BTreeSet::new(),
+            graves: Vec::new(),
         };
         Self(Arc::new((Mutex::new(disk), Condvar::new())))
     }
@@ -153,6 +156,11 @@ impl Faulty {
         let mut disk = self.disk();
         disk.locked = false;
         let mut random = disk.random.clone();
+        for (name, node) in std::mem::take(&mut disk.graves) {
+            if random.random_bool(0.5) {
+                disk.nodes.entry(name).or_insert(node);
+            }
+        }
         disk.nodes
             .retain(|_, node| node.named || random.random_bool(0.5));
         for node in disk.nodes.values_mut() {
@@ -240,7 +248,12 @@ impl Storage for Faulty {
         if disk.random.random_ratio(percent, 100) {
             return Err(broken());
         }
-        disk.nodes.remove(name).map(drop).ok_or_else(broken)
+        let node = disk
+            .nodes
+            .remove(name)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        disk.graves.push((name.to_owned(), node));
+        Ok(())
     }
 
     fn sync_directory(&self) -> io::Result<()> {
@@ -251,6 +264,7 @@ impl Storage for Faulty {
             return Err(broken());
         }
         disk.nodes.values_mut().for_each(|node| node.named = true);
+        disk.graves.clear();
         Ok(())
     }
 
