@@ -87,8 +87,10 @@ impl Inner {
     /// Series that every node has, from the start. Reasons of refusals come as they happen.
     fn begin_at_zero(&self) {
         for direction in ["inbound", "outbound"] {
-            self.connections
-                .get_or_create(&DirectionLabel { direction });
+            drop(
+                self.connections
+                    .get_or_create(&DirectionLabel { direction }),
+            );
         }
         for reason in [
             "address_rate",
@@ -98,7 +100,7 @@ impl Inner {
             "signature",
             "wrong_key",
         ] {
-            self.denials.get_or_create(&ReasonLabel { reason });
+            drop(self.denials.get_or_create(&ReasonLabel { reason }));
         }
         for reason in [
             "author_rate",
@@ -107,12 +109,14 @@ impl Inner {
             "neighbour_bytes",
             "policy",
         ] {
-            self.messages_refused.get_or_create(&ReasonLabel { reason });
+            drop(self.messages_refused.get_or_create(&ReasonLabel { reason }));
         }
         for action in ["connect", "publish", "subscribe"] {
             for verdict in ["allow", "deny", "quarantine"] {
-                self.decisions
-                    .get_or_create(&DecisionLabel { action, verdict });
+                drop(
+                    self.decisions
+                        .get_or_create(&DecisionLabel { action, verdict }),
+                );
             }
         }
     }
@@ -152,11 +156,13 @@ impl Metrics {
     /// Shows an actor's series from the start: an alert on an increase needs the zero before it.
     pub fn expect_actor(&self, actor: &'static str) {
         for cause in ["panic", "error", "exit", "stall", "admin", "build"] {
-            self.0
-                .actor_restarts
-                .get_or_create(&RestartLabel { actor, cause });
+            drop(
+                self.0
+                    .actor_restarts
+                    .get_or_create(&RestartLabel { actor, cause }),
+            );
         }
-        self.0.mailbox_depth.get_or_create(&ActorLabel { actor });
+        drop(self.0.mailbox_depth.get_or_create(&ActorLabel { actor }));
     }
 
     /// A connection was let in.
