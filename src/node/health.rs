@@ -81,6 +81,7 @@ impl Health for NodeHealth {
 
     fn collect(&self, metrics: &Metrics) {
         for control in self.root.controls() {
+            metrics.expect_actor(control.name());
             metrics.set_mailbox_depth(control.name(), control.snapshot().mailbox);
         }
         metrics.set_bans_active(self.standings.load().bans_active(self.clock.now()));
