@@ -504,7 +504,11 @@ impl Log {
             if gone.is_err() {
                 // It may stand in the way, now or after a crash, so the next try takes the next
                 // number; a segment that sets others aside covers it.
-                tracing::warn!(segment = name, ?emptied, "a segment that was not begun remains");
+                tracing::warn!(
+                    segment = name,
+                    ?emptied,
+                    "a segment that was not begun remains"
+                );
                 self.number = number;
                 self.obstructed = true;
             }

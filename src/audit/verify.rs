@@ -3,10 +3,7 @@
 //! Verification reads on past a bad line, in bounded memory. It shows that lines were altered,
 //! removed or moved; that the *newest* lines were cut off cannot be seen from the log alone.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    fmt, io,
-};
+use std::{collections::BTreeMap, fmt, io};
 
 use serde::Serialize;
 
@@ -343,32 +340,4 @@ pub(super) fn ids_of(
         }
     }
     Ok(ids)
-}
-
-/// The newest `count` lines, oldest first.
-///
-/// # Errors
-/// When a file cannot be read.
-pub fn tail(storage: &dyn Storage, count: usize) -> io::Result<Vec<String>> {
-    let numbers = segments(storage)?;
-    let mut newest: VecDeque<String> = VecDeque::new();
-    for &number in numbers.iter().rev() {
-        let missing = count.saturating_sub(newest.len());
-        if missing == 0 {
-            break;
-        }
-        let mut own: VecDeque<String> = VecDeque::new();
-        let mut lines = Lines::open(storage, number)?;
-        while let Some(line) = lines.next()? {
-            let Line::Whole(bytes) = line else { continue };
-            if own.len() == missing {
-                own.pop_front();
-            }
-            own.push_back(String::from_utf8_lossy(&bytes).into_owned());
-        }
-        for line in own.into_iter().rev() {
-            newest.push_front(line);
-        }
-    }
-    Ok(newest.into())
 }
