@@ -225,6 +225,11 @@ fn answer<T: 'static>(
         |result, act, _| {
             if let Err(fault) = &result {
                 act.last_fault = Some(fault.to_string());
+                if *fault == AuditFault::Stopped {
+                    // The thread has ended under a living actor: only a new incarnation has a
+                    // new one. (Of an old incarnation this does nothing.)
+                    act.incarnation.fail("the writer's thread has ended");
+                }
             }
             result
         },
@@ -256,10 +261,22 @@ impl Handler<FlushLog> for AuditActor {
 }
 
 impl Handler<Tail> for AuditActor {
-    type Result = Result<Vec<String>, AuditFault>;
+    type Result = ResponseActFuture<Self, Result<Vec<String>, AuditFault>>;
 
     fn handle(&mut self, message: Tail, _: &mut Context<Self>) -> Self::Result {
-        tail(&self.storage(), message.count.min(Tail::MAX))
-            .map_err(|error| AuditFault::Io(error.to_string()))
+        let storage = self.storage();
+        let count = message.count.min(Tail::MAX);
+        // Reading may take as long as the disk likes: no grant shall wait for it.
+        let reading = tokio::task::spawn_blocking(move || tail(&storage, count));
+        let lines = async move {
+            match reading.await {
+                Ok(lines) => lines.map_err(|error| AuditFault::Io(error.to_string())),
+                Err(error) => Err(AuditFault::Io(error.to_string())),
+            }
+        };
+        Box::pin(lines.into_actor(self))
     }
 }
+
+#[cfg(test)]
+mod tests;
