@@ -569,7 +569,7 @@ fn write_all(file: &mut dyn StoredFile, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn fault_of(error: &io::Error) -> AuditFault {
+pub(super) fn fault_of(error: &io::Error) -> AuditFault {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AuditFault::DiskFull,
         _ => AuditFault::Io(error.to_string()),
