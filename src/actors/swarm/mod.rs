@@ -285,7 +285,7 @@ impl Supervise for SwarmActor {
         self.plan_dials();
         self.swarm = Some(swarm);
         ctx.spawn(Drive);
-        ctx.run_interval(TICK, |act, ctx| act.on_tick(ctx));
+        ctx.run_interval(TICK, Self::on_tick);
         Ok(())
     }
 
