@@ -211,6 +211,7 @@ impl SwarmActor {
         let attribution = Arc::new(SwarmAttribution::new(
             self.incarnation.clone(),
             Arc::clone(&self.tools.cooldowns),
+            self.tools.reputation.clone(),
         ));
         network::build(&Setup {
             seed: &self.tools.seed,

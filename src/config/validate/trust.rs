@@ -1,7 +1,5 @@
 //! `[reputation]` and `[policy]`: scores, bans, who may do what.
 
-use std::time::Duration;
-
 use super::check::Check;
 use crate::{
     config::{Config, clip},
