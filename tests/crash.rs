@@ -1,4 +1,5 @@
 //! `kill -9` and restart: bans, budgets and the log are there.
+#![cfg(test)]
 
 mod common;
 

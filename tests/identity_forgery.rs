@@ -3,6 +3,7 @@
 //!
 //! The forger is a libp2p node that speaks the gate's protocol perfectly and accepts everybody;
 //! only its credential is wrong, in one way at a time.
+#![cfg(test)]
 
 mod common;
 

@@ -9,13 +9,14 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use quantraband::types::{Clock, SystemClock};
 use serde_json::Value;
 
 /// The program under test.
@@ -48,12 +49,12 @@ pub(crate) fn must(dir: &Path, args: &[&str]) -> String {
 
 /// Waits until `probe` gives something; panics with `what` when it never does.
 pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
+    let clock = SystemClock::new();
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "never happened: {what}");
+        assert!(clock.elapsed() < PATIENCE, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(25));
     }
 }
@@ -399,7 +400,8 @@ impl Drop for Node {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- log of {}\n{}", self.dir.display(), self.log());
+            let log = format!("--- log of {}\n{}\n", self.dir.display(), self.log());
+            let _ = std::io::stderr().write_all(log.as_bytes());
         }
     }
 }
