@@ -1,5 +1,6 @@
 //! Bad input from an operator or a disk: a clear error that says what and where, the right exit
 //! code, and nothing lost.
+#![cfg(test)]
 
 mod common;
 

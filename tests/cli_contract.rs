@@ -1,5 +1,6 @@
 //! The contract others may script against: where options stand, what commands answer, how they
 //! exit.
+#![cfg(test)]
 
 mod common;
 

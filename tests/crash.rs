@@ -1,19 +1,28 @@
 //! `kill -9` and restart: bans, budgets and the log are there.
+#![cfg(test)]
 
 mod common;
 
-use std::{io::Read, net::TcpStream, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use common::{Node, eventually};
 use tempfile::TempDir;
 
-/// Whether the node talks to a new connection (it sends its multistream header first), or closes
-/// it without a byte.
+/// How a libp2p client begins, and how the other side answers (multistream-select 1.0).
+const HELLO: &[u8] = b"\x13/multistream/1.0.0\n";
+
+/// Whether the node answers a new connection, or closes it without a byte.
 fn is_admitted(port: u16) -> bool {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the port is open");
     stream
         .set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
+    // A connection that is closed already may refuse the bytes.
+    let _ = stream.write_all(HELLO);
     let mut byte = [0];
     matches!(stream.read(&mut byte), Ok(1))
 }
@@ -33,9 +42,13 @@ fn a_spent_connection_budget_survives_kill_9() {
         "4 a minute, and what comes back meanwhile: {admitted}"
     );
     assert!(!is_admitted(node.port));
+    let rounds = || {
+        let shown = node.try_json(&["actors", "show", "rate_limit"])?;
+        shown["state"]["state"]["rounds"].as_u64()
+    };
+    let before = eventually("the actor shows its state", rounds);
     eventually("the debt is saved", || {
-        std::thread::sleep(Duration::from_millis(1_200));
-        Some(())
+        (rounds()? > before + 1).then_some(())
     });
     node.kill();
     node.start();

@@ -3,6 +3,7 @@
 //!
 //! The forger is a libp2p node that speaks the gate's protocol perfectly and accepts everybody;
 //! only its credential is wrong, in one way at a time.
+#![cfg(test)]
 
 mod common;
 
@@ -20,11 +21,14 @@ use quantraband::{
     audit::Direction,
     config::Config,
     identity::{
-        Attributes, Frame, Grant, ISSUER_KEY_FILE, IssuerKey, Name, NodeKey, Refusal,
+        Attributes, Frame, Grant, Groups, ISSUER_KEY_FILE, IssuerKey, Name, NodeKey, Refusal,
         SigningRequest, Tier, issue,
     },
-    network::{self, Admission, Admitted, Attribution, GateKeeper, Presented, Setup, Tasks, gate},
-    types::{Clock, Origin, PeerId, SystemClock, Timestamp},
+    network::{
+        self, Admission, Admitted, Attribution, GateKeeper, Listeners, Presented, Setup, Tasks,
+        gate,
+    },
+    types::{Clock, Origin, PeerId, SystemClock, Timestamp, Topic},
 };
 use tempfile::TempDir;
 
@@ -69,6 +73,12 @@ impl Admission for Forger {
     }
 }
 
+impl Listeners for Forger {
+    fn may_listen(&self, _: &PeerId, _: &Topic) -> bool {
+        true
+    }
+}
+
 impl Attribution for Forger {
     fn begin(&self, _: PeerId) {}
     fn end(&self) {}
@@ -89,6 +99,7 @@ async fn present(key: &NodeKey, frame: Vec<u8>, address: &str) -> Result<(), Str
         config: &config,
         keeper: forger.clone(),
         admission: forger.clone(),
+        listeners: forger.clone(),
         attribution: forger.clone(),
         clock: Arc::new(SystemClock::new()),
         tasks: Tasks::here(forger.clone()),
@@ -189,19 +200,13 @@ struct Scene {
 
 fn credential(issuer: &IssuerKey, key: &NodeKey, name: &str, now: Timestamp) -> Vec<u8> {
     let subject = Name::try_new(name).unwrap();
-    let attributes: Attributes = [("role".to_owned(), "tester".to_owned())]
-        .into_iter()
-        .collect::<std::collections::BTreeMap<_, _>>()
-        .try_into()
-        .expect("attributes");
+    let role = [("role".to_owned(), "tester".to_owned())];
+    let attributes = Attributes::try_new(role.into()).expect("attributes");
     let request = SigningRequest::seal(key, &subject, &attributes, now);
     let request = SigningRequest::open(&request).unwrap();
     let grant = Grant {
         attributes,
-        groups: ["workers"]
-            .into_iter()
-            .map(|g| Name::try_new(g).unwrap())
-            .collect(),
+        groups: Groups::try_new([Name::try_new("workers").unwrap()]).unwrap(),
         lifetime: Duration::from_secs(3600),
         ..Grant::default()
     };

@@ -1,6 +1,7 @@
 //! The wire and disk formats of identity, frozen: one byte that changes fails here until somebody
 //! changes the fixture on purpose (`QUANTRABAND_BLESS=1 cargo test --test identity_format`) and
 //! raises the version.
+#![cfg(test)]
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 

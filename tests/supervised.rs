@@ -1,5 +1,6 @@
 //! Any actor may be killed under traffic: the node goes on, the log stays whole, the other node
 //! stays connected (or, when Swarm itself fell, is connected again).
+#![cfg(test)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Two real processes: they find each other, prove who they are, gossip, and write it down.
+#![cfg(test)]
 
 mod common;
 

@@ -81,6 +81,12 @@ impl Gatekeeper {
         Self(Arc::new(tools))
     }
 
+    /// What it judges from.
+    #[must_use]
+    pub fn tools(&self) -> &Tools {
+        &self.0
+    }
+
     async fn judge_member(self, presented: Presented) -> Result<Admitted, Refusal> {
         let Presented {
             peer,

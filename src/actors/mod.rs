@@ -10,7 +10,3 @@ pub mod identity;
 pub mod rate_limit;
 pub mod reputation;
 pub mod swarm;
-pub mod audit;
-pub mod identity;
-pub mod rate_limit;
-pub mod reputation;

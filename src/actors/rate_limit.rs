@@ -61,6 +61,7 @@ pub struct RateLimitActor {
     /// Set by `on_start`.
     running: Option<Running>,
     saved: u64,
+    rounds: u64,
 }
 
 struct Running {
@@ -77,6 +78,8 @@ pub struct RateLimitState {
     pub usage: BudgetUsage,
     /// Changed debts written since this incarnation began.
     pub saved: u64,
+    /// How often it looked for changed debts and wrote them.
+    pub rounds: u64,
 }
 
 impl RateLimitActor {
@@ -88,6 +91,7 @@ impl RateLimitActor {
             setup,
             running: None,
             saved: 0,
+            rounds: 0,
         }
     }
 
@@ -161,6 +165,7 @@ impl RateLimitActor {
         }
         let count = u64::try_from(changes.len()).unwrap_or(u64::MAX);
         self.saved = self.saved.saturating_add(count);
+        self.rounds = self.rounds.saturating_add(1);
         if durable {
             self.setup.store.flush_durable()
         } else if changes.is_empty() {
@@ -203,6 +208,7 @@ impl Supervise for RateLimitActor {
         RateLimitState {
             usage: self.usage(),
             saved: self.saved,
+            rounds: self.rounds,
         }
     }
 

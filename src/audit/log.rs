@@ -13,17 +13,13 @@
 //! Records are refused ([`AuditFault`]), nothing that was acknowledged is touched, and the next
 //! batch tries again. Damage found at start is an error: going on would bury it.
 
-use std::{
-    any::Any,
-    collections::{HashMap, VecDeque},
-    io,
-    sync::Arc,
-};
+use std::{any::Any, collections::HashMap, io, sync::Arc};
 
 use thiserror::Error;
 
 use super::{
     AuditEvent,
+    ids::Remembered,
     lines::{Line, Lines, segment_name, segments},
     record::{self, Body, Draft, FORMAT, Head, SegmentCause, SegmentHead},
     storage::{Storage, StoredFile},
@@ -71,29 +67,8 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
     move |source| OpenError::Io { what, source }
 }
 
-/// The newest ids and where their records stand.
-#[derive(Debug, Default)]
-struct Remembered {
-    places: HashMap<EventId, u64>,
-    order: VecDeque<EventId>,
-    capacity: usize,
-}
-
-impl Remembered {
-    fn insert(&mut self, id: EventId, sequence: u64) {
-        if self.places.insert(id, sequence).is_none() {
-            self.order.push_back(id);
-        }
-        while self.order.len() > self.capacity {
-            if let Some(oldest) = self.order.pop_front() {
-                self.places.remove(&oldest);
-            }
-        }
-    }
-}
-
 /// A record to be appended.
-pub type Pending = (EventId, AuditEvent);
+pub(super) type Pending = (EventId, AuditEvent);
 
 /// An open log. See the module.
 pub struct Log {
@@ -125,10 +100,7 @@ impl Log {
             .map_err(failed(format!("{place}: cannot be locked")))?
             .ok_or_else(|| OpenError::Locked(place.clone()))?;
         let mut log = Self {
-            ids: Remembered {
-                capacity: options.remembered_ids.max(1),
-                ..Remembered::default()
-            },
+            ids: Remembered::new(options.remembered_ids),
             storage,
             options,
             file: None,
@@ -192,26 +164,14 @@ impl Log {
         // later segment set aside were never acknowledged and are no repeats.
         let aside = verify::set_asides(&*storage, &numbers).map_err(failed(place))?;
         for &number in numbers.iter().rev().skip(1) {
-            if self.ids.order.len() >= self.ids.capacity {
+            if self.ids.is_full() {
                 break;
             }
             let ids = verify::ids_of(&*storage, number, verify::limit_of(&aside, number))
                 .map_err(failed(segment_name(number)))?;
-            self.remember_older(&ids);
+            self.ids.insert_older(&ids);
         }
         Ok(repairs)
-    }
-
-    fn remember_older(&mut self, ids: &[(EventId, u64)]) {
-        for (id, sequence) in ids.iter().rev() {
-            if self.ids.order.len() >= self.ids.capacity {
-                return;
-            }
-            if !self.ids.places.contains_key(id) {
-                self.ids.places.insert(*id, *sequence);
-                self.ids.order.push_front(*id);
-            }
-        }
     }
 
     /// Takes up a segment where it ends. Leaves `self.file` empty when the segment has no whole
@@ -304,9 +264,9 @@ impl Log {
         };
         batch
             .iter()
-            .map(|(id, _)| match self.ids.places.get(id) {
+            .map(|(id, _)| match self.ids.place(id) {
                 Some(sequence) => Ok(Recorded {
-                    sequence: *sequence,
+                    sequence,
                     repeated: true,
                 }),
                 None => Err(fault.clone()),
@@ -403,10 +363,10 @@ impl Log {
         let mut fresh: HashMap<EventId, u64> = HashMap::new();
         let mut answers = Vec::with_capacity(batch.len());
         for (id, event) in batch {
-            let known = self.ids.places.get(id).or_else(|| fresh.get(id));
+            let known = self.ids.place(id).or_else(|| fresh.get(id).copied());
             if let Some(sequence) = known {
                 answers.push(Ok(Recorded {
-                    sequence: *sequence,
+                    sequence,
                     repeated: true,
                 }));
                 continue;

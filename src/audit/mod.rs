@@ -9,6 +9,7 @@
 
 mod aggregate;
 mod event;
+mod ids;
 mod lines;
 mod log;
 pub mod record;

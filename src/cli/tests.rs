@@ -19,7 +19,7 @@ impl Fake {
 }
 
 impl Node for Fake {
-    fn run(&self, _: Loaded, _: &Out) -> Result<(), CliError> {
+    fn run(&self, _: Loaded, _: RunArgs, _: &Out) -> Result<(), CliError> {
         self.end("run")
     }
 

@@ -282,8 +282,6 @@ pub struct PolicyConfig {
     pub connect_min_score: TrustScore,
     /// Least score to publish or subscribe; between this and the former a peer is quarantined.
     pub messages_min_score: TrustScore,
-    /// How long a verdict about a peer and a topic may be reused.
-    pub verdict_ttl: Span,
 }
 
 impl Default for PolicyConfig {
@@ -293,7 +291,6 @@ impl Default for PolicyConfig {
             unverified_topics: Vec::new(),
             connect_min_score: TrustScore::saturating(0.1),
             messages_min_score: TrustScore::saturating(0.2),
-            verdict_ttl: secs(5),
         }
     }
 }

@@ -37,6 +37,12 @@ pub trait Attribution: Send + Sync + 'static {
     /// It is done. Not called when it panicked: who began last is to blame.
     fn end(&self);
 
+    /// A neighbour sent so many messages whose signature or form is wrong. An honest one checks
+    /// before it forwards, so they are the neighbour's own doing.
+    fn invalid_messages(&self, neighbour: PeerId, count: usize) {
+        let _ = (neighbour, count);
+    }
+
     /// A connection task panicked while it handled input of `origin`. The Swarm does not learn
     /// of it and keeps a dead connection: its actor should be restarted.
     fn task_panicked(&self, origin: Origin, detail: &str);
@@ -67,20 +73,36 @@ pub(crate) fn noted() -> Origin {
 }
 
 /// A behaviour whose handling of peer input is attributed.
-pub struct Attributed<B> {
+pub struct Attributed<B: NetworkBehaviour> {
     inner: B,
     attribution: Arc<dyn Attribution>,
+    /// How many invalid messages an event of a connection reports.
+    invalid: fn(&THandlerOutEvent<B>) -> usize,
 }
 
-impl<B> Attributed<B> {
+impl<B: NetworkBehaviour> Attributed<B> {
     /// Attributes what `inner` does.
     #[must_use]
     pub fn new(inner: B, attribution: Arc<dyn Attribution>) -> Self {
-        Self { inner, attribution }
+        Self::counting(inner, attribution, |_| 0)
+    }
+
+    /// As [`new`](Self::new), for a behaviour whose connections report invalid messages.
+    #[must_use]
+    pub fn counting(
+        inner: B,
+        attribution: Arc<dyn Attribution>,
+        invalid: fn(&THandlerOutEvent<B>) -> usize,
+    ) -> Self {
+        Self {
+            inner,
+            attribution,
+            invalid,
+        }
     }
 }
 
-impl<B> Deref for Attributed<B> {
+impl<B: NetworkBehaviour> Deref for Attributed<B> {
     type Target = B;
 
     fn deref(&self) -> &B {
@@ -88,7 +110,7 @@ impl<B> Deref for Attributed<B> {
     }
 }
 
-impl<B> DerefMut for Attributed<B> {
+impl<B: NetworkBehaviour> DerefMut for Attributed<B> {
     fn deref_mut(&mut self) -> &mut B {
         &mut self.inner
     }
@@ -159,6 +181,10 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Attributed<B> {
             return;
         };
         self.attribution.begin(ours);
+        let invalid = (self.invalid)(&event);
+        if invalid > 0 {
+            self.attribution.invalid_messages(ours, invalid);
+        }
         self.inner.on_connection_handler_event(peer, id, event);
         self.attribution.end();
     }

@@ -11,6 +11,7 @@ use libp2p::{
         score_parameter_decay,
     },
     identity::Keypair,
+    swarm::THandlerOutEvent,
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -122,6 +123,10 @@ impl Attribution for Asking {
         self.set(None);
     }
 
+    fn invalid_messages(&self, neighbour: PeerId, count: usize) {
+        self.node.invalid_messages(neighbour, count);
+    }
+
     fn task_panicked(&self, origin: Origin, detail: &str) {
         self.node.task_panicked(origin, detail);
     }
@@ -146,7 +151,25 @@ pub(super) fn behaviour(
         current,
         node: attribution,
     };
-    Ok(Attributed::new(gossip, Arc::new(asking)))
+    Ok(Attributed::counting(
+        gossip,
+        Arc::new(asking),
+        invalid_messages,
+    ))
+}
+
+/// What gossipsub's connections report. Its name is private there, its variants are not.
+type FromConnection = THandlerOutEvent<Gossip>;
+
+/// Gossipsub checks signatures on the connection and drops what fails without telling anybody
+/// but its own score; here it is seen on the way.
+fn invalid_messages(event: &FromConnection) -> usize {
+    match event {
+        FromConnection::Message {
+            invalid_messages, ..
+        } => invalid_messages.len(),
+        _ => 0,
+    }
 }
 
 fn gossipsub(

@@ -18,17 +18,17 @@ const EXPIRES_SOON: u64 = 14 * 24 * 3600;
 
 /// See the module.
 #[derive(Debug)]
-pub struct NodeHealth {
+pub(super) struct NodeHealth {
     /// Knows the actors.
-    pub root: Root,
+    pub(super) root: Root,
     /// The own credential.
-    pub own: View<OwnIdentity>,
+    pub(super) own: View<OwnIdentity>,
     /// Bans in force.
-    pub standings: View<Standings>,
+    pub(super) standings: View<Standings>,
     /// Time.
-    pub clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     /// Set when the node begins to stop.
-    pub stopping: AtomicBool,
+    pub(super) stopping: AtomicBool,
 }
 
 impl Health for NodeHealth {
@@ -81,6 +81,7 @@ impl Health for NodeHealth {
 
     fn collect(&self, metrics: &Metrics) {
         for control in self.root.controls() {
+            metrics.expect_actor(control.name());
             metrics.set_mailbox_depth(control.name(), control.snapshot().mailbox);
         }
         metrics.set_bans_active(self.standings.load().bans_active(self.clock.now()));

@@ -8,7 +8,7 @@ use std::{
         fs::PermissionsExt,
         net::{UnixListener, UnixStream},
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use multiaddr::{Multiaddr, Protocol};
@@ -40,7 +40,7 @@ impl Sockets {
             .as_ref()
             .and_then(|listener| listener.local_addr().ok());
         Ok(Self {
-            admin: bind_admin(data_dir.join(SOCKET))?,
+            admin: bind_admin(&data_dir.join(SOCKET))?,
             http_listener,
             http,
         })
@@ -77,13 +77,13 @@ fn bind_http(address: SocketAddr) -> Result<TcpListener, StartError> {
 
 /// Binds the admin socket with mode 0600. The data directory's lock is held, so a socket that is
 /// there is a dead node's, unless somebody else listens on it.
-fn bind_admin(path: PathBuf) -> Result<UnixListener, StartError> {
+fn bind_admin(path: &Path) -> Result<UnixListener, StartError> {
     let bind = || -> io::Result<UnixListener> {
-        match fs::symlink_metadata(&path) {
-            Ok(_) if UnixStream::connect(&path).is_ok() => {
+        match fs::symlink_metadata(path) {
+            Ok(_) if UnixStream::connect(path).is_ok() => {
                 return Err(io::ErrorKind::AddrInUse.into());
             }
-            Ok(_) => fs::remove_file(&path)?,
+            Ok(_) => fs::remove_file(path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -96,11 +96,11 @@ fn bind_admin(path: PathBuf) -> Result<UnixListener, StartError> {
         }
         let listener = UnixListener::bind(&fresh)?;
         fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
-        fs::rename(&fresh, &path)?;
+        fs::rename(&fresh, path)?;
         Ok(listener)
     };
     bind().map_err(|source| StartError::Socket {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })
 }

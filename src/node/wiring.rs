@@ -1,6 +1,6 @@
 //! Starts every actor and hands each the views and references it needs.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
@@ -19,13 +19,13 @@ use crate::{
     admin::protocol::SOCKET,
     audit::{AuditEvent, OpenError},
     config::{Config, Loaded},
-    identity::{IdentityPaths, NodeKey},
+    identity::{IdentityPaths, NodeKey, OwnIdentity, TrustView},
     messages::reputation::Ban,
     store::{SetAside, Store},
     supervision::{ActorRef, Placement, Root, Supervise},
     telemetry::{self, Metrics},
     trust::{rate::Limiter, reputation::Standings},
-    types::{Clock, Publisher, Timestamp},
+    types::{Clock, PeerId, Publisher, View},
 };
 
 /// How long an actor may take to come up: opening a large log reads its tail.
@@ -91,7 +91,23 @@ async fn ready<A: Supervise>(root: &Root, actor: &ActorRef<A>) -> Result<(), Sta
     }
 }
 
+/// What the steps of the start share.
+struct Site {
+    root: Root,
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    data_dir: PathBuf,
+    peer: PeerId,
+    audit: AuditHandle,
+    note: Arc<dyn Fn(AuditEvent) + Send + Sync>,
+}
+
 /// Starts every actor, each once what it needs is up.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one step a statement: here all parts meet"
+)]
 pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
     let Parts {
         root,
@@ -106,24 +122,12 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         stop,
     } = parts;
     let data_dir = loaded.data_dir.clone();
-    let peer = key.peer();
-
     let audit_tools = AuditTools::new(
         data_dir.join("audit"),
         config.audit.clone(),
         Arc::clone(&clock),
     );
-    drop(audit_tools.open().map_err(|error| match error {
-        OpenError::Damaged(finding) => {
-            StartError::LogDamaged(format!("{}: {finding}", audit_tools.directory.display()))
-        }
-        other => StartError::Log(other.to_string()),
-    })?);
-    let tools = audit_tools.clone();
-    let audit_actor = root.spawn(Placement::Own, move |life| {
-        Ok(AuditActor::new(life, tools.clone()))
-    });
-    ready(&root, &audit_actor).await?;
+    let audit_actor = start_audit(&root, &audit_tools).await?;
     let timeout = config.audit.timeout.0;
     let audit = AuditHandle::new(
         audit_actor.clone(),
@@ -131,218 +135,290 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         timeout,
         metrics.clone(),
     );
-    let started = AuditEvent::NodeStarted {
-        version: crate::VERSION.to_owned(),
-        peer,
-        config_hash: config_hash(&config),
-    };
-    audit
-        .record(started)
-        .await
-        .map_err(|error| StartError::Log(error.to_string()))?;
-    let note: Arc<dyn Fn(AuditEvent) + Send + Sync> = {
+    let note = {
         let audit = audit.clone();
         Arc::new(move |event| audit.note(event))
     };
-
-    let publishers = IdentityPublishers::new(peer);
-    let identity = {
-        let setup = IdentitySetup {
-            peer,
-            paths: IdentityPaths::new(&data_dir),
-            clock: Arc::clone(&clock),
-            publishers: publishers.clone(),
-            note: Arc::clone(&note),
-        };
-        root.spawn(Placement::Own, move |life| {
-            Ok(IdentityActor::new(life, setup.clone()))
-        })
+    let peer = key.peer();
+    let site = Site {
+        root,
+        config,
+        clock,
+        metrics,
+        data_dir,
+        peer,
+        audit,
+        note,
     };
-    ready(&root, &identity).await?;
-
-    let limiter = Publisher::new(
-        Limiter::closed(&config.limits, Arc::clone(&clock))
-            .map_err(|error| StartError::Config(error.to_string()))?,
-    );
-    let rate_limit = {
-        let setup = RateLimitSetup {
-            limits: config.limits.clone(),
-            clock: Arc::clone(&clock),
-            store: store.clone(),
-            publisher: limiter.clone(),
-        };
-        root.spawn(Placement::Own, move |life| {
-            Ok(RateLimitActor::new(life, setup.clone()))
-        })
-    };
-    ready(&root, &rate_limit).await?;
-
-    let rules = Arc::new(config.reputation.clone());
-    let standings = Publisher::new(Standings::unknown(Arc::clone(&rules)));
-    let reputation = {
-        let setup = ReputationSetup {
-            rules,
-            clock: Arc::clone(&clock),
-            store: store.clone(),
-            publisher: standings.clone(),
-            note: Arc::clone(&note),
-        };
-        root.spawn(Placement::Own, move |life| {
-            Ok(ReputationActor::new(life, setup.clone()))
-        })
-    };
-    ready(&root, &reputation).await?;
+    site.record(AuditEvent::NodeStarted {
+        version: crate::VERSION.to_owned(),
+        peer,
+        config_hash: config_hash(&site.config),
+    })
+    .await?;
+    let (identity, own, trust) = site.start_identity().await?;
+    let (rate_limit, limiter) = site.start_rate_limit(&store).await?;
+    let (reputation, standings) = site.start_reputation(&store).await?;
     if let Some(set_aside) = set_aside {
-        recover_bans(&set_aside, &audit, &reputation, &audit_tools, clock.now()).await?;
+        site.recover_bans(&set_aside, &reputation, &audit_tools)
+            .await?;
     }
-
-    let gatekeeper = Gatekeeper::new(Tools {
-        own: publishers.own.view(),
-        trust: publishers.trust.view(),
-        standings: standings.view(),
-        limiter: limiter.view(),
-        cooldowns: root.cooldowns(),
-        identity: identity.clone(),
-        reputation: reputation.clone(),
-        audit: audit.clone(),
-        policy: config.policy.clone(),
-        metrics: metrics.clone(),
-        clock: Arc::clone(&clock),
-        deadline: ASK_DEADLINE,
-        pending: Arc::new(Semaphore::new(config.limits.pending_decisions)),
-    });
-    let swarm = {
-        let tools = SwarmTools {
-            config: Arc::clone(&config),
-            seed: Arc::new(key.seed()),
-            clock: Arc::clone(&clock),
-            keeper: Arc::new(gatekeeper.clone()),
-            admission: Arc::new(gatekeeper),
-            limiter: limiter.view(),
-            standings: standings.view(),
-            trust: publishers.trust.view(),
-            own: publishers.own.view(),
-            reputation: reputation.clone(),
-            audit: audit.clone(),
-            cooldowns: root.cooldowns(),
-            metrics: metrics.clone(),
-            memory: Publisher::new(SwarmMemory::default()),
-        };
-        root.spawn(Placement::Own, move |life| {
-            Ok(SwarmActor::new(life, tools.clone()))
-        })
-    };
-    ready(&root, &swarm).await?;
-
     let health = Arc::new(NodeHealth {
-        root: root.clone(),
-        own: publishers.own.view(),
-        standings: standings.view(),
-        clock: Arc::clone(&clock),
+        root: site.root.clone(),
+        own: own.clone(),
+        standings: standings.clone(),
+        clock: Arc::clone(&site.clock),
         stopping: false.into(),
     });
-    let facts = NodeFacts {
-        peer_id: peer,
-        version: crate::REVISION.map_or_else(
-            || crate::VERSION.to_owned(),
-            |rev| format!("{} ({rev})", crate::VERSION),
-        ),
-        started: clock.now(),
-        http: sockets.http(),
-        data_dir: data_dir.clone(),
-        config: loaded.path.clone(),
-        fault_injection: config.testing.fault_injection,
-        subscriber_queue: config.gossip.subscriber_queue,
-    };
+    let gatekeeper = Gatekeeper::new(Tools {
+        own,
+        trust,
+        standings,
+        limiter,
+        cooldowns: site.root.cooldowns(),
+        identity: identity.clone(),
+        reputation: reputation.clone(),
+        audit: site.audit.clone(),
+        policy: site.config.policy.clone(),
+        metrics: site.metrics.clone(),
+        clock: Arc::clone(&site.clock),
+        deadline: ASK_DEADLINE,
+        pending: Arc::new(Semaphore::new(site.config.limits.pending_decisions)),
+    });
+    let swarm = site.start_swarm(&gatekeeper, &key).await?;
     let desk = Desk::new(DeskTools {
-        facts,
-        clock: Arc::clone(&clock),
+        facts: site.facts(&loaded, sockets.http()),
+        clock: Arc::clone(&site.clock),
         health: health.clone(),
-        root: root.clone(),
+        root: site.root.clone(),
         swarm: swarm.clone(),
         identity,
         reputation: reputation.clone(),
         audit: audit_actor.clone(),
-        record: audit.clone(),
+        record: site.audit.clone(),
         stop,
     });
-    let tools = AdminTools {
-        desk,
-        slots: Arc::new(Semaphore::new(config.admin.connections)),
-        served: Arc::default(),
-        listener: Arc::new(sockets.admin),
-    };
-    let admin = root.spawn(Placement::Own, move |life| {
-        Ok(AdminActor::new(life, tools.clone()))
-    });
-    ready(&root, &admin).await?;
-    if let Some(listener) = sockets.http_listener {
-        telemetry::http::serve(listener, health.clone(), metrics.clone()).map_err(|error| {
-            StartError::Actor {
-                actor: "http",
-                why: error.to_string(),
-            }
-        })?;
-    }
+    site.start_admin(desk, sockets, health.clone()).await?;
     Ok(Running {
-        root,
-        config,
         swarm,
         rate_limit,
         reputation,
         audit_actor,
-        audit,
         store,
-        socket: data_dir.join(SOCKET),
+        socket: site.data_dir.join(SOCKET),
         health,
-        metrics,
         audit_tools,
+        root: site.root,
+        config: site.config,
+        audit: site.audit,
+        metrics: site.metrics,
     })
+}
+
+async fn start_audit(root: &Root, tools: &AuditTools) -> Result<ActorRef<AuditActor>, StartError> {
+    // Opened once here, so that damage is an error of the start and not of an actor.
+    drop(tools.open().map_err(|error| match error {
+        OpenError::Damaged(finding) => {
+            StartError::LogDamaged(format!("{}: {finding}", tools.directory.display()))
+        }
+        other => StartError::Log(other.to_string()),
+    })?);
+    let own = tools.clone();
+    let actor = root.spawn(Placement::Own, move |life| {
+        Ok(AuditActor::new(life, own.clone()))
+    });
+    ready(root, &actor).await?;
+    Ok(actor)
+}
+
+impl Site {
+    async fn record(&self, event: AuditEvent) -> Result<(), StartError> {
+        let recorded = self.audit.record(event).await;
+        recorded
+            .map(drop)
+            .map_err(|error| StartError::Log(error.to_string()))
+    }
+
+    async fn start_identity(
+        &self,
+    ) -> Result<(ActorRef<IdentityActor>, View<OwnIdentity>, View<TrustView>), StartError> {
+        let publishers = IdentityPublishers::new(self.peer);
+        let setup = IdentitySetup {
+            peer: self.peer,
+            paths: IdentityPaths::new(&self.data_dir),
+            clock: Arc::clone(&self.clock),
+            publishers: publishers.clone(),
+            note: Arc::clone(&self.note),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(IdentityActor::new(life, setup.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        Ok((actor, publishers.own.view(), publishers.trust.view()))
+    }
+
+    async fn start_rate_limit(
+        &self,
+        store: &Store,
+    ) -> Result<(ActorRef<RateLimitActor>, View<Limiter>), StartError> {
+        let limits = &self.config.limits;
+        let closed = Limiter::closed(limits, Arc::clone(&self.clock))
+            .map_err(|error| StartError::Config(error.to_string()))?;
+        let publisher = Publisher::new(closed);
+        let setup = RateLimitSetup {
+            limits: limits.clone(),
+            clock: Arc::clone(&self.clock),
+            store: store.clone(),
+            publisher: publisher.clone(),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(RateLimitActor::new(life, setup.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        Ok((actor, publisher.view()))
+    }
+
+    async fn start_reputation(
+        &self,
+        store: &Store,
+    ) -> Result<(ActorRef<ReputationActor>, View<Standings>), StartError> {
+        let rules = Arc::new(self.config.reputation.clone());
+        let publisher = Publisher::new(Standings::unknown(Arc::clone(&rules)));
+        let setup = ReputationSetup {
+            rules,
+            clock: Arc::clone(&self.clock),
+            store: store.clone(),
+            publisher: publisher.clone(),
+            note: Arc::clone(&self.note),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(ReputationActor::new(life, setup.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        Ok((actor, publisher.view()))
+    }
+
+    async fn start_swarm(
+        &self,
+        gatekeeper: &Gatekeeper,
+        key: &NodeKey,
+    ) -> Result<ActorRef<SwarmActor>, StartError> {
+        let views = gatekeeper.tools();
+        let tools = SwarmTools {
+            config: Arc::clone(&self.config),
+            seed: Arc::new(key.seed()),
+            clock: Arc::clone(&self.clock),
+            keeper: Arc::new(gatekeeper.clone()),
+            admission: Arc::new(gatekeeper.clone()),
+            limiter: views.limiter.clone(),
+            standings: views.standings.clone(),
+            trust: views.trust.clone(),
+            own: views.own.clone(),
+            reputation: views.reputation.clone(),
+            audit: self.audit.clone(),
+            cooldowns: self.root.cooldowns(),
+            metrics: self.metrics.clone(),
+            memory: Publisher::new(SwarmMemory::default()),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(SwarmActor::new(life, tools.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        Ok(actor)
+    }
+
+    async fn start_admin(
+        &self,
+        desk: Desk,
+        sockets: Sockets,
+        health: Arc<NodeHealth>,
+    ) -> Result<(), StartError> {
+        let tools = AdminTools {
+            desk,
+            slots: Arc::new(Semaphore::new(self.config.admin.connections)),
+            served: Arc::default(),
+            listener: Arc::new(sockets.admin),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(AdminActor::new(life, tools.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        if let Some(listener) = sockets.http_listener {
+            telemetry::http::serve(listener, health, self.metrics.clone()).map_err(|error| {
+                StartError::Actor {
+                    actor: "http",
+                    why: error.to_string(),
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn facts(&self, loaded: &Loaded, http: Option<SocketAddr>) -> NodeFacts {
+        let version = crate::REVISION.map_or_else(
+            || crate::VERSION.to_owned(),
+            |revision| format!("{} ({revision})", crate::VERSION),
+        );
+        NodeFacts {
+            peer_id: self.peer,
+            version,
+            started: self.clock.now(),
+            http,
+            data_dir: self.data_dir.clone(),
+            config: loaded.path.clone(),
+            fault_injection: self.config.testing.fault_injection,
+            subscriber_queue: self.config.gossip.subscriber_queue,
+        }
+    }
+
+    /// Says aloud that the store was set aside, and takes its bans over from the log.
+    async fn recover_bans(
+        &self,
+        set_aside: &SetAside,
+        reputation: &ActorRef<ReputationActor>,
+        log: &AuditTools,
+    ) -> Result<(), StartError> {
+        let SetAside { path, reason } = set_aside;
+        let path = path.display().to_string();
+        tracing::error!(
+            path,
+            reason,
+            "the store was corrupt: it was set aside and a new one begun; bans come from the log"
+        );
+        self.record(AuditEvent::StoreSetAside {
+            path,
+            reason: reason.clone(),
+        })
+        .await?;
+        let now = self.clock.now();
+        let bans = rebuild::bans(&log.directory, now)
+            .map_err(|error| StartError::Log(format!("reading bans: {error}")))?;
+        for rebuild::Remembered {
+            party,
+            until,
+            reason,
+        } in bans
+        {
+            let again = Ban {
+                party,
+                span: until.since(now),
+                reason,
+            };
+            let banned = reputation.ask(again, ASK_DEADLINE).await;
+            let failed = |why: String| StartError::Actor {
+                actor: "reputation",
+                why,
+            };
+            banned
+                .map_err(|error| failed(error.to_string()))?
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
 }
 
 /// SHA-256 of the effective configuration's canonical JSON, hex.
 fn config_hash(config: &Config) -> String {
     let text = serde_json_canonicalizer::to_vec(config).unwrap_or_default();
     hex::encode(Sha256::digest(text))
-}
-
-/// Says aloud that the store was set aside, and takes its bans over from the log.
-async fn recover_bans(
-    set_aside: &SetAside,
-    audit: &AuditHandle,
-    reputation: &ActorRef<ReputationActor>,
-    log: &AuditTools,
-    now: Timestamp,
-) -> Result<(), StartError> {
-    let SetAside { path, reason } = set_aside;
-    tracing::error!(
-        path = %path.display(), reason,
-        "the store was corrupt: it was set aside and a new one begun; bans are taken from the log"
-    );
-    let event = AuditEvent::StoreSetAside {
-        path: path.display().to_string(),
-        reason: reason.clone(),
-    };
-    audit
-        .record(event)
-        .await
-        .map_err(|error| StartError::Log(error.to_string()))?;
-    let bans = rebuild::bans(&log.directory, now)
-        .map_err(|error| StartError::Log(format!("reading bans: {error}")))?;
-    for ban in bans {
-        let again = Ban {
-            party: ban.party,
-            span: ban.until.since(now),
-            reason: ban.reason,
-        };
-        let banned = reputation.ask(again, ASK_DEADLINE).await;
-        let failed = |why: String| StartError::Actor {
-            actor: "reputation",
-            why,
-        };
-        banned
-            .map_err(|error| failed(error.to_string()))?
-            .map_err(failed)?;
-    }
-    Ok(())
 }

@@ -83,6 +83,45 @@ impl Default for Metrics {
     }
 }
 
+impl Inner {
+    /// Series that every node has, from the start. Reasons of refusals come as they happen.
+    fn begin_at_zero(&self) {
+        for direction in ["inbound", "outbound"] {
+            drop(
+                self.connections
+                    .get_or_create(&DirectionLabel { direction }),
+            );
+        }
+        for reason in [
+            "address_rate",
+            "banned",
+            "malformed",
+            "missing",
+            "signature",
+            "wrong_key",
+        ] {
+            drop(self.denials.get_or_create(&ReasonLabel { reason }));
+        }
+        for reason in [
+            "author_rate",
+            "author_unknown",
+            "envelope",
+            "neighbour_bytes",
+            "policy",
+        ] {
+            drop(self.messages_refused.get_or_create(&ReasonLabel { reason }));
+        }
+        for action in ["connect", "publish", "subscribe"] {
+            for verdict in ["allow", "deny", "quarantine"] {
+                drop(
+                    self.decisions
+                        .get_or_create(&DecisionLabel { action, verdict }),
+                );
+            }
+        }
+    }
+}
+
 impl Metrics {
     /// Every metric at zero.
     #[must_use]
@@ -110,7 +149,20 @@ impl Metrics {
         };
         inner.register_network();
         inner.register_rest();
+        inner.begin_at_zero();
         Self(Arc::new(inner))
+    }
+
+    /// Shows an actor's series from the start: an alert on an increase needs the zero before it.
+    pub fn expect_actor(&self, actor: &'static str) {
+        for cause in ["panic", "error", "exit", "stall", "admin", "build"] {
+            drop(
+                self.0
+                    .actor_restarts
+                    .get_or_create(&RestartLabel { actor, cause }),
+            );
+        }
+        drop(self.0.mailbox_depth.get_or_create(&ActorLabel { actor }));
     }
 
     /// A connection was let in.

@@ -9,23 +9,24 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use quantraband::types::{Clock, SystemClock};
 use serde_json::Value;
 
 /// The program under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_quantraband");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_quantraband");
 
 /// Longest wait for anything: far beyond what a healthy node needs on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the binary in `dir` to its end.
-pub fn run_in(dir: &Path, args: &[&str]) -> Output {
+pub(crate) fn run_in(dir: &Path, args: &[&str]) -> Output {
     Command::new(BINARY)
         .args(args)
         .current_dir(dir)
@@ -34,7 +35,7 @@ pub fn run_in(dir: &Path, args: &[&str]) -> Output {
 }
 
 /// Runs the binary, demands success, and returns its standard output.
-pub fn must(dir: &Path, args: &[&str]) -> String {
+pub(crate) fn must(dir: &Path, args: &[&str]) -> String {
     let output = run_in(dir, args);
     assert!(
         output.status.success(),
@@ -47,46 +48,38 @@ pub fn must(dir: &Path, args: &[&str]) -> String {
 }
 
 /// Waits until `probe` gives something; panics with `what` when it never does.
-pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
+pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let clock = SystemClock::new();
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "never happened: {what}");
+        assert!(clock.elapsed() < PATIENCE, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(25));
     }
 }
 
 /// A TCP port nobody listens on at this moment.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let probe = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has free ports");
     probe.local_addr().expect("bound").port()
 }
 
 /// An issuer with its key, in a directory of its own.
-pub struct Issuer {
+pub(crate) struct Issuer {
     /// Where its key lies.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl Issuer {
     /// `identity issuer init`.
-    pub fn init(root: &Path, name: &str) -> Self {
+    pub(crate) fn init(root: &Path, name: &str) -> Self {
         let dir = root.join(format!("issuer-{name}"));
         must(
             root,
-            &[
-                "identity",
-                "issuer",
-                "init",
-                "--name",
-                name,
-                "--dir",
-                text(&dir),
-            ],
+            &["identity", "issuer", "init", name, "--dir", text(&dir)],
         );
         Self {
             dir,
@@ -95,7 +88,7 @@ impl Issuer {
     }
 
     /// What others add to their trust.
-    pub fn anchor(&self) -> PathBuf {
+    pub(crate) fn anchor(&self) -> PathBuf {
         self.dir.join(format!("{}.anchor", self.name))
     }
 }
@@ -105,17 +98,17 @@ fn text(path: &Path) -> &str {
 }
 
 /// One node: its directory, and its process while it runs.
-pub struct Node {
+pub(crate) struct Node {
     /// Holds `node.toml`, `data/` and `node.log`.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Its TCP port, kept over restarts.
-    pub port: u16,
+    pub(crate) port: u16,
     child: Option<Child>,
 }
 
 impl Node {
     /// `init`, with a configuration for loopback; `extra` is appended to it.
-    pub fn init(root: &Path, name: &str, extra: &str) -> Self {
+    pub(crate) fn init(root: &Path, name: &str, extra: &str) -> Self {
         let dir = root.join(name);
         fs::create_dir_all(&dir).expect("temporary directory");
         must(root, &["init", "--dir", text(&dir)]);
@@ -129,7 +122,7 @@ impl Node {
     }
 
     /// Writes `node.toml` anew.
-    pub fn configure(&self, bootstrap: &[String], extra: &str) {
+    pub(crate) fn configure(&self, bootstrap: &[String], extra: &str) {
         let toml = format!(
             "version = 1\n\
              network.listen = [\"/ip4/127.0.0.1/tcp/{}\"]\n\
@@ -147,7 +140,7 @@ impl Node {
     }
 
     /// Request, issue, import, trust: what two organisations do by hand.
-    pub fn enrol(&self, issuer: &Issuer) {
+    pub(crate) fn enrol(&self, issuer: &Issuer) {
         let request = self.dir.join("node.request");
         let credential = self.dir.join("node.credential");
         let subject = self
@@ -169,7 +162,7 @@ impl Node {
             "issue",
             "--issuer",
             issuer_dir,
-            "--valid",
+            "--lifetime",
             "30d",
             "--group",
             "workers",
@@ -184,23 +177,23 @@ impl Node {
     }
 
     /// `trust add`.
-    pub fn trust(&self, issuer: &Issuer) {
+    pub(crate) fn trust(&self, issuer: &Issuer) {
         self.must(&["trust", "add", text(&issuer.anchor())]);
     }
 
     /// The multiaddress others dial.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", self.port, self.peer_id())
     }
 
     /// The peer id, from the key on disk.
-    pub fn peer_id(&self) -> String {
+    pub(crate) fn peer_id(&self) -> String {
         let shown = self.json(&["identity", "show"]);
         shown["peer_id"].as_str().expect("a peer id").to_owned()
     }
 
     /// Starts the process and waits until it answers commands.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.spawn();
         eventually("the node answers", || {
             if let Some(status) = self.exited() {
@@ -211,7 +204,7 @@ impl Node {
     }
 
     /// Starts the process without waiting.
-    pub fn spawn(&mut self) {
+    pub(crate) fn spawn(&mut self) {
         assert!(self.child.is_none(), "started twice");
         let log = File::options()
             .create(true)
@@ -229,24 +222,24 @@ impl Node {
     }
 
     /// What the node logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.join("node.log")).unwrap_or_default()
     }
 
     /// The exit status when the process has ended by itself.
-    pub fn exited(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().expect("own child")
     }
 
     /// Waits for the process to end by itself.
-    pub fn wait_exit(&mut self) -> ExitStatus {
+    pub(crate) fn wait_exit(&mut self) -> ExitStatus {
         let status = eventually("the node ends", || self.exited());
         self.child = None;
         status
     }
 
     /// Sends a signal by name (`TERM`, `INT`, `KILL`).
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.as_ref().expect("running").id().to_string();
         let sent = Command::new("kill")
             .args(["-s", name, &pid])
@@ -256,13 +249,13 @@ impl Node {
     }
 
     /// SIGTERM, and the exit status.
-    pub fn stop(&mut self) -> ExitStatus {
+    pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
         self.wait_exit()
     }
 
     /// SIGKILL, as a crash of the machine's power would be to the process.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.signal("KILL");
         self.wait_exit();
     }
@@ -277,12 +270,12 @@ impl Node {
     }
 
     /// Runs a command against this node.
-    pub fn cli(&self, args: &[&str]) -> Output {
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
         self.full(args).output().expect("the binary runs")
     }
 
     /// Runs a command against this node and demands success.
-    pub fn must(&self, args: &[&str]) -> String {
+    pub(crate) fn must(&self, args: &[&str]) -> String {
         let output = self.cli(args);
         assert!(
             output.status.success(),
@@ -296,7 +289,7 @@ impl Node {
     }
 
     /// Runs a command with `--output json` and demands success.
-    pub fn json(&self, args: &[&str]) -> Value {
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
         let out = self.must(&[args, &["--output", "json"]].concat());
         let value: Value = serde_json::from_str(&out).expect("one JSON value");
         assert!(
@@ -307,7 +300,7 @@ impl Node {
     }
 
     /// As [`Node::json`], but `None` when the command fails.
-    pub fn try_json(&self, args: &[&str]) -> Option<Value> {
+    pub(crate) fn try_json(&self, args: &[&str]) -> Option<Value> {
         let output = self.cli(&[args, &["--output", "json"]].concat());
         output
             .status
@@ -316,7 +309,7 @@ impl Node {
     }
 
     /// Peer ids this node is connected to.
-    pub fn peers(&self) -> Vec<String> {
+    pub(crate) fn peers(&self) -> Vec<String> {
         let Some(answer) = self.try_json(&["peers"]) else {
             return Vec::new();
         };
@@ -328,14 +321,14 @@ impl Node {
     }
 
     /// Waits until the node is connected to `peer`.
-    pub fn wait_peer(&self, peer: &str) {
+    pub(crate) fn wait_peer(&self, peer: &str) {
         eventually("the nodes are connected", || {
             self.peers().iter().any(|p| p == peer).then_some(())
         });
     }
 
     /// What `actors` says of one actor.
-    pub fn actor(&self, name: &str) -> Option<Value> {
+    pub(crate) fn actor(&self, name: &str) -> Option<Value> {
         let answer = self.try_json(&["actors"])?;
         answer["actors"]
             .as_array()?
@@ -345,12 +338,12 @@ impl Node {
     }
 
     /// Restarts of one actor so far.
-    pub fn restarts(&self, name: &str) -> Option<u64> {
+    pub(crate) fn restarts(&self, name: &str) -> Option<u64> {
         self.actor(name)?["restarts"].as_u64()
     }
 
     /// Starts `subscribe` and waits until it listens.
-    pub fn subscribe(&self, topic: &str, count: usize) -> Subscription {
+    pub(crate) fn subscribe(&self, topic: &str, count: usize) -> Subscription {
         let mut child = self
             .full(&[
                 "subscribe",
@@ -378,7 +371,7 @@ impl Node {
     }
 
     /// Every record of the audit log on disk, oldest first.
-    pub fn audit(&self) -> Vec<Value> {
+    pub(crate) fn audit(&self) -> Vec<Value> {
         let mut files: Vec<PathBuf> = fs::read_dir(self.dir.join("data/audit"))
             .expect("audit directory")
             .filter_map(|entry| entry.ok().map(|e| e.path()))
@@ -395,7 +388,7 @@ impl Node {
     }
 
     /// `audit verify`, which must find the log intact.
-    pub fn verify_log(&self) {
+    pub(crate) fn verify_log(&self) {
         self.must(&["audit", "verify"]);
     }
 }
@@ -407,20 +400,21 @@ impl Drop for Node {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- log of {}\n{}", self.dir.display(), self.log());
+            let log = format!("--- log of {}\n{}\n", self.dir.display(), self.log());
+            let _ = std::io::stderr().write_all(log.as_bytes());
         }
     }
 }
 
 /// A running `subscribe`.
-pub struct Subscription {
+pub(crate) struct Subscription {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Subscription {
     /// Its remaining messages, once it has ended by itself.
-    pub fn finish(mut self) -> Vec<Value> {
+    pub(crate) fn finish(mut self) -> Vec<Value> {
         let mut got = Vec::new();
         for line in (&mut self.lines).lines() {
             got.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
@@ -433,7 +427,7 @@ impl Subscription {
     }
 
     /// Waits for one message.
-    pub fn next(&mut self) -> Value {
+    pub(crate) fn next(&mut self) -> Value {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("a line");
         serde_json::from_str(&line).expect("JSON")
@@ -448,7 +442,7 @@ impl Drop for Subscription {
 }
 
 /// Two enrolled nodes of one issuer; the second dials the first.
-pub fn pair(root: &Path, extra: &str) -> (Node, Node) {
+pub(crate) fn pair(root: &Path, extra: &str) -> (Node, Node) {
     let issuer = Issuer::init(root, "acme");
     let first = Node::init(root, "node-1", extra);
     let second = Node::init(root, "node-2", extra);
@@ -459,7 +453,7 @@ pub fn pair(root: &Path, extra: &str) -> (Node, Node) {
 }
 
 /// As [`pair`], started and connected.
-pub fn connected_pair(root: &Path, extra: &str) -> (Node, Node) {
+pub(crate) fn connected_pair(root: &Path, extra: &str) -> (Node, Node) {
     let (mut first, mut second) = pair(root, extra);
     first.start();
     second.start();

@@ -24,7 +24,7 @@ use crate::{
     },
     supervision::{ActorControl, ActorRef, ActorSnapshot, AskError, ControlError, Inject, Root},
     telemetry::Health,
-    types::{Clock, PeerId, Timestamp, Topic},
+    types::{Clock, Party, PeerId, Span, Timestamp, Topic},
 };
 
 /// How long one actor may take to answer a command.
@@ -98,7 +98,7 @@ fn no_answer(error: AskError) -> Failure {
     )
 }
 
-fn not_published(fault: PublishFault) -> Failure {
+fn not_published(fault: &PublishFault) -> Failure {
     let code = match fault {
         PublishFault::Denied(_) => FailureCode::Denied,
         PublishFault::TooLarge { .. } => FailureCode::TooLarge,
@@ -146,6 +146,7 @@ impl Desk {
         answer.unwrap_or_else(Response::Error)
     }
 
+    #[expect(clippy::too_many_lines, reason = "one short arm for each command")]
     async fn carry_out(&self, request: Request) -> Result<Response, Failure> {
         let tools = &self.0;
         match request {
@@ -158,28 +159,6 @@ impl Desk {
                     .map_err(no_answer)?;
                 Ok(Response::Peers { peers })
             }
-            Request::Actors {} => {
-                let actors = tools.root.actors().into_iter().map(report).collect();
-                Ok(Response::Actors { actors })
-            }
-            Request::Observe { actor } => {
-                let observed = self.control(&actor)?.observe(OBSERVE_DEADLINE).await;
-                let state = serde_json::to_value(observed)
-                    .map_err(|error| Failure::new(FailureCode::Failed, error.to_string()))?;
-                Ok(Response::Observed { actor, state })
-            }
-            Request::Restart { actor } => {
-                self.control(&actor)?
-                    .restart("an operator asked for it")
-                    .map_err(not_done)?;
-                Ok(Response::Restarted { actor })
-            }
-            Request::Inject { actor, kind } => {
-                self.control(&actor)?
-                    .inject(fault(kind))
-                    .map_err(not_done)?;
-                Ok(Response::Injected { actor })
-            }
             Request::Publish { topic, payload } => {
                 let publish = Publish { topic, payload };
                 let answer = tools
@@ -187,7 +166,9 @@ impl Desk {
                     .ask(publish, DEADLINE)
                     .await
                     .map_err(no_answer)?;
-                answer.map(Response::Published).map_err(not_published)
+                answer
+                    .map(Response::Published)
+                    .map_err(|fault| not_published(&fault))
             }
             Request::AuditRotate {} => {
                 let answer = tools
@@ -205,29 +186,28 @@ impl Desk {
                     .map(Response::IdentityReloaded)
                     .map_err(|why| Failure::new(FailureCode::Invalid, why))
             }
+            Request::Actors {} => {
+                let actors = tools.root.actors().into_iter().map(report).collect();
+                Ok(Response::Actors { actors })
+            }
+            Request::Observe { actor } => self.observe(actor).await,
+            Request::Restart { actor } => {
+                self.control(&actor)?
+                    .restart("an operator asked for it")
+                    .map_err(not_done)?;
+                Ok(Response::Restarted { actor })
+            }
+            Request::Inject { actor, kind } => {
+                self.control(&actor)?
+                    .inject(fault(kind))
+                    .map_err(not_done)?;
+                Ok(Response::Injected { actor })
+            }
             Request::Ban {
                 party,
                 span,
                 reason,
-            } => {
-                if reason.chars().count() > MAX_TEXT {
-                    let why = format!("a reason has at most {MAX_TEXT} characters");
-                    return Err(Failure::new(FailureCode::Invalid, why));
-                }
-                let ban = Ban {
-                    party,
-                    span: span.0,
-                    reason,
-                };
-                let answer = tools
-                    .reputation
-                    .ask(ban, DEADLINE)
-                    .await
-                    .map_err(no_answer)?;
-                answer
-                    .map(Response::Banned)
-                    .map_err(|why| Failure::new(FailureCode::Failed, why))
-            }
+            } => self.ban(party, span, reason).await,
             Request::Unban { party } => {
                 let lift = LiftBan { party };
                 let answer = tools
@@ -248,13 +228,41 @@ impl Desk {
             }
             Request::Shutdown {} => {
                 // Full: it was asked to stop before.
-                let _ = tools.stop.try_send("the command `shutdown`".to_owned());
+                let _ = tools.stop.try_send("the command `stop`".to_owned());
                 Ok(Response::ShuttingDown {})
             }
             Request::Subscribe { .. } | Request::AuditTail { .. } => {
                 Err(Failure::new(FailureCode::Invalid, "this command streams"))
             }
         }
+    }
+
+    async fn observe(&self, actor: String) -> Result<Response, Failure> {
+        let observed = self.control(&actor)?.observe(OBSERVE_DEADLINE).await;
+        let state = serde_json::to_value(observed)
+            .map_err(|error| Failure::new(FailureCode::Failed, error.to_string()))?;
+        Ok(Response::Observed { actor, state })
+    }
+
+    async fn ban(&self, party: Party, span: Span, reason: String) -> Result<Response, Failure> {
+        if reason.chars().count() > MAX_TEXT {
+            let why = format!("a reason has at most {MAX_TEXT} characters");
+            return Err(Failure::new(FailureCode::Invalid, why));
+        }
+        let ban = Ban {
+            party,
+            span: span.0,
+            reason,
+        };
+        let answer = self
+            .0
+            .reputation
+            .ask(ban, DEADLINE)
+            .await
+            .map_err(no_answer)?;
+        answer
+            .map(Response::Banned)
+            .map_err(|why| Failure::new(FailureCode::Failed, why))
     }
 
     async fn status(&self) -> Result<Response, Failure> {
@@ -324,7 +332,7 @@ impl Desk {
             .ask(subscribe, DEADLINE)
             .await
             .map_err(no_answer)?;
-        answer.map_err(not_published)
+        answer.map_err(|fault| not_published(&fault))
     }
 }
 

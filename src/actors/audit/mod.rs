@@ -5,7 +5,7 @@
 //! their callers under the same id. Callers use [`AuditHandle`].
 //!
 //! When the mailbox or the queue is full the caller is told, and denies. When the disk hangs,
-//! callers time out, and after `audit.stall_exit` the node ends ([`DiskWatch`]).
+//! callers time out, and after `audit.stall_exit` the node ends ([`AuditTools::disk_stalled`]).
 
 mod handle;
 

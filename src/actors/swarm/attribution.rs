@@ -3,25 +3,37 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{
+    actors::reputation::ReputationActor,
+    messages::reputation::{Charge, Severity},
     network::Attribution,
-    supervision::{CoolDowns, HandlingScope, Incarnation},
-    types::{Origin, PeerId},
+    supervision::{ActorRef, CoolDowns, HandlingScope, Incarnation},
+    types::{Origin, Party, PeerId},
 };
+
+/// Invalid messages of one frame that are charged one by one: more than these get any peer
+/// banned, whatever its score.
+const MAX_CHARGES: usize = 20;
 
 /// One incarnation's attribution.
 pub(super) struct SwarmAttribution {
     incarnation: Incarnation,
     cooldowns: Arc<CoolDowns>,
+    reputation: ActorRef<ReputationActor>,
     /// The scope of the behaviour call under way. A panic leaves it here: the guard then reads
     /// the origin from the incarnation, before anything of the old value is dropped.
     scope: Mutex<Option<HandlingScope>>,
 }
 
 impl SwarmAttribution {
-    pub(super) fn new(incarnation: Incarnation, cooldowns: Arc<CoolDowns>) -> Self {
+    pub(super) fn new(
+        incarnation: Incarnation,
+        cooldowns: Arc<CoolDowns>,
+        reputation: ActorRef<ReputationActor>,
+    ) -> Self {
         Self {
             incarnation,
             cooldowns,
+            reputation,
             scope: Mutex::new(None),
         }
     }
@@ -42,6 +54,22 @@ impl Attribution for SwarmAttribution {
 
     fn end(&self) {
         self.replace(None);
+    }
+
+    fn invalid_messages(&self, neighbour: PeerId, count: usize) {
+        let origin = Origin::peer(neighbour);
+        for _ in 0..count.min(MAX_CHARGES) {
+            let charge = Charge {
+                party: Party::Peer(neighbour),
+                address: None,
+                severity: Severity::InvalidMessage,
+                evidence: "a message whose signature or form is wrong".to_owned(),
+            };
+            if self.reputation.tell_for(origin, charge).is_err() {
+                tracing::warn!(peer = %neighbour, "a charge was lost: Reputation is busy");
+                return;
+            }
+        }
     }
 
     fn task_panicked(&self, origin: Origin, detail: &str) {

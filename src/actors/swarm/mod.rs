@@ -211,6 +211,7 @@ impl SwarmActor {
         let attribution = Arc::new(SwarmAttribution::new(
             self.incarnation.clone(),
             Arc::clone(&self.tools.cooldowns),
+            self.tools.reputation.clone(),
         ));
         network::build(&Setup {
             seed: &self.tools.seed,
@@ -285,7 +286,7 @@ impl Supervise for SwarmActor {
         self.plan_dials();
         self.swarm = Some(swarm);
         ctx.spawn(Drive);
-        ctx.run_interval(TICK, |act, ctx| act.on_tick(ctx));
+        ctx.run_interval(TICK, Self::on_tick);
         Ok(())
     }
 

@@ -130,10 +130,10 @@ impl Peers {
         if self.authors.len() >= MAX_AUTHORS && !self.authors.contains_key(&identity.peer) {
             self.authors.retain(|_, (known, _)| known.expires > now);
             // Still full of valid ones: forget any; it costs that author one reconnection.
-            if self.authors.len() >= MAX_AUTHORS {
-                if let Some(any) = self.authors.keys().next().copied() {
-                    self.authors.remove(&any);
-                }
+            if self.authors.len() >= MAX_AUTHORS
+                && let Some(any) = self.authors.keys().next().copied()
+            {
+                self.authors.remove(&any);
             }
         }
         self.authors.insert(identity.peer, (identity, epoch));

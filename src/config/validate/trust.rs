@@ -1,7 +1,5 @@
 //! `[reputation]` and `[policy]`: scores, bans, who may do what.
 
-use std::time::Duration;
-
 use super::check::Check;
 use crate::{
     config::{Config, clip},
@@ -92,12 +90,5 @@ pub(super) fn policy(check: &mut Check, config: &Config) {
         &["policy.messages_min_score", "reputation.neutral"],
         "is above reputation.neutral: no new peer could send anything",
         "lower it to reputation.neutral or below",
-    );
-    check.span("policy.verdict_ttl", policy.verdict_ttl);
-    check.that(
-        policy.verdict_ttl.0 <= Duration::from_secs(5),
-        "policy.verdict_ttl",
-        "is over 5 s, in which bans and revocations must reach live peers",
-        "write at most \"5s\"",
     );
 }
