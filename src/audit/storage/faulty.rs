@@ -66,6 +66,8 @@ struct Disk {
     locked: bool,
     lockable: bool,
     hanging: bool,
+    /// Syncs that wait because of it.
+    waiting: usize,
     detached: BTreeSet<String>,
 }
 
@@ -84,6 +86,7 @@ impl Faulty {
             locked: false,
             lockable: true,
             hanging: false,
+            waiting: 0,
             detached: BTreeSet::new(),
         };
         Self(Arc::new((Mutex::new(disk), Condvar::new())))
@@ -97,11 +100,6 @@ impl Faulty {
         let mut disk = self.disk();
         disk.faults = faults;
         disk.faulty_calls = 0;
-    }
-
-    /// Calls that could have been made to fail since the last `set`.
-    pub(crate) fn faulty_calls(&self) -> usize {
-        self.disk().faulty_calls
     }
 
     pub(crate) fn note(&self, call: Call) {
@@ -121,6 +119,11 @@ impl Faulty {
     pub(crate) fn hang(&self, hanging: bool) {
         self.disk().hanging = hanging;
         self.0.1.notify_all();
+    }
+
+    /// Syncs that wait at this moment.
+    pub(crate) fn waiting(&self) -> usize {
+        self.disk().waiting
     }
 
     /// Someone removes the file under the writer.
@@ -194,6 +197,10 @@ fn broken() -> io::Error {
 impl Storage for Faulty {
     fn place(&self) -> String {
         "memory".to_owned()
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        Ok(())
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -306,9 +313,11 @@ impl StoredFile for FaultyFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut guard = self.disk.disk();
+        guard.waiting += 1;
         while guard.hanging {
             guard = self.disk.0.1.wait(guard).unwrap();
         }
+        guard.waiting -= 1;
         let disk = &mut *guard;
         disk.calls.push(Call::Sync);
         let percent = disk.faults.sync_fails;
