@@ -66,6 +66,8 @@ struct Disk {
     locked: bool,
     lockable: bool,
     hanging: bool,
+    /// Syncs that wait because of it.
+    waiting: usize,
     detached: BTreeSet<String>,
     /// Removed files whose removal is not durable yet.
     graves: Vec<(String, Node)>,
@@ -86,6 +88,7 @@ impl Faulty {
             locked: false,
             lockable: true,
             hanging: false,
+            waiting: 0,
             detached: BTreeSet::new(),
             graves: Vec::new(),
         };
@@ -124,6 +127,11 @@ impl Faulty {
     pub(crate) fn hang(&self, hanging: bool) {
         self.disk().hanging = hanging;
         self.0.1.notify_all();
+    }
+
+    /// Syncs that wait at this moment.
+    pub(crate) fn waiting(&self) -> usize {
+        self.disk().waiting
     }
 
     /// Someone removes the file under the writer.
@@ -202,6 +210,10 @@ fn broken() -> io::Error {
 impl Storage for Faulty {
     fn place(&self) -> String {
         "memory".to_owned()
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        Ok(())
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -320,9 +332,11 @@ impl StoredFile for FaultyFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut guard = self.disk.disk();
+        guard.waiting += 1;
         while guard.hanging {
             guard = self.disk.0.1.wait(guard).unwrap();
         }
+        guard.waiting -= 1;
         let disk = &mut *guard;
         disk.calls.push(Call::Sync);
         let percent = disk.faults.sync_fails;
