@@ -2,6 +2,9 @@
 //!
 //! One flat record serves every class: a class fills the attributes it has. Absent attributes
 //! are left out. Numbers are integers within 2^53, so that RFC 8785 writes them exactly.
+//!
+//! Every struct declares its attributes in sorted order: written as they stand, they are
+//! canonical (`super::write` asserts it, the tests for every event).
 
 use serde::Serialize;
 
