@@ -7,6 +7,8 @@
     reason = "each test binary uses its own part of the workshop"
 )]
 
+pub(crate) mod peer;
+
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Write},

@@ -27,7 +27,7 @@ use std::{
 };
 
 use actix::{Actor, AsyncContext, Context};
-use libp2p::{Multiaddr, Swarm, core::transport::ListenerId};
+use libp2p::{Multiaddr, Swarm, core::transport::ListenerId, multiaddr::Protocol};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -266,8 +266,11 @@ impl SwarmActor {
     }
 }
 
+/// Where to listen: as configured, unless the system is to choose a port and has chosen one.
 fn choose(before: &BTreeSet<Multiaddr>, configured: &[Multiaddr]) -> Vec<Multiaddr> {
-    if before.is_empty() {
+    let chosen_by_system =
+        |address: &Multiaddr| address.iter().any(|part| part == Protocol::Tcp(0));
+    if before.is_empty() || !configured.iter().any(chosen_by_system) {
         configured.to_vec()
     } else {
         before.iter().cloned().collect()
