@@ -414,10 +414,17 @@ impl Log {
                 }
             };
         }
-        file.sync().map_err(|error| {
+        if let Err(error) = file.sync() {
+            // What the page cache still shows may never have reached the disk, and a restarted
+            // actor would read it back as good. Cut it off; if even that fails, the next
+            // segment's first line sets it aside.
+            if let Err(error) = file.truncate(self.bytes) {
+                tracing::warn!(%error, "a failed write's remains stay in the audit log's segment");
+            }
             self.file = None;
-            Failure::Poisoned(error)
-        })
+            return Err(Failure::Poisoned(error));
+        }
+        Ok(())
     }
 
     /// Begins the next segment: first line, sync of the file and of the directory. When it fails
@@ -447,10 +454,21 @@ impl Log {
             .and_then(|()| file.sync())
             .and_then(|()| self.storage.sync_directory());
         if let Err(error) = begun {
+            // Empty, it counts as never begun should its removal not last.
+            let emptied = file.truncate(0);
             drop(file);
-            if self.storage.remove(&name).is_err() {
-                // It stays in the way, so the next try takes the next number; a segment that
-                // sets others aside covers it.
+            let gone = self
+                .storage
+                .remove(&name)
+                .and_then(|()| self.storage.sync_directory());
+            if gone.is_err() {
+                // It may stand in the way, now or after a crash, so the next try takes the next
+                // number; a segment that sets others aside covers it.
+                tracing::warn!(
+                    segment = name,
+                    ?emptied,
+                    "a segment that was not begun remains"
+                );
                 self.number = number;
                 self.obstructed = true;
             }
@@ -476,13 +494,16 @@ impl Log {
     /// Closes the segment and begins the next; returns its file name.
     ///
     /// # Errors
-    /// When no segment could be begun; the log goes on in the present one.
+    /// When no segment could be begun; the log goes on in the present one, unless a leftover
+    /// with a later number already follows it: then the next record begins a fresh one.
     pub fn rotate(&mut self, cause: SegmentCause) -> io::Result<String> {
         let current = self.file.take();
         match self.begin_segment(cause) {
             Ok(()) => Ok(self.segment()),
             Err(error) => {
-                self.file = current;
+                if !self.obstructed {
+                    self.file = current;
+                }
                 Err(error)
             }
         }
@@ -508,7 +529,7 @@ fn write_all(file: &mut dyn StoredFile, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn fault_of(error: &io::Error) -> AuditFault {
+pub(super) fn fault_of(error: &io::Error) -> AuditFault {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AuditFault::DiskFull,
         _ => AuditFault::Io(error.to_string()),

@@ -14,6 +14,7 @@ mod lines;
 mod log;
 pub mod record;
 pub mod storage;
+mod tail;
 mod verify;
 mod writer;
 
@@ -21,5 +22,6 @@ pub use aggregate::{Aggregator, Tally};
 pub use event::{AuditEvent, Direction};
 pub use lines::{segment_name, segment_number};
 pub use log::{Log, LogOptions, OpenError};
-pub use verify::{Damage, Finding, Report, for_each_record, tail, verify};
+pub use tail::tail;
+pub use verify::{Damage, Finding, Report, for_each_record, verify};
 pub use writer::{Fence, Progress, Writer};

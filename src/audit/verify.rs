@@ -3,10 +3,7 @@
 //! Verification reads on past a bad line, in bounded memory. It shows that lines were altered,
 //! removed or moved; that the *newest* lines were cut off cannot be seen from the log alone.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    fmt, io,
-};
+use std::{collections::BTreeMap, fmt, io};
 
 use serde::Serialize;
 
@@ -159,7 +156,9 @@ impl Chain {
         }
     }
 
-    /// Checks the next line. After a bad one the chain goes on from wherever it says it is.
+    /// Checks the next line. After a sound one the chain goes on from where it says it is; an
+    /// altered one is not believed about its place, or it could put the lines after it past a
+    /// set-aside limit, where nobody judges them.
     pub(super) fn check(&mut self, line: &Line) -> Result<Entry, Finding> {
         self.line = self.line.saturating_add(1);
         let bytes = match line {
@@ -171,7 +170,11 @@ impl Chain {
             return Err(self.finding(Damage::Malformed));
         };
         let judged = self.judge(&entry);
-        self.head = Some(entry.head());
+        let mut next = entry.head();
+        if let Some(head) = self.head.filter(|_| !entry.sound) {
+            next.size = head.size.saturating_add(1);
+        }
+        self.head = Some(next);
         match judged {
             None => Ok(entry),
             Some(finding) => Err(finding),
@@ -232,10 +235,17 @@ pub(super) fn set_asides(storage: &dyn Storage, numbers: &[u64]) -> io::Result<B
     Ok(found)
 }
 
-/// From which sequence on the lines of segment `number` are set aside by a later one.
-pub(super) fn limit_of(aside: &BTreeMap<u64, u64>, number: u64) -> u64 {
+/// From which sequence on the lines of segment `number` are set aside by a later one; `None`: all
+/// count.
+pub(super) fn limit_of(aside: &BTreeMap<u64, u64>, number: u64) -> Option<u64> {
     let later = aside.range(number.saturating_add(1)..);
-    later.map(|(_, size)| *size).min().unwrap_or(u64::MAX)
+    later.map(|(_, size)| *size).min()
+}
+
+fn is_past(limit: Option<u64>, sequence: Option<u64>) -> bool {
+    limit
+        .zip(sequence)
+        .is_some_and(|(limit, sequence)| sequence >= limit)
 }
 
 /// Verifies a whole log.
@@ -269,7 +279,8 @@ fn walk(
     let numbers = segments(storage)?;
     let aside = set_asides(storage, &numbers)?;
     let mut head = Some(Head::genesis());
-    let mut expected = numbers.first().copied().unwrap_or(1);
+    // Nothing here archives segments, so a log without its first is not whole.
+    let mut expected = 1;
     for (i, &number) in numbers.iter().enumerate() {
         report.segments += 1;
         // A file that a failed start of a segment left has no whole line, and a later segment
@@ -284,10 +295,6 @@ fn walk(
             });
             head = None;
         }
-        if expected == number && i == 0 && number != 1 {
-            // Older segments were archived: this one's word is taken for what went before.
-            head = None;
-        }
         expected = number.saturating_add(1);
         let last = i + 1 == numbers.len();
         let mut chain = Chain::after(number, head);
@@ -297,13 +304,13 @@ fn walk(
                 let torn = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                 if last {
                     report.torn_bytes = torn;
-                } else if limit == u64::MAX {
+                } else if limit.is_none() {
                     chain.line = chain.line.saturating_add(1);
                     report.found(chain.finding(Damage::TornInside));
                 }
                 break;
             }
-            if chain.head.is_some_and(|head| head.size >= limit) {
+            if is_past(limit, chain.head.map(|head| head.size)) {
                 report.set_aside = report.set_aside.saturating_add(1);
                 continue;
             }
@@ -330,14 +337,14 @@ fn walk(
 pub(super) fn ids_of(
     storage: &dyn Storage,
     number: u64,
-    limit: u64,
+    limit: Option<u64>,
 ) -> io::Result<Vec<(EventId, u64)>> {
     let mut ids = Vec::new();
     let mut lines = Lines::open(storage, number)?;
     while let Some(line) = lines.next()? {
         if let Line::Whole(bytes) = line
             && let Ok(entry) = record::read(&bytes)
-            && entry.sequence < limit
+            && !is_past(limit, Some(entry.sequence))
         {
             ids.push((entry.id, entry.sequence));
         }
@@ -345,30 +352,5 @@ pub(super) fn ids_of(
     Ok(ids)
 }
 
-/// The newest `count` lines, oldest first.
-///
-/// # Errors
-/// When a file cannot be read.
-pub fn tail(storage: &dyn Storage, count: usize) -> io::Result<Vec<String>> {
-    let numbers = segments(storage)?;
-    let mut newest: VecDeque<String> = VecDeque::new();
-    for &number in numbers.iter().rev() {
-        let missing = count.saturating_sub(newest.len());
-        if missing == 0 {
-            break;
-        }
-        let mut own: VecDeque<String> = VecDeque::new();
-        let mut lines = Lines::open(storage, number)?;
-        while let Some(line) = lines.next()? {
-            let Line::Whole(bytes) = line else { continue };
-            if own.len() == missing {
-                own.pop_front();
-            }
-            own.push_back(String::from_utf8_lossy(&bytes).into_owned());
-        }
-        for line in own.into_iter().rev() {
-            newest.push_front(line);
-        }
-    }
-    Ok(newest.into())
-}
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{AuditEvent, Log, log::Pending, record::SegmentCause};
+use super::{
+    AuditEvent, Log,
+    log::{Pending, fault_of},
+    record::SegmentCause,
+};
 use crate::{
     messages::audit::{AuditFault, Recorded},
     types::{Clock, EventId},
@@ -227,7 +231,7 @@ impl Thread {
                 Request::Rotate(answer) => {
                     self.commit(&mut batch, &mut answers);
                     let rotated = self.log.rotate(SegmentCause::Command);
-                    let _ = answer.send(rotated.map_err(|e| AuditFault::Io(e.to_string())));
+                    let _ = answer.send(rotated.map_err(|e| fault_of(&e)));
                 }
                 Request::Flush(answer) => {
                     self.commit(&mut batch, &mut answers);

@@ -23,7 +23,7 @@ use crate::{
 
 /// Notes that may wait: as many as the writer's default queue. What is noted grants nothing, so
 /// beyond this it is counted and dropped.
-const NOTES: usize = 4_096;
+pub(super) const NOTES: usize = 4_096;
 /// Notes on their way at once; they share syncs.
 const TOGETHER: usize = 64;
 /// Wait before an event is asked again.

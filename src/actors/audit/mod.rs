@@ -42,6 +42,8 @@ const DISK_LOOK: Duration = Duration::from_secs(1);
 pub struct AuditTools {
     /// The log's directory.
     pub directory: PathBuf,
+    /// The same, as the log sees it.
+    storage: Arc<dyn Storage>,
     /// `[audit]`.
     pub config: AuditConfig,
     /// Time.
@@ -64,8 +66,10 @@ impl AuditTools {
     /// Tools for the log in `directory`.
     #[must_use]
     pub fn new(directory: PathBuf, config: AuditConfig, clock: Arc<dyn Clock>) -> Self {
+        let storage = Arc::new(Directory::at(&directory));
         Self {
             directory,
+            storage,
             config,
             clock,
             fence: Fence::default(),
@@ -79,8 +83,8 @@ impl AuditTools {
     /// # Errors
     /// As [`OpenError`] says.
     pub fn open(&self) -> Result<Log, OpenError> {
-        let directory = Directory::create(&self.directory).map_err(|source| OpenError::Io {
-            what: format!("cannot make {}", self.directory.display()),
+        self.storage.prepare().map_err(|source| OpenError::Io {
+            what: format!("cannot make {}", self.storage.place()),
             source,
         })?;
         let options = LogOptions {
@@ -89,7 +93,7 @@ impl AuditTools {
             version: crate::VERSION.to_owned(),
             clock: Arc::clone(&self.clock),
         };
-        Log::open(Arc::new(directory), options)
+        Log::open(Arc::clone(&self.storage), options)
     }
 
     /// As [`open`](Self::open), once the writer of before has let go.
@@ -160,10 +164,6 @@ impl AuditActor {
             last_fault: None,
         }
     }
-
-    fn storage(&self) -> impl Storage + use<> {
-        Directory::at(&self.tools.directory)
-    }
 }
 
 impl Supervise for AuditActor {
@@ -225,6 +225,11 @@ fn answer<T: 'static>(
         |result, act, _| {
             if let Err(fault) = &result {
                 act.last_fault = Some(fault.to_string());
+                if *fault == AuditFault::Stopped {
+                    // The thread has ended under a living actor: only a new incarnation has a
+                    // new one. (Of an old incarnation this does nothing.)
+                    act.incarnation.fail("the writer's thread has ended");
+                }
             }
             result
         },
@@ -256,10 +261,22 @@ impl Handler<FlushLog> for AuditActor {
 }
 
 impl Handler<Tail> for AuditActor {
-    type Result = Result<Vec<String>, AuditFault>;
+    type Result = ResponseActFuture<Self, Result<Vec<String>, AuditFault>>;
 
     fn handle(&mut self, message: Tail, _: &mut Context<Self>) -> Self::Result {
-        tail(&self.storage(), message.count.min(Tail::MAX))
-            .map_err(|error| AuditFault::Io(error.to_string()))
+        let storage = Arc::clone(&self.tools.storage);
+        let count = message.count.min(Tail::MAX);
+        // Reading may take as long as the disk likes: no grant shall wait for it.
+        let reading = tokio::task::spawn_blocking(move || tail(&*storage, count));
+        let lines = async move {
+            match reading.await {
+                Ok(lines) => lines.map_err(|error| AuditFault::Io(error.to_string())),
+                Err(error) => Err(AuditFault::Io(error.to_string())),
+            }
+        };
+        Box::pin(lines.into_actor(self))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,17 +29,9 @@ impl Directory {
     /// # Errors
     /// When it cannot be made.
     pub fn create(path: &Path) -> io::Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(DIRECTORY_MODE)
-            .create(path)?;
-        if let Some(parent) = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
-            File::open(parent)?.sync_all()?;
-        }
-        Ok(Self::at(path))
+        let directory = Self::at(path);
+        directory.prepare()?;
+        Ok(directory)
     }
 
     /// The directory at `path`, which is only read and never made.
@@ -64,6 +56,18 @@ impl Directory {
 impl Storage for Directory {
     fn place(&self) -> String {
         self.path.display().to_string()
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(DIRECTORY_MODE)
+            .create(&self.path)?;
+        let parent = self.path.parent();
+        if let Some(parent) = parent.filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(())
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

@@ -66,7 +66,11 @@ struct Disk {
     locked: bool,
     lockable: bool,
     hanging: bool,
+    /// Syncs that wait because of it.
+    waiting: usize,
     detached: BTreeSet<String>,
+    /// Removed files whose removal is not durable yet.
+    graves: Vec<(String, Node)>,
 }
 
 /// The storage; clones share the disk.
@@ -84,7 +88,9 @@ impl Faulty {
             locked: false,
             lockable: true,
             hanging: false,
+            waiting: 0,
             detached: BTreeSet::new(),
+            graves: Vec::new(),
         };
         Self(Arc::new((Mutex::new(disk), Condvar::new())))
     }
@@ -123,6 +129,11 @@ impl Faulty {
         self.0.1.notify_all();
     }
 
+    /// Syncs that wait at this moment.
+    pub(crate) fn waiting(&self) -> usize {
+        self.disk().waiting
+    }
+
     /// Someone removes the file under the writer.
     pub(crate) fn detach(&self, name: &str) {
         let mut disk = self.disk();
@@ -153,6 +164,11 @@ impl Faulty {
         let mut disk = self.disk();
         disk.locked = false;
         let mut random = disk.random.clone();
+        for (name, node) in std::mem::take(&mut disk.graves) {
+            if random.random_bool(0.5) {
+                disk.nodes.entry(name).or_insert(node);
+            }
+        }
         disk.nodes
             .retain(|_, node| node.named || random.random_bool(0.5));
         for node in disk.nodes.values_mut() {
@@ -194,6 +210,10 @@ fn broken() -> io::Error {
 impl Storage for Faulty {
     fn place(&self) -> String {
         "memory".to_owned()
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        Ok(())
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -240,7 +260,12 @@ impl Storage for Faulty {
         if disk.random.random_ratio(percent, 100) {
             return Err(broken());
         }
-        disk.nodes.remove(name).map(drop).ok_or_else(broken)
+        let node = disk
+            .nodes
+            .remove(name)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        disk.graves.push((name.to_owned(), node));
+        Ok(())
     }
 
     fn sync_directory(&self) -> io::Result<()> {
@@ -251,6 +276,7 @@ impl Storage for Faulty {
             return Err(broken());
         }
         disk.nodes.values_mut().for_each(|node| node.named = true);
+        disk.graves.clear();
         Ok(())
     }
 
@@ -306,9 +332,11 @@ impl StoredFile for FaultyFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut guard = self.disk.disk();
+        guard.waiting += 1;
         while guard.hanging {
             guard = self.disk.0.1.wait(guard).unwrap();
         }
+        guard.waiting -= 1;
         let disk = &mut *guard;
         disk.calls.push(Call::Sync);
         let percent = disk.faults.sync_fails;

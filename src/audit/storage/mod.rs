@@ -19,6 +19,11 @@ pub use directory::Directory;
 pub trait Storage: Send + Sync + 'static {
     /// What people call this place, for messages.
     fn place(&self) -> String;
+    /// Makes the place when it is missing. Only the log's owner does so.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn prepare(&self) -> io::Result<()>;
     /// Names of the files in it.
     ///
     /// # Errors

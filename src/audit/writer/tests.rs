@@ -133,3 +133,20 @@ async fn a_fenced_writer_writes_nothing_more_and_lets_go_of_the_log() {
     assert!(report.is_intact());
     assert_eq!(ids[1..], [event(1).0, event(2).0]);
 }
+
+#[tokio::test]
+async fn the_fence_alone_keeps_an_old_writer_from_writing() {
+    let storage = Faulty::new(1);
+    storage.without_lock();
+    let fence = Fence::default();
+    let (old, _) = start(&storage, &fence);
+    record(&old, 1).await.unwrap().unwrap();
+    // The new one is at work already, which the lock would not have allowed.
+    let (new, _) = start(&storage, &fence);
+    record(&new, 2).await.unwrap().unwrap();
+    let bytes = storage.bytes("00000001.jsonl");
+    assert_eq!(record(&old, 3).await.unwrap(), Err(AuditFault::Stopped));
+    assert_eq!(storage.bytes("00000001.jsonl"), bytes);
+    record(&new, 4).await.unwrap().unwrap();
+    assert!(verify(&storage).unwrap().is_intact());
+}
