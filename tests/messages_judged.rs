@@ -22,7 +22,7 @@ use libp2p::{
 use quantraband::{
     identity::{Frame, ISSUER_KEY_FILE, IssuerKey, NodeKey},
     network::Envelope,
-    types::{Clock, PeerId, SystemClock, Timestamp},
+    types::{Clock, PeerId, SystemClock},
 };
 use tempfile::TempDir;
 
@@ -142,7 +142,7 @@ fn open_node(root: &TempDir) -> (Node, String) {
 }
 
 fn envelope(number: u64) -> Vec<u8> {
-    let sent = Timestamp::from_secs(1_800_000_000);
+    let sent = SystemClock::new().now();
     Envelope {
         sent,
         sequence: number,

@@ -322,6 +322,17 @@ impl Node {
             .collect()
     }
 
+    /// Since when the node is connected to `peer`.
+    pub(crate) fn since(&self, peer: &str) -> Option<u64> {
+        let answer = self.try_json(&["peers"])?;
+        let found = answer["peers"]
+            .as_array()?
+            .iter()
+            .find(|p| p["peer_id"] == peer)?
+            .clone();
+        found["since"].as_u64()
+    }
+
     /// Waits until the node is connected to `peer`.
     pub(crate) fn wait_peer(&self, peer: &str) {
         eventually("the nodes are connected", || {

@@ -49,6 +49,7 @@ impl GateKeeper for Forger {
             tier: Tier::Member,
             identity: None,
             rule,
+            epoch: 0,
         })
         .boxed()
     }
