@@ -89,6 +89,13 @@ fn load_key(paths: &IdentityPaths) -> Result<NodeKey, StartError> {
     if path.exists() {
         return Ok(NodeKey::load(&path)?);
     }
+    // A new key would be a new node, with another's log, bans and credential.
+    let used = path
+        .parent()
+        .is_some_and(|data| data.join("audit").exists());
+    if used || paths.credential().exists() {
+        return Err(StartError::KeyMissing(path));
+    }
     let key = NodeKey::create(&path)?;
     tracing::info!(path = %path.display(), "no node key was there: made a new one");
     Ok(key)

@@ -171,6 +171,30 @@ fn a_corrupt_store_is_set_aside_aloud_and_bans_come_back_from_the_log() {
 }
 
 #[test]
+fn bans_come_back_from_the_log_when_the_store_is_gone_altogether() {
+    let root = TempDir::new().unwrap();
+    let mut node = Node::init(root.path(), "node", "");
+    node.start();
+    node.must(&[
+        "peers",
+        "ban",
+        "198.51.100.7",
+        "--for",
+        "1h",
+        "--reason",
+        "kept",
+    ]);
+    node.kill();
+    fs::remove_dir_all(node.dir.join("data/state")).unwrap();
+    node.start();
+    let bans = node.json(&["peers", "bans"]);
+    assert_eq!(
+        bans["bans"][0]["party"]["address"], "198.51.100.7",
+        "{bans}"
+    );
+}
+
+#[test]
 fn a_damaged_log_is_found_and_a_torn_tail_is_said_but_forgiven() {
     let root = TempDir::new().unwrap();
     let mut node = Node::init(root.path(), "node", "");

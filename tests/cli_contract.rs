@@ -6,6 +6,7 @@ mod common;
 
 use std::{
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     process::{Command, Stdio},
 };
 
@@ -155,6 +156,7 @@ fn a_devnet_connects_and_takes_its_children_along() {
     let mut devnet = Command::new(BINARY)
         .args(["devnet", "--nodes", "3", "--issuers", "2", "--dir", "net"])
         .current_dir(root.path())
+        .process_group(0)
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
@@ -179,14 +181,20 @@ fn a_devnet_connects_and_takes_its_children_along() {
     for i in 1..=3 {
         assert_eq!(status(i).expect("runs")["connected"], 2);
     }
+    // As Ctrl-C on a terminal: every process of the group gets it.
     let term = Command::new("kill")
-        .args(["-s", "TERM", &devnet.id().to_string()])
+        .args(["-s", "INT", "--", &format!("-{}", devnet.id())])
         .status();
     assert!(term.unwrap().success());
     let end = eventually("the devnet ends", || devnet.try_wait().unwrap());
     assert_eq!(end.code(), Some(0));
     for i in 1..=3 {
         assert!(status(i).is_none(), "node-{i} was left behind");
+        let log = std::fs::read_to_string(root.path().join(format!("net/node-{i}/node.log")));
+        assert!(
+            log.unwrap().contains("\"stopped\""),
+            "node-{i} ended in order"
+        );
         let dir = format!("net/node-{i}/data/audit");
         assert!(
             run_in(root.path(), &["audit", "verify", "--dir", &dir])

@@ -7,123 +7,18 @@
 
 mod common;
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
-
 use ciborium::Value;
-use common::{Issuer, Node, eventually};
-use futures::{FutureExt, StreamExt, future::BoxFuture};
-use libp2p::swarm::SwarmEvent;
+use common::{
+    Issuer, Node, eventually,
+    peer::{credential, present},
+};
 use quantraband::{
-    audit::Direction,
-    config::Config,
     identity::{
-        Attributes, Frame, Grant, Groups, ISSUER_KEY_FILE, IssuerKey, Name, NodeKey, Refusal,
-        SigningRequest, Tier, issue,
+        Frame, ISSUER_KEY_FILE, IdentityPaths, IssuerKey, Name, NodeKey, state, verify_credential,
     },
-    network::{
-        self, Admission, Admitted, Attribution, GateKeeper, Listeners, Presented, Setup, Tasks,
-        gate,
-    },
-    types::{Clock, Origin, PeerId, SystemClock, Timestamp, Topic},
+    types::{Clock, PeerId, SystemClock, Timestamp},
 };
 use tempfile::TempDir;
-
-/// Accepts everybody and presents what it was given.
-struct Forger {
-    frame: Arc<[u8]>,
-    told: Mutex<Option<Refusal>>,
-}
-
-impl GateKeeper for Forger {
-    fn own_frame(&self) -> Arc<[u8]> {
-        self.frame.clone()
-    }
-    fn precheck(&self, _: &PeerId, _: Option<IpAddr>) -> Result<(), Refusal> {
-        Ok(())
-    }
-    fn judge(&self, presented: Presented) -> BoxFuture<'static, Result<Admitted, Refusal>> {
-        self.judge_open(presented.peer, presented.ip)
-    }
-    fn judge_open(
-        &self,
-        peer: PeerId,
-        _: Option<IpAddr>,
-    ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
-        let rule = "forger".to_owned();
-        futures::future::ok(Admitted {
-            peer,
-            tier: Tier::Member,
-            identity: None,
-            rule,
-        })
-        .boxed()
-    }
-    fn refused(&self, _: &PeerId, _: Option<IpAddr>, _: Direction, refusal: &Refusal) {
-        *self.told.lock().unwrap() = Some(refusal.clone());
-    }
-}
-
-impl Admission for Forger {
-    fn admit_pending(&self, _: Option<IpAddr>) -> Result<(), &'static str> {
-        Ok(())
-    }
-}
-
-impl Listeners for Forger {
-    fn may_listen(&self, _: &PeerId, _: &Topic) -> bool {
-        true
-    }
-}
-
-impl Attribution for Forger {
-    fn begin(&self, _: PeerId) {}
-    fn end(&self) {}
-    fn task_panicked(&self, _: Origin, detail: &str) {
-        panic!("the forger itself broke: {detail}");
-    }
-}
-
-/// Dials `address` once with `key`, presenting `frame`. `Ok` when it was let in.
-async fn present(key: &NodeKey, frame: Vec<u8>, address: &str) -> Result<(), String> {
-    let forger = Arc::new(Forger {
-        frame: frame.into(),
-        told: Mutex::new(None),
-    });
-    let config = Config::default();
-    let mut swarm = network::build(&Setup {
-        seed: &key.seed(),
-        config: &config,
-        keeper: forger.clone(),
-        admission: forger.clone(),
-        listeners: forger.clone(),
-        attribution: forger.clone(),
-        clock: Arc::new(SystemClock::new()),
-        tasks: Tasks::here(forger.clone()),
-    })
-    .expect("a swarm");
-    swarm
-        .dial(address.parse::<libp2p::Multiaddr>().expect("an address"))
-        .expect("dialling");
-    let outcome = async {
-        loop {
-            match swarm.select_next_some().await {
-                SwarmEvent::ConnectionEstablished { .. } => return Ok(()),
-                SwarmEvent::OutgoingConnectionError { error, .. } => {
-                    let refusal = gate::refusal_of(&error).map(ToString::to_string);
-                    return Err(refusal.unwrap_or_else(|| error.to_string()));
-                }
-                _ => {}
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), outcome)
-        .await
-        .expect("an outcome")
-}
 
 /// The parts of a COSE_Sign message.
 struct Cose {
@@ -196,24 +91,6 @@ struct Scene {
     stolen: Vec<u8>,
     issuer: IssuerKey,
     _root: TempDir,
-}
-
-fn credential(issuer: &IssuerKey, key: &NodeKey, name: &str, now: Timestamp) -> Vec<u8> {
-    let subject = Name::try_new(name).unwrap();
-    let role = [("role".to_owned(), "tester".to_owned())];
-    let attributes = Attributes::try_new(role.into()).expect("attributes");
-    let request = SigningRequest::seal(key, &subject, &attributes, now);
-    let request = SigningRequest::open(&request).unwrap();
-    let grant = Grant {
-        attributes,
-        groups: Groups::try_new([Name::try_new("workers").unwrap()]).unwrap(),
-        lifetime: Duration::from_secs(3600),
-        ..Grant::default()
-    };
-    issue(issuer, &request, &grant, rand::random(), now)
-        .unwrap()
-        .as_bytes()
-        .to_vec()
 }
 
 fn scene() -> Scene {
@@ -411,12 +288,9 @@ async fn wrong_signatures_and_stolen_credentials_are_charged_lapsed_ones_are_not
 
 /// What this node's own verification says, to know whether form or signature is named first.
 fn scene_code(bytes: &[u8], scene: &Scene) -> &'static str {
-    let anchors = quantraband::identity::state::load_anchors(
-        &quantraband::identity::IdentityPaths::new(scene.node.dir.join("data")),
-    )
-    .unwrap();
+    let anchors = state::load_anchors(&IdentityPaths::new(scene.node.dir.join("data"))).unwrap();
     let now = SystemClock::new().now();
-    quantraband::identity::verify_credential(bytes, scene.forger.peer(), &anchors, now)
+    verify_credential(bytes, scene.forger.peer(), &anchors, now)
         .expect_err("forged")
         .code()
 }

@@ -96,10 +96,26 @@ fn each_actor_in_turn(kind: &str, extra: &str) {
     let (mut first, mut second) = connected_pair(root.path(), extra);
     let (one, two) = (first.peer_id(), second.peer_id());
     let traffic = Traffic::start(&second);
+    let mut banned: Vec<String> = Vec::new();
     for actor in ACTORS {
         traffic.flows();
         let before = second.restarts(actor).expect("the actor is listed");
+        let since = (first.since(&two), second.since(&one));
         second.must(&["actors", "inject", actor, kind]);
+        // Acknowledged while the actor falls and rises: on record, once.
+        let party = format!("198.51.100.{}", banned.len() + 1);
+        let ban = [
+            "peers",
+            "ban",
+            &party,
+            "--for",
+            "1h",
+            "--reason",
+            "under fire",
+        ];
+        if second.cli(&ban).status.success() {
+            banned.push(party);
+        }
         eventually("the actor was restarted", || {
             (second.restarts(actor)? > before).then_some(())
         });
@@ -109,8 +125,28 @@ fn each_actor_in_turn(kind: &str, extra: &str) {
         second.wait_peer(&one);
         first.wait_peer(&two);
         traffic.flows();
+        if actor != "swarm" {
+            let now = (first.since(&two), second.since(&one));
+            assert_eq!(
+                now, since,
+                "the connection stood while {actor} was restarted"
+            );
+        }
     }
     drop(traffic);
+    assert!(!banned.is_empty(), "some commands were acknowledged");
+    for party in &banned {
+        let uid = format!("\"ban:{party}\"");
+        let started = |r: &&serde_json::Value| {
+            let text = r.to_string();
+            text.contains("ban_started") && text.contains(&uid)
+        };
+        assert_eq!(
+            second.audit().iter().filter(started).count(),
+            1,
+            "the ban of {party}"
+        );
+    }
     let audited: Vec<String> = second.audit().iter().map(ToString::to_string).collect();
     for actor in ACTORS {
         let on_record = |r: &&String| r.contains(&format!("\"{actor}\"")) && r.contains("restart");

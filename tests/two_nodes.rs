@@ -195,3 +195,36 @@ fn topics_outside_the_policy_are_denied() {
     });
     assert_eq!(listening.finish().len(), 1);
 }
+
+#[test]
+fn a_ban_of_an_address_ends_the_connections_from_it() {
+    let root = TempDir::new().unwrap();
+    let (first, second) = connected_pair(root.path(), "");
+    first.must(&[
+        "peers",
+        "ban",
+        "127.0.0.1",
+        "--for",
+        "1h",
+        "--reason",
+        "test",
+    ]);
+    eventually("the live connection ends", || {
+        first.peers().is_empty().then_some(())
+    });
+    assert!(second.peers().is_empty() || !first.peers().contains(&second.peer_id()));
+    first.must(&["peers", "unban", "127.0.0.1"]);
+    first.wait_peer(&second.peer_id());
+}
+
+#[test]
+fn a_node_whose_key_is_gone_does_not_become_another() {
+    let root = TempDir::new().unwrap();
+    let mut node = Node::init(root.path(), "node", "");
+    node.start();
+    assert_eq!(node.stop().code(), Some(0));
+    std::fs::remove_file(node.dir.join("data/node.key")).unwrap();
+    let refused = node.cli(&["run"]);
+    assert_eq!(refused.status.code(), Some(65), "{refused:?}");
+    assert!(!node.dir.join("data/node.key").exists());
+}

@@ -110,9 +110,8 @@ impl Gatekeeper {
             .ask_for(origin, VerifyPeer { peer, frame }, tools.deadline)
             .await
             .map_err(unavailable)??;
-        let admitted = self
-            .grant(peer, ip, direction, Tier::Member, Some(identity))
-            .await?;
+        let member = (Tier::Member, Some(identity));
+        let admitted = self.grant(peer, ip, direction, member, before).await?;
         // Trust that was withdrawn meanwhile is withdrawn.
         match &admitted.identity {
             Some(identity) if !tools.trust.load().covers(&identity.issuer, before) => {
@@ -128,13 +127,20 @@ impl Gatekeeper {
         peer: PeerId,
         ip: Option<IpAddr>,
         direction: Direction,
-        tier: Tier,
-        identity: Option<VerifiedIdentity>,
+        (tier, identity): (Tier, Option<VerifiedIdentity>),
+        epoch: u64,
     ) -> Result<Admitted, Refusal> {
         let tools = &self.0;
         let standing = tools
             .reputation
-            .ask(GetStanding { peer }, tools.deadline)
+            .ask_for(
+                Origin {
+                    peer: Some(peer),
+                    address: ip,
+                },
+                GetStanding { peer },
+                tools.deadline,
+            )
             .await
             .map_err(unavailable)?;
         tools.metrics.trust_score(standing.score);
@@ -178,6 +184,7 @@ impl Gatekeeper {
             tier,
             identity: identity.map(Arc::new),
             rule: rule.to_owned(),
+            epoch,
         })
     }
 
@@ -192,7 +199,11 @@ impl Gatekeeper {
             severity,
             evidence: refusal.to_string(),
         };
-        if self.0.reputation.tell(charge).is_err() {
+        let origin = Origin {
+            peer: Some(peer),
+            address: ip,
+        };
+        if self.0.reputation.tell_for(origin, charge).is_err() {
             tracing::warn!(%peer, "a charge was lost: Reputation is busy");
         }
     }
@@ -211,12 +222,11 @@ impl GateKeeper for Gatekeeper {
         if self.0.cooldowns.is_cooling(&origin).is_some() {
             return Err(Refusal::CoolingDown);
         }
-        match self
-            .0
-            .standings
-            .load()
-            .barred(&Party::Peer(*peer), self.0.clock.now())
-        {
+        let (standings, now) = (self.0.standings.load(), self.0.clock.now());
+        let barred = standings
+            .barred(&Party::Peer(*peer), now)
+            .or_else(|| ip.and_then(|ip| standings.address_banned(ip, now)));
+        match barred {
             None => Ok(()),
             Some(Barred::Until(until)) => Err(Refusal::Banned(until)),
             Some(Barred::Unknown) => Err(Refusal::Unavailable("reputation")),
@@ -240,7 +250,7 @@ impl GateKeeper for Gatekeeper {
                 .await
                 .map_err(|_| Refusal::Unavailable("stopping"))?;
             keeper
-                .grant(peer, ip, Direction::Inbound, Tier::Unverified, None)
+                .grant(peer, ip, Direction::Inbound, (Tier::Unverified, None), 0)
                 .await
         }
         .boxed()

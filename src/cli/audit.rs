@@ -26,12 +26,20 @@ struct Verified<'a> {
 /// # Errors
 /// Exit code 65 when it is damaged or there is none, 74 or 77 when it cannot be read.
 pub fn command(dir: &Path, out: &Out) -> Result<(), CliError> {
+    let nothing = || {
+        CliError::new(
+            Exit::Data,
+            format!("there is no audit log in {}", dir.display()),
+        )
+    };
     let report = verify(&Directory::at(dir)).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            return nothing();
+        }
         CliError::io(&format!("cannot read the log in {}", dir.display()), &error)
     })?;
     if report.segments == 0 {
-        let nothing = format!("there is no audit log in {}", dir.display());
-        return Err(CliError::new(Exit::Data, nothing));
+        return Err(nothing());
     }
     let verified = Verified {
         dir,

@@ -49,8 +49,8 @@ impl Node for Bodies {
         }
     }
 
-    fn devnet(&self, args: &DevnetArgs, _: &Out) -> Result<(), CliError> {
-        live::block_on(async { Ok(devnet::run(args).await?) })
+    fn devnet(&self, args: &DevnetArgs, out: &Out) -> Result<(), CliError> {
+        live::block_on(async { Ok(devnet::run(args, out).await?) })
     }
 
     fn verify(&self, dir: &Path, out: &Out) -> Result<(), CliError> {

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use thiserror::Error;
 use tokio::{
     process::{Child, Command},
@@ -23,7 +24,9 @@ use super::{
     args::DevnetArgs,
     client::AdminClient,
     enrol::EnrolError,
+    exit::CliError,
     identity::{IssueArgs, RequestArgs, import, issue, issuer_init, request},
+    output::Out,
     trust::{AddArgs, add},
 };
 use crate::{
@@ -60,9 +63,18 @@ pub enum DevnetError {
         /// What the system said.
         source: io::Error,
     },
+    /// A file that devnet did not write.
+    #[error("{0} was not written by devnet: move it away, or choose another --dir")]
+    Foreign(PathBuf),
+    /// A node did not end in order.
+    #[error("a node did not end in order ({0}); see the node.log files")]
+    Disorderly(std::process::ExitStatus),
     /// A node ended by itself.
     #[error("node-{0} ended by itself ({1}); see {2}")]
     Ended(usize, std::process::ExitStatus, PathBuf),
+    /// Nobody reads what this command prints.
+    #[error("{0}")]
+    Output(String),
     /// They did not find each other.
     #[error("the nodes are not connected after {0:?}; see the node.log files in {1}")]
     NotConnected(Duration, PathBuf),
@@ -72,6 +84,9 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> DevnetError {
     let what = what.into();
     move |source| DevnetError::Io { what, source }
 }
+
+/// How every configuration of this command begins.
+const HEADER: &str = "# Written by `quantraband devnet`";
 
 struct Member {
     dir: PathBuf,
@@ -97,7 +112,7 @@ impl Member {
 ///
 /// # Errors
 /// As [`DevnetError`] says; the children are stopped in any case.
-pub async fn run(args: &DevnetArgs) -> Result<(), DevnetError> {
+pub async fn run(args: &DevnetArgs, out: &Out) -> Result<(), DevnetError> {
     if args.issuers > args.nodes {
         return Err(DevnetError::Size);
     }
@@ -114,7 +129,7 @@ pub async fn run(args: &DevnetArgs) -> Result<(), DevnetError> {
                 children.push(start(member)?);
             }
             wait_connected(&dir, &members, &mut children).await?;
-            announce(args, &members);
+            announce(args, &members, out).map_err(|error| DevnetError::Output(error.message))?;
             loop {
                 check(&members, &mut children)?;
                 tokio::time::sleep(LOOK).await;
@@ -126,8 +141,8 @@ pub async fn run(args: &DevnetArgs) -> Result<(), DevnetError> {
             _ = terminate.recv() => Ok(()),
         }
     };
-    stop(children).await;
-    ended
+    let stopped = stop(children).await;
+    ended.and(stopped)
 }
 
 /// Keys, credentials, trust and configuration of every node; what is there already is kept.
@@ -176,6 +191,7 @@ fn prepare(root: &Path, nodes: usize, issuers: usize) -> Result<Vec<Member>, Dev
         {
             enrol(i, &member, issuer)?;
         }
+        refuse_foreign(&member.config())?;
         let text = configuration(&member, &bootstrap);
         fs::write(member.config(), text)
             .map_err(io_error(member.config().display().to_string()))?;
@@ -235,7 +251,7 @@ fn free_port() -> Result<u16, DevnetError> {
 fn configuration(member: &Member, bootstrap: &[String]) -> String {
     let Member { port, http, .. } = member;
     format!(
-        "# Written by `quantraband devnet`; keys not named here have their defaults.\n\
+        "{HEADER}; keys not named here have their defaults.\n\
          version = 1\n\n\
          [network]\n\
          listen = [\"/ip4/127.0.0.1/tcp/{port}\"]\n\
@@ -255,12 +271,24 @@ fn configuration(member: &Member, bootstrap: &[String]) -> String {
     )
 }
 
+/// A configuration that somebody else wrote is not overwritten.
+fn refuse_foreign(path: &Path) -> Result<(), DevnetError> {
+    match fs::read_to_string(path) {
+        Ok(text) if !text.starts_with(HEADER) => Err(DevnetError::Foreign(path.to_owned())),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error(path.display().to_string())(error)),
+    }
+}
+
 fn start(member: &Member) -> Result<Child, DevnetError> {
     let program = std::env::current_exe().map_err(io_error("this program"))?;
     let log = File::create(member.log()).map_err(io_error(member.log().display().to_string()))?;
     Command::new(program)
         .args(["run", "--until-stdin-closes", "--config"])
         .arg(member.config())
+        // Of its own group: Ctrl-C on the terminal is for this process, which then asks each.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log)
@@ -307,34 +335,70 @@ async fn wait_connected(
         .unwrap_or_else(|_| Err(DevnetError::NotConnected(CONNECT_DEADLINE, dir.to_owned())))
 }
 
-#[expect(clippy::print_stdout, reason = "what the command is run for")]
-fn announce(args: &DevnetArgs, members: &[Member]) {
-    for (i, member) in members.iter().enumerate() {
-        println!(
-            "devnet: node-{} {} (http 127.0.0.1:{})",
-            i + 1,
-            member.config().display(),
-            member.http
-        );
-    }
-    println!(
-        "devnet: connected {} nodes of {} issuers; stop with Ctrl-C",
-        args.nodes, args.issuers
-    );
+#[derive(Serialize)]
+struct Announced<'a> {
+    nodes: Vec<AnnouncedNode<'a>>,
+    issuers: u16,
+}
+
+#[derive(Serialize)]
+struct AnnouncedNode<'a> {
+    name: String,
+    config: &'a Path,
+    http: String,
+}
+
+/// Says that all are connected, in the form asked for.
+fn announce(args: &DevnetArgs, members: &[Member], out: &Out) -> Result<(), CliError> {
+    let configs: Vec<PathBuf> = members.iter().map(Member::config).collect();
+    let nodes: Vec<AnnouncedNode<'_>> = members
+        .iter()
+        .zip(&configs)
+        .enumerate()
+        .map(|(i, (member, config))| AnnouncedNode {
+            name: format!("node-{}", i + 1),
+            config,
+            http: format!("127.0.0.1:{}", member.http),
+        })
+        .collect();
+    let announced = Announced {
+        nodes,
+        issuers: args.issuers,
+    };
+    out.answer("quantraband.devnet/1", &announced, || {
+        let mut lines: Vec<String> = announced
+            .nodes
+            .iter()
+            .map(|node| {
+                format!(
+                    "devnet: {} {} (http {})",
+                    node.name,
+                    node.config.display(),
+                    node.http
+                )
+            })
+            .collect();
+        lines.push(format!(
+            "devnet: connected {} nodes of {} issuers; stop with Ctrl-C",
+            args.nodes, args.issuers
+        ));
+        lines.join("\n")
+    })
 }
 
 /// Closes every child's standard input, which it takes as the wish to stop, and waits.
-async fn stop(mut children: Vec<Child>) {
+async fn stop(mut children: Vec<Child>) -> Result<(), DevnetError> {
+    let mut worst = Ok(());
     for child in &mut children {
         drop(child.stdin.take());
     }
     for child in &mut children {
-        if tokio::time::timeout(STOP_DEADLINE, child.wait())
-            .await
-            .is_err()
-        {
+        match tokio::time::timeout(STOP_DEADLINE, child.wait()).await {
+            Ok(Ok(status)) if !status.success() => worst = Err(DevnetError::Disorderly(status)),
+            Ok(_) => {}
             // Best effort: it is killed when dropped, too.
-            let _ = child.kill().await;
+            Err(_) => drop(child.kill().await),
         }
     }
+    worst
 }

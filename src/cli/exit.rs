@@ -215,6 +215,7 @@ impl From<StartError> for CliError {
             StartError::Key(error) => return EnrolError::from(error).into(),
             StartError::Identity(error) => return EnrolError::from(error).into(),
             StartError::KeyLog | StartError::Config(_) => Exit::Config,
+            StartError::KeyMissing(_) => Exit::Data,
             StartError::Listen { .. } | StartError::Http { .. } => Exit::Unavailable,
             StartError::Socket { .. } => Exit::CannotCreate,
             StartError::Store(StoreError::Locked(_)) => Exit::TryAgain,
@@ -233,7 +234,9 @@ impl From<DevnetError> for CliError {
             DevnetError::Enrol(error) => return error.into(),
             DevnetError::DataDir(error) => return error.into(),
             DevnetError::Io { ref source, .. } => io_exit(source),
-            DevnetError::Ended(..) => Exit::Software,
+            DevnetError::Ended(..) | DevnetError::Disorderly(_) => Exit::Software,
+            DevnetError::Foreign(_) => Exit::CannotCreate,
+            DevnetError::Output(_) => Exit::Io,
             DevnetError::NotConnected(..) => Exit::Unavailable,
         };
         Self::new(exit, error.to_string())

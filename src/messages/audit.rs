@@ -34,6 +34,14 @@ pub enum AuditFault {
     Stopped,
 }
 
+impl AuditFault {
+    /// Whether asking again at once may help.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::QueueFull | Self::Stopped)
+    }
+}
+
 // Used by everyone.
 
 /// Appends an event; answered only after `fdatasync`. A repeat of the same id is recognised.

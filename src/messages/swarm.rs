@@ -34,6 +34,11 @@ pub enum PublishFault {
         /// Most bytes of a payload.
         limit: usize,
     },
+    /// Over this node's own budget, to which its neighbours hold it as well.
+    #[error(
+        "over this node's own budget of messages (limits.messages_per_second, limits.message_burst): try again in {0:?}"
+    )]
+    OverRate(std::time::Duration),
     /// Every neighbour's queue is full: try again later.
     #[error("the neighbours' queues are full; try again")]
     Backpressure,

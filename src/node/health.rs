@@ -66,14 +66,15 @@ impl Health for NodeHealth {
             (Some(_), None) => {}
         }
         if let Some(identity) = &own.identity {
-            let left = identity
-                .expires
-                .secs()
-                .saturating_sub(self.clock.now().secs());
-            if left < EXPIRES_SOON {
+            let (expires, now) = (identity.expires, self.clock.now());
+            if expires <= now {
+                readiness
+                    .reasons
+                    .push(format!("the credential expired at {expires}"));
+            } else if expires.secs().saturating_sub(now.secs()) < EXPIRES_SOON {
                 readiness
                     .notes
-                    .push(format!("the credential expires at {}", identity.expires));
+                    .push(format!("the credential expires at {expires}"));
             }
         }
         readiness

@@ -26,7 +26,7 @@ pub(super) struct Remembered {
 /// Reads the bans in force at `now` from the log in `directory`.
 pub(super) fn bans(directory: &Path, now: Timestamp) -> io::Result<Vec<Remembered>> {
     let mut bans: HashMap<Party, Remembered> = HashMap::new();
-    for_each_record(&Directory::at(directory), |entry, line| {
+    let report = for_each_record(&Directory::at(directory), |entry, line| {
         if entry.event != "ban_started" && entry.event != "ban_ended" {
             return;
         }
@@ -37,6 +37,12 @@ pub(super) fn bans(directory: &Path, now: Timestamp) -> io::Result<Vec<Remembere
             bans.insert(ban.party, ban);
         }
     })?;
+    if !report.is_intact() {
+        tracing::error!(
+            damaged = report.damaged,
+            "the audit log is damaged: bans in the damaged places are not taken over"
+        );
+    }
     Ok(bans.into_values().collect())
 }
 

@@ -12,9 +12,12 @@ use super::wiring::Running;
 use crate::{
     audit::AuditEvent,
     messages::{audit::FlushLog, rate_limit::SaveBudgets, reputation::SaveScores, swarm::Drain},
-    supervision::EXIT_ESCALATED,
+    supervision::{AskError, EXIT_ESCALATED},
+    types::Clock,
 };
 
+/// Exit code when the log's disk hangs: `EX_IOERR`.
+const EXIT_IO: u8 = 74;
 /// How much longer than the deadline the process may take before the last resort ends it.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long closed connections get to be closed on the wire.
@@ -64,6 +67,16 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// A signal that means: now. (Standard input may well be closed after a first one.)
+    async fn again(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
 /// Ends when whoever holds the other end of standard input is gone.
 async fn stdin_closed() {
     let mut stdin = tokio::io::stdin();
@@ -89,9 +102,14 @@ pub(super) async fn wait(
     };
     tracing::info!(%reason, "stopping");
     let deadline = running.config.node.shutdown_deadline.0;
+    let last_resort = if ending == Ending::LogStalled {
+        EXIT_IO
+    } else {
+        EXIT_ESCALATED
+    };
     running
         .root
-        .end_within(deadline.saturating_add(GRACE), EXIT_ESCALATED);
+        .end_within(deadline.saturating_add(GRACE), last_resort);
     tokio::select! {
         stuck = in_order(running, &reason, deadline) => {
             if stuck.is_empty() {
@@ -101,52 +119,93 @@ pub(super) async fn wait(
             tracing::error!(stuck = stuck.join(", "), ?deadline, "did not stop in time");
             if ending == Ending::Clean { Ending::Stuck(stuck) } else { ending }
         }
-        signal = signals.next() => {
+        signal = signals.again() => {
             tracing::warn!(signal, "a second signal: stopping at once");
             Ending::Forced
         }
     }
 }
 
-/// The steps, each with a share of the deadline; the names of those that did not end in time.
-async fn in_order(running: &Running, reason: &str, deadline: Duration) -> Vec<String> {
-    let share = deadline / 5;
-    let mut stuck = Vec::new();
-    let mut step = |name: &str, done: bool| {
-        if !done {
-            tracing::error!(part = name, "a part of the node did not stop in time");
-            stuck.push(name.to_owned());
-        }
-    };
-    step("swarm", running.swarm.ask(Drain, share).await.is_ok());
-    tokio::time::sleep(LINGER).await;
-    let (budgets, scores) = tokio::join!(
-        running.rate_limit.ask(SaveBudgets, share),
-        running.reputation.ask(SaveScores, share),
-    );
-    step("rate_limit", matches!(budgets, Ok(Ok(()))));
-    step("reputation", matches!(scores, Ok(Ok(()))));
-    // What was noted before, an escalation above all, comes before the last record.
-    let settled = tokio::time::timeout(share, running.audit.settle())
-        .await
-        .is_ok();
-    let last = AuditEvent::NodeStopping {
-        reason: reason.to_owned(),
-    };
-    let recorded = running.audit.record(last).await.is_ok();
-    let flushed = running.audit_actor.ask(FlushLog, share).await;
-    step(
-        "audit",
-        settled && recorded && matches!(flushed, Ok(Ok(()))),
-    );
-    if let Err(error) = running.root.stop_all(share).await {
-        for name in error.stuck {
-            step(name, false);
+/// What is left of the deadline, and which parts did not keep to their share of it.
+struct Steps<'a> {
+    clock: &'a dyn Clock,
+    end: Duration,
+    /// Steps still to come, this one included.
+    left: u32,
+    stuck: Vec<String>,
+}
+
+impl Steps<'_> {
+    /// Does one step within its share of the time left; names the part when it does not end.
+    async fn step(&mut self, part: &str, work: impl Future<Output = bool>) {
+        let time = self.end.saturating_sub(self.clock.elapsed()) / self.left.max(1);
+        self.left = self.left.saturating_sub(1);
+        if !matches!(tokio::time::timeout(time, work).await, Ok(true)) {
+            tracing::error!(part, "a part of the node did not stop in time");
+            self.stuck.push(part.to_owned());
         }
     }
-    step("store", running.store.flush_durable().is_ok());
+}
+
+/// Whether an actor did as it was asked. One that is down has nothing left to do.
+fn done<T>(answer: &Result<Result<T, impl Sized>, AskError>) -> bool {
+    matches!(answer, Ok(Ok(_)) | Err(AskError::Down))
+}
+
+/// Everything in order; the names of the parts that did not stop in time.
+async fn in_order(running: &Running, reason: &str, deadline: Duration) -> Vec<String> {
+    let clock = &*running.clock;
+    let end = clock.elapsed().saturating_add(deadline);
+    let mut steps = Steps {
+        clock,
+        end,
+        left: 6,
+        stuck: Vec::new(),
+    };
+    steps
+        .step("swarm", async {
+            let drained = running.swarm.ask(Drain, deadline).await;
+            // Closed connections get a moment to be closed on the wire.
+            tokio::time::sleep(LINGER).await;
+            matches!(drained, Ok(()) | Err(AskError::Down))
+        })
+        .await;
+    steps
+        .step("rate_limit", async {
+            done(&running.rate_limit.ask(SaveBudgets, deadline).await)
+        })
+        .await;
+    steps
+        .step("reputation", async {
+            done(&running.reputation.ask(SaveScores, deadline).await)
+        })
+        .await;
+    steps
+        .step("audit", async {
+            // What was noted before, an escalation above all, comes before the last record.
+            running.audit.settle().await;
+            let last = AuditEvent::NodeStopping {
+                reason: reason.to_owned(),
+            };
+            let recorded = running.audit.record(last).await.is_ok();
+            recorded && done(&running.audit_actor.ask(FlushLog, deadline).await)
+        })
+        .await;
+    let share = end.saturating_sub(clock.elapsed()) / 2;
+    if let Err(error) = running.root.stop_all(share).await {
+        steps
+            .stuck
+            .extend(error.stuck.into_iter().map(str::to_owned));
+    }
+    let store = running.store.clone();
+    steps
+        .step("store", async {
+            let flushed = tokio::task::spawn_blocking(move || store.flush_durable()).await;
+            matches!(flushed, Ok(Ok(())))
+        })
+        .await;
     // Not an error: the next node replaces it.
     let _ = std::fs::remove_file(&running.socket);
-    stuck.dedup();
-    stuck
+    steps.stuck.dedup();
+    steps.stuck
 }

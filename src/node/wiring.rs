@@ -33,6 +33,14 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How long one actor may take to answer the gate. The gate's own deadline is longer.
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Commands that can be served however many subscriptions there are.
+const RESERVED: usize = 4;
+
+/// The store's tree of what was done once for it.
+const MARKS: &str = "node";
+/// The mark that the bans in the log were taken over.
+const BANS_RECOVERED: &[u8] = b"bans_recovered";
+
 /// What `node.rs` made before any actor runs.
 pub(super) struct Parts {
     pub(super) root: Root,
@@ -61,6 +69,7 @@ pub(super) struct Running {
     pub(super) socket: PathBuf,
     pub(super) health: Arc<NodeHealth>,
     pub(super) metrics: Metrics,
+    pub(super) clock: Arc<dyn Clock>,
     audit_tools: AuditTools,
 }
 
@@ -159,10 +168,8 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
     let (identity, own, trust) = site.start_identity().await?;
     let (rate_limit, limiter) = site.start_rate_limit(&store).await?;
     let (reputation, standings) = site.start_reputation(&store).await?;
-    if let Some(set_aside) = set_aside {
-        site.recover_bans(&set_aside, &reputation, &audit_tools)
-            .await?;
-    }
+    site.recover_bans(&store, set_aside.as_ref(), &reputation, &audit_tools)
+        .await?;
     let health = Arc::new(NodeHealth {
         root: site.root.clone(),
         own: own.clone(),
@@ -208,6 +215,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         socket: site.data_dir.join(SOCKET),
         health,
         audit_tools,
+        clock: site.clock,
         root: site.root,
         config: site.config,
         audit: site.audit,
@@ -333,9 +341,11 @@ impl Site {
         sockets: Sockets,
         health: Arc<NodeHealth>,
     ) -> Result<(), StartError> {
+        let connections = self.config.admin.connections;
         let tools = AdminTools {
             desk,
-            slots: Arc::new(Semaphore::new(self.config.admin.connections)),
+            slots: Arc::new(Semaphore::new(connections)),
+            streams: Arc::new(Semaphore::new(connections.saturating_sub(RESERVED).max(1))),
             served: Arc::default(),
             listener: Arc::new(sockets.admin),
         };
@@ -371,25 +381,32 @@ impl Site {
         }
     }
 
-    /// Says aloud that the store was set aside, and takes its bans over from the log.
+    /// Takes the bans over from the log wherever the store does not say that this was done: when
+    /// it is new, was set aside, or the node died before it was done.
     async fn recover_bans(
         &self,
-        set_aside: &SetAside,
+        store: &Store,
+        set_aside: Option<&SetAside>,
         reputation: &ActorRef<ReputationActor>,
         log: &AuditTools,
     ) -> Result<(), StartError> {
-        let SetAside { path, reason } = set_aside;
-        let path = path.display().to_string();
-        tracing::error!(
-            path,
-            reason,
-            "the store was corrupt: it was set aside and a new one begun; bans come from the log"
-        );
-        self.record(AuditEvent::StoreSetAside {
-            path,
-            reason: reason.clone(),
-        })
-        .await?;
+        if let Some(SetAside { path, reason }) = set_aside {
+            let path = path.display().to_string();
+            tracing::error!(
+                path,
+                reason,
+                "the store was corrupt: it was set aside and a new one begun; bans come from the log"
+            );
+            self.record(AuditEvent::StoreSetAside {
+                path,
+                reason: reason.clone(),
+            })
+            .await?;
+        }
+        let marks = store.tree::<bool>(MARKS, 1)?;
+        if marks.get(BANS_RECOVERED)?.is_some() {
+            return Ok(());
+        }
         let now = self.clock.now();
         let bans = rebuild::bans(&log.directory, now)
             .map_err(|error| StartError::Log(format!("reading bans: {error}")))?;
@@ -413,7 +430,8 @@ impl Site {
                 .map_err(|error| failed(error.to_string()))?
                 .map_err(failed)?;
         }
-        Ok(())
+        marks.put(BANS_RECOVERED, &true)?;
+        Ok(store.flush_durable()?)
     }
 }
 

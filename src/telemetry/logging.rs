@@ -39,6 +39,11 @@ pub enum LoggingError {
     Twice(String),
 }
 
+/// Libraries that write a line for whatever a peer does, which would let it fill the disk; what
+/// matters of it this program counts and records itself. A filter of the operator's own that
+/// names targets is taken as it is.
+const QUIET: &str = "libp2p_gossipsub=error,libp2p_swarm=warn,actix_server=warn";
+
 /// Sends the program's log lines to stderr as configured. Once a process.
 ///
 /// # Errors
@@ -62,7 +67,11 @@ fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter: EnvFilter = config.level.parse().map_err(|error| LoggingError::Filter {
+    let filter = match config.level.as_str() {
+        level @ ("info" | "warn") => format!("{level},{QUIET}"),
+        other => other.to_owned(),
+    };
+    let filter: EnvFilter = filter.parse().map_err(|error| LoggingError::Filter {
         level: config.level.clone(),
         reason: format!("{error}"),
     })?;

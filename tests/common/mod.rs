@@ -7,6 +7,8 @@
     reason = "each test binary uses its own part of the workshop"
 )]
 
+pub(crate) mod peer;
+
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Write},
@@ -318,6 +320,17 @@ impl Node {
             .iter()
             .filter_map(|p| p["peer_id"].as_str().map(str::to_owned))
             .collect()
+    }
+
+    /// Since when the node is connected to `peer`.
+    pub(crate) fn since(&self, peer: &str) -> Option<u64> {
+        let answer = self.try_json(&["peers"])?;
+        let found = answer["peers"]
+            .as_array()?
+            .iter()
+            .find(|p| p["peer_id"] == peer)?
+            .clone();
+        found["since"].as_u64()
     }
 
     /// Waits until the node is connected to `peer`.

@@ -82,6 +82,7 @@ impl Keeper {
             tier,
             identity: None,
             rule: "test".to_owned(),
+            epoch: 0,
         };
         match self.answer.clone() {
             Answer::Accept => futures::future::ok(admitted(peer)).boxed(),

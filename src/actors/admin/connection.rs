@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{
     io::BufReader,
     net::{UnixStream, unix::OwnedWriteHalf},
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
 };
 
 use super::Desk;
@@ -25,7 +25,7 @@ const CLIENT_DEADLINE: Duration = Duration::from_secs(30);
 const RESUBSCRIBE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves one connection to its end.
-pub(super) async fn serve(stream: UnixStream, desk: Desk) {
+pub(super) async fn serve(stream: UnixStream, desk: Desk, streams: &Semaphore) {
     let uid = stream.peer_cred().ok().map(|who| who.uid());
     let (reader, mut writer) = stream.into_split();
     let mut reader = LineReader::new(BufReader::new(reader));
@@ -41,6 +41,14 @@ pub(super) async fn serve(stream: UnixStream, desk: Desk) {
     let name = request.name();
     let done = match request {
         Request::Subscribe { topic } => {
+            let Ok(_stream) = streams.try_acquire() else {
+                let failure = Failure::new(
+                    FailureCode::Again,
+                    "too many subscriptions are served; end one, or raise `admin.connections`",
+                );
+                let _ = send(&mut writer, &Response::Error(failure)).await;
+                return;
+            };
             tokio::select! {
                 streamed = subscribe(&mut writer, &desk, topic) => streamed,
                 // The client says nothing more: whatever comes is its end.

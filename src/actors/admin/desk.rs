@@ -102,7 +102,7 @@ fn not_published(fault: &PublishFault) -> Failure {
     let code = match fault {
         PublishFault::Denied(_) => FailureCode::Denied,
         PublishFault::TooLarge { .. } => FailureCode::TooLarge,
-        PublishFault::Backpressure => FailureCode::Again,
+        PublishFault::Backpressure | PublishFault::OverRate(_) => FailureCode::Again,
         PublishFault::Failed(_) => FailureCode::Failed,
     };
     Failure::new(code, fault.to_string())

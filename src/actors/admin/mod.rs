@@ -39,6 +39,9 @@ pub struct AdminTools {
     pub desk: Desk,
     /// Bounds commands served at once (`admin.connections`).
     pub slots: Arc<Semaphore>,
+    /// Bounds those that stream: a part of the slots, so that subscribers that stay for days
+    /// never keep an operator out.
+    pub streams: Arc<Semaphore>,
     /// Commands served.
     pub served: Arc<AtomicU64>,
     /// The socket, bound by the node.
@@ -123,9 +126,9 @@ async fn accept(listener: UnixListener, tools: AdminTools, incarnation: Incarnat
         match listener.accept().await {
             Ok((stream, _)) => {
                 tools.served.fetch_add(1, Ordering::Relaxed);
-                let desk = tools.desk.clone();
+                let (desk, streams) = (tools.desk.clone(), Arc::clone(&tools.streams));
                 actix::spawn(async move {
-                    connection::serve(stream, desk).await;
+                    connection::serve(stream, desk, &streams).await;
                     drop(slot);
                 });
             }

@@ -105,7 +105,8 @@ impl AuditHandle {
             id: EventId::random(),
             event,
         };
-        self.persist(record, self.timeout).await
+        self.persist(record, self.timeout, AuditFault::is_passing)
+            .await
     }
 
     /// Records an event that grants nothing, some time soon.
@@ -133,6 +134,7 @@ impl AuditHandle {
         &self,
         record: RecordEvent,
         patience: Duration,
+        again: fn(&AuditFault) -> bool,
     ) -> Result<Recorded, AuditUnavailable> {
         let start = self.clock.elapsed();
         loop {
@@ -146,11 +148,10 @@ impl AuditHandle {
                     self.metrics.audit_recorded(latency);
                     return Ok(recorded);
                 }
-                Ok(Err(AuditFault::QueueFull | AuditFault::Stopped))
-                | Err(AskError::Restarted | AskError::Overloaded) => {
+                Ok(Err(fault)) if !again(&fault) => return Err(fault.into()),
+                Ok(Err(_)) | Err(AskError::Restarted | AskError::Overloaded) => {
                     tokio::time::sleep(AGAIN.min(left)).await;
                 }
-                Ok(Err(fault)) => return Err(fault.into()),
                 Err(AskError::Timeout) => return Err(AuditUnavailable::Timeout),
                 Err(AskError::Down) => return Err(AuditUnavailable::Down),
             }
@@ -164,7 +165,7 @@ async fn write_notes(handle: AuditHandle, mut waiting: mpsc::Receiver<RecordEven
     while waiting.recv_many(&mut together, TOGETHER).await > 0 {
         let written = together
             .drain(..)
-            .map(|record| handle.persist(record, NOTE_PATIENCE));
+            .map(|record| handle.persist(record, NOTE_PATIENCE, |_| true));
         for outcome in futures::future::join_all(written).await {
             if let Err(error) = outcome {
                 handle.metrics.audit_dropped(1);

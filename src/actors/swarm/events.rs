@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use actix::{AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
 use libp2p::{
     Multiaddr,
-    core::ConnectedPoint,
+    core::{ConnectedPoint, transport::ListenerId},
+    multiaddr::Protocol,
     swarm::{
         ConnectionId, DialError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -58,19 +59,15 @@ impl SwarmActor {
                 address,
             } => {
                 tracing::info!(%address, "listening");
-                if self.open_listeners.contains(&listener_id) {
-                    self.memory.open.insert(address);
-                } else {
-                    self.memory.listen.insert(address);
-                }
-                self.remember();
+                self.on_listening(listener_id, address);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 tracing::warn!(%address, "no longer listening");
+                self.listening.remove(&address);
             }
             SwarmEvent::ListenerClosed {
                 addresses, reason, ..
-            } if !self.draining => {
+            } if !self.memory.draining => {
                 // A node nobody can reach is no node: begin anew.
                 let error = reason.err().map(|e| e.to_string()).unwrap_or_default();
                 self.incarnation
@@ -83,6 +80,19 @@ impl SwarmActor {
             // each.
             _ => {}
         }
+    }
+
+    /// Remembers which port the system chose for a listener, so that it stays the same.
+    fn on_listening(&mut self, id: ListenerId, address: Multiaddr) {
+        let port = address.iter().find_map(|part| match part {
+            Protocol::Tcp(port) => Some(port),
+            _ => None,
+        });
+        if let (Some(configured), Some(port)) = (self.listeners.get(&id), port) {
+            self.memory.ports.insert(configured.clone(), port);
+            self.remember();
+        }
+        self.listening.insert(address);
     }
 
     fn on_established(
@@ -114,12 +124,9 @@ impl SwarmActor {
         let who = admitted.peer;
         let (tier, identity) = (admitted.tier, admitted.identity.is_some());
         let now = self.tools.clock.now();
-        let epoch = self.tools.trust.load().epoch;
         let admitted = Arc::new(admitted);
         self.neighbours.connected(Arc::clone(&admitted));
-        let first = self
-            .peers
-            .connected(admitted, epoch, id, address, direction, now);
+        let first = self.peers.connected(admitted, id, address, direction, now);
         self.plan.connected(&who, self.tools.clock.elapsed());
         self.tools.metrics.connected(direction);
         if first {
@@ -140,6 +147,12 @@ impl SwarmActor {
             return;
         };
         self.neighbours.gone(&who);
+        if let Ok(peer) = convert::to_libp2p(&who) {
+            self.memory
+                .dialled
+                .retain(|address| convert::split_p2p(address).1 != Some(peer));
+            self.remember();
+        }
         self.plan.disconnected(&who, self.tools.clock.elapsed());
         let cause = match (gone.closing, cause) {
             (Some(reason), _) => reason.to_owned(),
@@ -189,7 +202,12 @@ impl SwarmActor {
         let (Some(swarm), Ok(target)) = (self.swarm.as_mut(), convert::to_libp2p(&peer)) else {
             return;
         };
-        if self.draining || addresses.is_empty() {
+        let (standings, wall) = (self.tools.standings.load(), self.tools.clock.now());
+        let mut addresses = addresses;
+        addresses.retain(|address| {
+            convert::ip_of(address).is_none_or(|ip| standings.address_banned(ip, wall).is_none())
+        });
+        if self.memory.draining || addresses.is_empty() {
             return self.plan.failed(&peer, now);
         }
         if swarm.is_connected(&target) {
@@ -215,8 +233,9 @@ impl SwarmActor {
         let Ok(me) = convert::to_libp2p(&self.me) else {
             return Vec::new();
         };
-        let all = self.memory.listen.iter().chain(&self.memory.open);
-        all.map(|address| convert::with_p2p(address, me).to_string())
+        self.listening
+            .iter()
+            .map(|address| convert::with_p2p(address, me).to_string())
             .collect()
     }
 }

@@ -9,17 +9,21 @@ use libp2p::{
 use super::{
     SwarmActor,
     judge::{Incoming, Judgement, Views, judge},
-    peers::MAX_TOPICS_PER_PEER,
+    peers::{MAX_TOPICS_PER_PEER, Peer},
 };
 use crate::{
+    audit::AuditEvent,
     messages::{
-        reputation::{Charge, Severity},
+        reputation::{Charge, Severity, Standing},
         swarm::Delivery,
     },
     network::{Envelope, NodeBehaviourEvent, convert},
-    trust::decision::{self, Action, Decision, Request, Subject},
-    types::{Origin, Party, PeerId, Topic},
+    trust::decision::{self, Action, Decision, Request, Subject, Verdict},
+    types::{Origin, Party, PeerId, Timestamp, Topic},
 };
+
+/// Pairs of author and topic whose grant was recorded; about 200 bytes each.
+const MAX_PUBLISHERS: usize = 4_096;
 
 impl SwarmActor {
     pub(super) fn on_behaviour_event(&mut self, event: NodeBehaviourEvent, _: &mut Context<Self>) {
@@ -103,11 +107,12 @@ impl SwarmActor {
             topic: &topic,
             data: &message.data,
         };
-        match judge(&incoming, &known, &views) {
-            Judgement::Accept(envelope) => {
+        match judge(&incoming, &known, &mut self.windows, &views) {
+            Judgement::Accept(envelope, rule) => {
                 self.answer(id, neighbour, MessageAcceptance::Accept);
                 self.received = self.received.saturating_add(1);
                 self.tools.metrics.message_received();
+                self.record_publisher(author, &topic, rule);
                 self.deliver(topic, author, envelope);
             }
             Judgement::Ignore(reason) => {
@@ -133,6 +138,27 @@ impl SwarmActor {
                 }
             }
         }
+    }
+
+    /// Writes down that an author's messages on a topic are accepted: once, not for each.
+    fn record_publisher(&mut self, author: PeerId, topic: &Topic, rule: &str) {
+        let key = (author, topic.clone());
+        if self.publishers.contains(&key) {
+            return;
+        }
+        if self.publishers.len() >= MAX_PUBLISHERS {
+            // Forgotten ones are recorded again with their next message.
+            self.publishers.clear();
+        }
+        self.publishers.insert(key);
+        self.tools.metrics.decided(Action::Publish, Verdict::Allow);
+        self.tools.audit.note(AuditEvent::Decided {
+            action: Action::Publish.name().to_owned(),
+            peer: author,
+            topic: Some(topic.clone()),
+            verdict: Verdict::Allow.name().to_owned(),
+            rule: rule.to_owned(),
+        });
     }
 
     fn answer(&mut self, id: &MessageId, neighbour: &libp2p::PeerId, answer: MessageAcceptance) {
@@ -173,17 +199,17 @@ impl SwarmActor {
         }
     }
 
-    /// The access decision about a connected peer.
-    pub(super) fn decide(
+    /// What the rules say of a connected peer now. Not counted as a decision: nobody asked.
+    pub(super) fn evaluate(
         &self,
         action: Action,
         who: PeerId,
+        peer: &Peer,
+        standing: Option<Standing>,
         topic: Option<&Topic>,
-    ) -> Option<Decision> {
-        let peer = self.peers.get(&who)?;
-        let now = self.tools.clock.now();
-        let standing = self.tools.standings.load().standing(&who, now);
-        let decision = decision::evaluate(&Request {
+        now: Timestamp,
+    ) -> Decision {
+        decision::evaluate(&Request {
             action,
             subject: Subject {
                 peer: who,
@@ -194,9 +220,7 @@ impl SwarmActor {
             topic,
             now,
             policy: &self.tools.config.policy,
-        });
-        self.tools.metrics.decided(action, decision.verdict);
-        Some(decision)
+        })
     }
 
     /// Closes every connection of a peer; why is recorded when the last one is gone.

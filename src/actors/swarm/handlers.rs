@@ -1,9 +1,12 @@
 //! What others ask of Swarm.
 
+use std::time::Duration;
+
 use actix::{Context, Handler, MessageResult};
 
 use super::SwarmActor;
 use crate::{
+    audit::AuditEvent,
     identity::Tier,
     messages::{
         reputation::Standing,
@@ -17,9 +20,15 @@ use crate::{
     types::{Topic, TrustScore},
 };
 
+/// Said to a publisher over its budget when the limiter does not know better.
+const OWN_RATE_PAUSE: Duration = Duration::from_secs(1);
+
 impl SwarmActor {
     /// What this node may do itself, by the same rules as everybody.
     fn may_i(&self, action: Action, topic: &Topic) -> Result<Option<[u8; 32]>, PublishFault> {
+        if self.memory.draining {
+            return Err(PublishFault::Failed("the node is stopping".to_owned()));
+        }
         let own = self.tools.own.load();
         let identity = own.identity.as_deref();
         let decision = decision::evaluate(&Request {
@@ -46,7 +55,24 @@ impl SwarmActor {
         self.tools.metrics.decided(action, decision.verdict);
         match decision.verdict {
             Verdict::Allow => Ok(identity.map(|identity| identity.credential_hash)),
-            _ => Err(PublishFault::Denied(decision.rule.to_owned())),
+            verdict => {
+                self.tools.audit.note(AuditEvent::Decided {
+                    action: action.name().to_owned(),
+                    peer: self.me,
+                    topic: Some(topic.clone()),
+                    verdict: verdict.name().to_owned(),
+                    rule: decision.rule.to_owned(),
+                });
+                let rule = decision.rule;
+                Err(PublishFault::Denied(if identity.is_some() {
+                    format!("{rule}: see `policy.member_topics`")
+                } else {
+                    format!(
+                        "{rule}: this node has no valid credential of an issuer it trusts; see \
+                         `quantraband identity show` and `identity request`"
+                    )
+                }))
+            }
         }
     }
 
@@ -73,8 +99,11 @@ impl Handler<Publish> for SwarmActor {
         }
         // The neighbours hold this node to the same budget and would drop in silence what is
         // over it: say so here instead.
-        if self.tools.limiter.load().charge_author(self.me, 1).is_err() {
-            return Err(PublishFault::Backpressure);
+        if let Err(denial) = self.tools.limiter.load().charge_author(self.me, 1) {
+            self.tools.metrics.message_refused("own_rate");
+            return Err(PublishFault::OverRate(
+                denial.retry_after.unwrap_or(OWN_RATE_PAUSE),
+            ));
         }
         self.sequence = self.sequence.saturating_add(1);
         let sent = self.tools.clock.now();
@@ -163,12 +192,13 @@ impl Handler<Drain> for SwarmActor {
     type Result = ();
 
     fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
-        self.draining = true;
+        self.memory.draining = true;
+        self.remember();
         self.report_refusals();
         let Some(swarm) = self.swarm.as_mut() else {
             return;
         };
-        for id in std::mem::take(&mut self.listeners) {
+        for id in std::mem::take(&mut self.listeners).into_keys() {
             swarm.remove_listener(id);
         }
         let peers: Vec<_> = self.peers.iter().map(|(who, _)| *who).collect();

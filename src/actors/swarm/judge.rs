@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::{
     config::PolicyConfig,
     identity::{Tier, VerifiedIdentity},
-    network::Envelope,
+    network::{Envelope, replay::ReplayWindows},
     trust::{
         decision::{self, Action, Request, Subject, Verdict},
         rate::Limiter,
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// Forward and deliver.
-    Accept(Envelope),
+    Accept(Envelope, &'static str),
     /// Neither forward nor deliver; nobody is punished.
     Ignore(&'static str),
     /// Neither; the forwarder's gossip score falls and the author is charged.
@@ -57,7 +57,12 @@ pub(super) struct Views<'a> {
 }
 
 /// Judges one message.
-pub(super) fn judge(message: &Incoming<'_>, author: &Known, views: &Views<'_>) -> Judgement {
+pub(super) fn judge(
+    message: &Incoming<'_>,
+    author: &Known,
+    windows: &mut ReplayWindows,
+    views: &Views<'_>,
+) -> Judgement {
     let bytes = u64::try_from(message.data.len()).unwrap_or(u64::MAX);
     if views
         .limiter
@@ -72,12 +77,16 @@ pub(super) fn judge(message: &Incoming<'_>, author: &Known, views: &Views<'_>) -
     if standing.banned_until.is_some() {
         return Judgement::Ignore("author_banned");
     }
-    if views.limiter.charge_author(message.author, 1).is_err() {
-        return Judgement::Ignore("author_rate");
-    }
     let Ok(envelope) = Envelope::decode(message.data, views.max_payload) else {
         return Judgement::Reject("envelope");
     };
+    // Before the author pays: whoever plays an old message again must not spend its budget.
+    if let Err(stale) = windows.admit(message.author, envelope.sequence, envelope.sent, views.now) {
+        return Judgement::Ignore(stale.name());
+    }
+    if views.limiter.charge_author(message.author, 1).is_err() {
+        return Judgement::Ignore("author_rate");
+    }
     let Some((tier, identity)) = author else {
         return Judgement::Ignore("author_unknown");
     };
@@ -98,7 +107,7 @@ pub(super) fn judge(message: &Incoming<'_>, author: &Known, views: &Views<'_>) -
         policy: views.policy,
     });
     match decision.verdict {
-        Verdict::Allow => Judgement::Accept(envelope),
+        Verdict::Allow => Judgement::Accept(envelope, decision.rule),
         Verdict::Deny(_) => Judgement::Ignore("policy"),
         Verdict::Quarantine => Judgement::Ignore("quarantine"),
     }

@@ -2,18 +2,18 @@
 
 use actix::Context;
 
-use super::{REVIEW, SwarmActor};
+use super::{REVIEW, SwarmActor, peers::Peer};
 use crate::{
     audit::AuditEvent,
-    network::Refused,
+    network::{Refused, convert},
     trust::decision::{Action, Verdict},
-    types::{PeerId, Timestamp},
+    types::{Party, PeerId, Timestamp},
 };
 
 impl SwarmActor {
     pub(super) fn on_tick(&mut self, ctx: &mut Context<Self>) {
         let elapsed = self.tools.clock.elapsed();
-        if !self.draining {
+        if !self.memory.draining {
             self.dial_due(ctx);
         }
         if elapsed >= self.next_review {
@@ -39,10 +39,9 @@ impl SwarmActor {
     /// Ends every connection that would not be let in now.
     fn review(&mut self) {
         let now = self.tools.clock.now();
-        let doomed: Vec<(PeerId, &'static str)> = self
-            .peers
-            .iter()
-            .filter_map(|(who, _)| Some((*who, self.why_not(*who, now)?)))
+        let standing = self.peers.iter().filter(|(_, peer)| peer.closing.is_none());
+        let doomed: Vec<(PeerId, &'static str)> = standing
+            .filter_map(|(who, peer)| Some((*who, self.why_not(*who, peer, now)?)))
             .collect();
         for (who, why) in doomed {
             tracing::warn!(peer = %who, why, "closing a live connection");
@@ -55,28 +54,38 @@ impl SwarmActor {
         });
     }
 
-    fn why_not(&self, who: PeerId, now: Timestamp) -> Option<&'static str> {
-        let peer = self.peers.get(&who)?;
+    /// Why a connected peer would not be let in now.
+    fn why_not(&self, who: PeerId, peer: &Peer, now: Timestamp) -> Option<&'static str> {
+        let standings = self.tools.standings.load();
         if let Some(identity) = &peer.admitted.identity {
             if identity.expires <= now {
                 return Some("credential expired");
             }
-            if !self.tools.trust.load().covers(&identity.issuer, peer.epoch) {
+            if !self
+                .tools
+                .trust
+                .load()
+                .covers(&identity.issuer, peer.admitted.epoch)
+            {
                 return Some("issuer no longer trusted");
             }
         }
-        let standing = self.tools.standings.load().standing(&who, now)?;
-        if standing.banned_until.is_some() {
+        let banned = |address| {
+            let ip = convert::ip_of(address);
+            ip.is_some_and(|ip| standings.address_banned(ip, now).is_some())
+        };
+        if standings.barred(&Party::Peer(who), now).is_some() || peer.addresses().any(banned) {
             return Some("banned");
         }
-        let decision = self.decide(Action::Connect, who, None)?;
-        if let Verdict::Deny(_) = decision.verdict {
+        let standing = standings.standing(&who, now);
+        let judge = |action, topic| {
+            self.evaluate(action, who, peer, standing, topic, now)
+                .verdict
+        };
+        if let Verdict::Deny(_) = judge(Action::Connect, None) {
             return Some("denied by policy");
         }
-        let lost = |topic| {
-            let decision = self.decide(Action::Subscribe, who, Some(topic));
-            decision.is_some_and(|decision| decision.verdict != Verdict::Allow)
-        };
+        let lost = |topic| judge(Action::Subscribe, Some(topic)) != Verdict::Allow;
         peer.topics
             .iter()
             .any(lost)

@@ -20,14 +20,14 @@ mod peers;
 mod subscribers;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     sync::Arc,
     time::Duration,
 };
 
 use actix::{Actor, AsyncContext, Context};
-use libp2p::{Multiaddr, Swarm, core::transport::ListenerId};
+use libp2p::{Multiaddr, Swarm, core::transport::ListenerId, multiaddr::Protocol};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -36,7 +36,9 @@ use crate::{
     audit::Aggregator,
     config::Config,
     identity::{OwnIdentity, TrustView},
-    network::{self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Tasks},
+    network::{
+        self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Tasks, replay::ReplayWindows,
+    },
     supervised,
     supervision::{ActorRef, CoolDowns, Fault, Incarnation, Supervise},
     telemetry::Metrics,
@@ -101,10 +103,10 @@ impl fmt::Debug for SwarmTools {
 /// What outlives an incarnation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SwarmMemory {
-    /// Addresses it listens on, without `/p2p`.
-    pub listen: BTreeSet<Multiaddr>,
-    /// The same of the open listeners.
-    pub open: BTreeSet<Multiaddr>,
+    /// The port in use for each configured address, whether the system chose it or not.
+    pub ports: BTreeMap<Multiaddr, u16>,
+    /// Whether the node is stopping: nothing is listened on or dialled again.
+    pub draining: bool,
     /// Dialled peers that are connected, each address ending in `/p2p/PEER`.
     pub dialled: BTreeSet<Multiaddr>,
 }
@@ -121,15 +123,19 @@ pub struct SwarmActor {
     plan: DialPlan,
     bootstrap: BTreeSet<PeerId>,
     memory: SwarmMemory,
-    listeners: Vec<ListenerId>,
-    open_listeners: HashSet<ListenerId>,
+    /// Listeners and the configured address of each.
+    listeners: HashMap<ListenerId, Multiaddr>,
+    /// Addresses it listens on now, without `/p2p`.
+    listening: BTreeSet<Multiaddr>,
+    windows: ReplayWindows,
+    /// Authors and topics whose grant was recorded.
+    publishers: HashSet<(PeerId, Topic)>,
     refused: Aggregator<(&'static str, Option<PeerId>)>,
     next_review: Duration,
     next_report: Duration,
     sequence: u64,
     received: u64,
     sent: u64,
-    draining: bool,
 }
 
 impl fmt::Debug for SwarmActor {
@@ -185,6 +191,7 @@ impl SwarmActor {
             me,
             peers: Peers::default(),
             neighbours: Arc::new(Neighbours::new(
+                tools.audit.clone(),
                 tools.standings.clone(),
                 Arc::clone(&tools.config),
                 Arc::clone(&tools.clock),
@@ -194,15 +201,16 @@ impl SwarmActor {
             plan,
             bootstrap: BTreeSet::new(),
             memory: SwarmMemory::default(),
-            listeners: Vec::new(),
-            open_listeners: HashSet::new(),
+            listeners: HashMap::new(),
+            listening: BTreeSet::new(),
+            windows: ReplayWindows::default(),
+            publishers: HashSet::new(),
             refused: Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None)),
             next_review: Duration::ZERO,
             next_report: Duration::ZERO,
             sequence,
             received: 0,
             sent: 0,
-            draining: false,
             tools,
         }
     }
@@ -225,31 +233,30 @@ impl SwarmActor {
         })
     }
 
-    /// Listens where the last incarnation did, so that a port the system chose stays the same;
-    /// the first one listens where the configuration says.
+    /// Listens where the configuration says; where the system is to choose a port, on the one it
+    /// chose before.
     fn listen(&mut self, swarm: &mut Swarm<NodeBehaviour>) -> Result<(), Fault> {
-        let before = self.tools.memory.view().load();
-        let network = &self.tools.config.network;
+        let config = Arc::clone(&self.tools.config);
         let fail = |address: &Multiaddr, error: &dyn fmt::Display| {
             Fault::build(format!("cannot listen on {address}: {error}"))
         };
-        for address in choose(&before.listen, &network.listen) {
+        for configured in &config.network.listen {
+            let address = with_port(configured, &self.memory);
             let id = swarm
-                .listen_on(address.clone())
-                .map_err(|error| fail(&address, &error))?;
-            self.listeners.push(id);
+                .listen_on(address)
+                .map_err(|error| fail(configured, &error))?;
+            self.listeners.insert(id, configured.clone());
         }
-        for address in choose(&before.open, &network.open_listen) {
-            let id = network::listen_open(swarm, address.clone(), |node| &node.admission)
-                .map_err(|error| fail(&address, &error))?;
-            self.listeners.push(id);
-            self.open_listeners.insert(id);
+        for configured in &config.network.open_listen {
+            let address = with_port(configured, &self.memory);
+            let id = network::listen_open(swarm, address, |node| &node.admission)
+                .map_err(|error| fail(configured, &error))?;
+            self.listeners.insert(id, configured.clone());
         }
         Ok(())
     }
 
     fn plan_dials(&mut self) {
-        let before = self.tools.memory.view().load();
         for address in &self.tools.config.network.bootstrap {
             match self.plan.add(address) {
                 Ok(peer) if peer == self.me => self.plan.remove(&peer),
@@ -257,21 +264,22 @@ impl SwarmActor {
                 Err(error) => tracing::warn!(%error, "a bootstrap address is passed over"),
             }
         }
-        for address in &before.dialled {
+        for address in &self.memory.dialled {
             if let Err(error) = self.plan.add(address) {
                 tracing::warn!(%error, "a peer of before the restart is not dialled again");
             }
         }
-        self.memory.dialled.clone_from(&before.dialled);
     }
 }
 
-fn choose(before: &BTreeSet<Multiaddr>, configured: &[Multiaddr]) -> Vec<Multiaddr> {
-    if before.is_empty() {
-        configured.to_vec()
-    } else {
-        before.iter().cloned().collect()
-    }
+/// A configured address with the port the system chose for it, when it was left to the system.
+fn with_port(configured: &Multiaddr, memory: &SwarmMemory) -> Multiaddr {
+    let port = memory.ports.get(configured).copied();
+    let parts = configured.iter().map(|part| match (part, port) {
+        (Protocol::Tcp(0), Some(port)) => Protocol::Tcp(port),
+        (part, _) => part,
+    });
+    parts.collect()
 }
 
 impl Supervise for SwarmActor {
@@ -280,10 +288,13 @@ impl Supervise for SwarmActor {
     type Observable = SwarmState;
 
     fn on_start(&mut self, ctx: &mut Context<Self>) -> Result<(), Fault> {
+        self.memory = (*self.tools.memory.view().load()).clone();
         let mut swarm = self.build().map_err(Fault::build)?;
         self.tools.metrics.set_connections_active(0);
-        self.listen(&mut swarm)?;
-        self.plan_dials();
+        if !self.memory.draining {
+            self.listen(&mut swarm)?;
+            self.plan_dials();
+        }
         self.swarm = Some(swarm);
         ctx.spawn(Drive);
         ctx.run_interval(TICK, Self::on_tick);
@@ -301,7 +312,7 @@ impl Supervise for SwarmActor {
             topics: self.subscribers.topics(),
             received: self.received,
             sent: self.sent,
-            draining: self.draining,
+            draining: self.memory.draining,
         }
     }
 }

@@ -39,8 +39,6 @@ pub(super) struct Peer {
     pub(super) rtt: Option<Duration>,
     /// Why this node is closing its connections, once it is.
     pub(super) closing: Option<&'static str>,
-    /// The trust view's epoch when its identity was judged.
-    pub(super) epoch: u64,
     connections: Vec<(ConnectionId, Multiaddr, Direction)>,
 }
 
@@ -56,7 +54,6 @@ impl Peers {
     pub(super) fn connected(
         &mut self,
         admitted: Arc<Admitted>,
-        epoch: u64,
         id: ConnectionId,
         address: Multiaddr,
         direction: Direction,
@@ -64,7 +61,7 @@ impl Peers {
     ) -> bool {
         let peer = admitted.peer;
         if let Some(identity) = &admitted.identity {
-            self.remember(Arc::clone(identity), epoch, now);
+            self.remember(Arc::clone(identity), admitted.epoch, now);
         }
         let entry = self.peers.entry(peer).or_insert_with(|| Peer {
             admitted: Arc::clone(&admitted),
@@ -72,12 +69,10 @@ impl Peers {
             topics: BTreeSet::new(),
             rtt: None,
             closing: None,
-            epoch,
             connections: Vec::new(),
         });
         // The newest proof counts: a renewed credential takes effect with the next connection.
         entry.admitted = admitted;
-        entry.epoch = epoch;
         entry.connections.push((id, address, direction));
         entry.connections.len() == 1
     }
@@ -91,10 +86,6 @@ impl Peers {
         } else {
             None
         }
-    }
-
-    pub(super) fn get(&self, peer: &PeerId) -> Option<&Peer> {
-        self.peers.get(peer)
     }
 
     pub(super) fn get_mut(&mut self, peer: &PeerId) -> Option<&mut Peer> {
@@ -141,6 +132,11 @@ impl Peers {
 }
 
 impl Peer {
+    /// Addresses of all its connections.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.connections.iter().map(|(_, address, _)| address)
+    }
+
     /// Address and direction of the oldest connection that stands.
     pub(super) fn route(&self) -> Option<(&Multiaddr, Direction)> {
         self.connections

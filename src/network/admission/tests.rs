@@ -62,6 +62,7 @@ fn admitted(peer: PeerId) -> Admitted {
         tier: Tier::Member,
         identity: None,
         rule: "test".to_owned(),
+        epoch: 0,
     }
 }
 

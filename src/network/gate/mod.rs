@@ -87,4 +87,6 @@ pub struct Admitted {
     pub identity: Option<Arc<VerifiedIdentity>>,
     /// The rule that let it in.
     pub rule: String,
+    /// The epoch of this node's trust at which the identity was judged.
+    pub epoch: u64,
 }
