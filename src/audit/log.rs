@@ -148,6 +148,11 @@ impl Log {
     fn recover(&mut self) -> Result<Vec<AuditEvent>, OpenError> {
         let storage = Arc::clone(&self.storage);
         let place = storage.place();
+        // A former writer may have died between a removal and its sync: what is listed now has to
+        // be what a crash leaves, or a removed segment comes back and shadows what follows.
+        storage
+            .sync_directory()
+            .map_err(failed(format!("{place}: syncing the directory")))?;
         let mut numbers = segments(&*storage).map_err(failed(place.clone()))?;
         let mut repairs = Vec::new();
         while let Some(&number) = numbers.last() {

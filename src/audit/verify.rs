@@ -242,6 +242,12 @@ pub(super) fn limit_of(aside: &BTreeMap<u64, u64>, number: u64) -> Option<u64> {
     later.map(|(_, size)| *size).min()
 }
 
+/// Whether segment `number` or a later one repeats whatever earlier ones hold after `head`.
+fn is_covered(aside: &BTreeMap<u64, u64>, number: u64, head: Option<Head>) -> bool {
+    let from_here = limit_of(aside, number.saturating_sub(1));
+    is_past(from_here, head.map(|head| head.size))
+}
+
 fn is_past(limit: Option<u64>, sequence: Option<u64>) -> bool {
     limit
         .zip(sequence)
@@ -283,10 +289,12 @@ fn walk(
     let mut expected = 1;
     for (i, &number) in numbers.iter().enumerate() {
         report.segments += 1;
-        // A file that a failed start of a segment left has no whole line, and a later segment
-        // that covers it.
         let limit = limit_of(&aside, number);
-        if number != expected && !aside.contains_key(&number) {
+        // A segment that could not be begun and was removed leaves a hole in the numbers. It is
+        // no damage when a later one sets everything from here on aside: whatever stood there
+        // did not count.
+        let covered = is_covered(&aside, number, head);
+        if number != expected && !covered {
             report.found(Finding {
                 file: segment_name(expected),
                 line: 0,

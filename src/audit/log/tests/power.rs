@@ -62,8 +62,31 @@ fn a_segment_that_was_not_begun_never_shadows_what_was_acknowledged() {
     }
 }
 
+/// As in the test before, but the process dies before it could name another segment.
+#[test]
+fn a_removed_segment_does_not_come_back_over_a_restarted_writers_records() {
+    for seed in 0..20 {
+        let storage = Faulty::new(seed);
+        let mut log = open(&storage, 1).unwrap();
+        storage.set(Faults {
+            directory_fails: 100,
+            ..Faults::default()
+        });
+        let mut acknowledged = Vec::new();
+        append(&mut log, &[1], &mut acknowledged);
+        storage.set(Faults::default());
+        drop(log);
+        let mut log = open(&storage, 1 << 20).unwrap();
+        append(&mut log, &[2, 3], &mut acknowledged);
+        storage.crash();
+        drop(log);
+        drop(open(&storage, 1 << 20).unwrap());
+        check(&storage, &acknowledged);
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     /// As the property above it, with the power failing in between.
     #[test]
