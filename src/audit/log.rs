@@ -84,6 +84,9 @@ pub struct Log {
     ids: Remembered,
     /// A segment that could not be begun lies in the way: the next one has to cover it.
     obstructed: bool,
+    /// A failed write was cut off, but no sync has made that durable: after a power failure the
+    /// remains may stand there again, so the next segment has to set them aside.
+    remains: bool,
     _lock: Box<dyn Any + Send>,
 }
 
@@ -108,6 +111,7 @@ impl Log {
             bytes: 0,
             head: Head::genesis(),
             obstructed: false,
+            remains: false,
             _lock: lock,
         };
         let repairs = log.recover()?;
@@ -407,7 +411,10 @@ impl Log {
         if let Err(error) = write_all(&mut **file, bytes) {
             // Nothing of it was synced, so cutting it off leaves the segment as it was.
             return match file.truncate(self.bytes) {
-                Ok(()) => Err(Failure::CutOff(error)),
+                Ok(()) => {
+                    self.remains = true;
+                    Err(Failure::CutOff(error))
+                }
                 Err(_) => {
                     self.file = None;
                     Err(Failure::Poisoned(error))
@@ -424,6 +431,7 @@ impl Log {
             self.file = None;
             return Err(Failure::Poisoned(error));
         }
+        self.remains = false;
         Ok(())
     }
 
@@ -432,7 +440,7 @@ impl Log {
     fn begin_segment(&mut self, cause: SegmentCause) -> io::Result<()> {
         let number = self.number.saturating_add(1);
         let name = segment_name(number);
-        let cause = if self.obstructed {
+        let cause = if self.obstructed || self.remains {
             SegmentCause::WriteFailed
         } else {
             cause
@@ -475,6 +483,7 @@ impl Log {
             return Err(error);
         }
         self.obstructed = false;
+        self.remains = false;
         self.file = Some(file);
         self.number = number;
         self.bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
