@@ -114,6 +114,11 @@ impl Log {
             remains: false,
             _lock: lock,
         };
+        // What is not here now must not come back with a power failure: a segment that a dying
+        // writer removed would stand beside what is written from here on.
+        log.storage
+            .sync_directory()
+            .map_err(failed(place.clone()))?;
         let repairs = log.recover()?;
         if log.file.is_none() {
             let cause = if log.number == 0 {
