@@ -84,6 +84,9 @@ pub struct Log {
     ids: Remembered,
     /// A segment that could not be begun lies in the way: the next one has to cover it.
     obstructed: bool,
+    /// A failed write was cut off, but no sync has made that durable: after a power failure the
+    /// remains may stand there again, so the next segment has to set them aside.
+    remains: bool,
     _lock: Box<dyn Any + Send>,
 }
 
@@ -108,8 +111,14 @@ impl Log {
             bytes: 0,
             head: Head::genesis(),
             obstructed: false,
+            remains: false,
             _lock: lock,
         };
+        // What is not here now must not come back with a power failure: a segment that a dying
+        // writer removed would stand beside what is written from here on.
+        log.storage
+            .sync_directory()
+            .map_err(failed(place.clone()))?;
         let repairs = log.recover()?;
         if log.file.is_none() {
             let cause = if log.number == 0 {
@@ -412,7 +421,10 @@ impl Log {
         if let Err(error) = write_all(&mut **file, bytes) {
             // Nothing of it was synced, so cutting it off leaves the segment as it was.
             return match file.truncate(self.bytes) {
-                Ok(()) => Err(Failure::CutOff(error)),
+                Ok(()) => {
+                    self.remains = true;
+                    Err(Failure::CutOff(error))
+                }
                 Err(_) => {
                     self.file = None;
                     Err(Failure::Poisoned(error))
@@ -429,6 +441,7 @@ impl Log {
             self.file = None;
             return Err(Failure::Poisoned(error));
         }
+        self.remains = false;
         Ok(())
     }
 
@@ -437,7 +450,7 @@ impl Log {
     fn begin_segment(&mut self, cause: SegmentCause) -> io::Result<()> {
         let number = self.number.saturating_add(1);
         let name = segment_name(number);
-        let cause = if self.obstructed {
+        let cause = if self.obstructed || self.remains {
             SegmentCause::WriteFailed
         } else {
             cause
@@ -480,6 +493,7 @@ impl Log {
             return Err(error);
         }
         self.obstructed = false;
+        self.remains = false;
         self.file = Some(file);
         self.number = number;
         self.bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
