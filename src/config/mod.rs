@@ -13,6 +13,7 @@ mod layers;
 mod machine;
 mod off_or;
 mod sections;
+mod supervision;
 mod validate;
 
 use std::{
@@ -29,6 +30,7 @@ pub use error::{ConfigError, Place, Problem};
 pub use layers::ENV_PREFIX;
 pub use machine::{Machine, derive};
 pub use sections::*;
+pub use supervision::*;
 pub use validate::ACTORS;
 
 use layers::{Layers, clip, env_keys, one_line};

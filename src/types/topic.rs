@@ -28,6 +28,13 @@ impl Topic {
 
     /// Checks and takes a name.
     ///
+    /// ```
+    /// use quantraband::types::Topic;
+    ///
+    /// assert!(Topic::try_new("acme/orders.v1").is_ok());
+    /// assert!(Topic::try_new("two words").is_err());
+    /// ```
+    ///
     /// # Errors
     /// As [`TopicError`] says.
     pub fn try_new(name: &str) -> Result<Self, TopicError> {

@@ -6,6 +6,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 /// A number of bytes: `"512"`, `"64 KiB"`, `"10 MB"` (decimal and binary units alike).
+///
+/// ```
+/// use quantraband::types::ByteSize;
+///
+/// assert_eq!("64 KiB".parse(), Ok(ByteSize(65_536)));
+/// assert_eq!(ByteSize(10_000_000).to_string(), "10 MB");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 

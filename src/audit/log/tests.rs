@@ -8,7 +8,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    audit::storage::faulty::{Call, Faults, Faulty},
+    audit::{
+        storage::faulty::{Call, Faults, Faulty},
+        verify,
+    },
     types::{ManualClock, Timestamp},
 };
 
