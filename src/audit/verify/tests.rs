@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     audit::{
         AuditEvent, Log, LogOptions,
+        record::SegmentCause,
         storage::faulty::{Faults, Faulty},
     },
     types::{ManualClock, Timestamp},
@@ -390,6 +391,31 @@ fn lines_set_aside_are_counted_and_not_judged() {
     assert_eq!((report.records, report.set_aside), (6, 1));
     edit(&storage, 1, |lines| lines[3] = b"anything\n".to_vec());
     assert_eq!(found(&storage), []);
+}
+
+/// A segment that could not be begun may be gone, and so may its successor's lines; one that held
+/// records may not.
+#[test]
+fn a_segment_is_missed_only_when_it_held_what_counts() {
+    let storage = log_with_a_line_set_aside();
+    let (two, three) = (segment_name(2), segment_name(3));
+    let mut log = open(&storage);
+    storage.set(Faults {
+        directory_fails: 100,
+        remove_fails: 100,
+        ..Faults::default()
+    });
+    assert!(log.rotate(SegmentCause::Command).is_err());
+    assert!(log.rotate(SegmentCause::Command).is_err());
+    storage.set(Faults::default());
+    append(&mut log, 5);
+    assert_eq!(log.segment(), segment_name(5));
+    drop(log);
+    assert_eq!(found(&storage), []);
+    storage.detach(&three);
+    assert_eq!(found(&storage), [], "segment 4 is still there, and empty");
+    storage.detach(&two);
+    assert_eq!(found(&storage)[0], (2, 0, Damage::MissingSegment));
 }
 
 /// Those before them are judged, also when an altered line claims to be far beyond.
