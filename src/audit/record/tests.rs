@@ -441,3 +441,31 @@ fn the_line_format_is_frozen() {
     assert!(report.is_intact(), "{:#?}", report.findings);
     assert_eq!(report.records, head.size);
 }
+
+/// The table of events in the reference names each event with its class, and no other.
+#[test]
+fn the_reference_lists_every_event() {
+    let reference = fs::read_to_string(root().join("docs/reference/audit-log.md")).unwrap();
+    let listed: BTreeSet<(String, String)> = reference
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|row| row.split_once("` | "))
+        .map(|(name, rest)| {
+            let class: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            (name.to_owned(), class)
+        })
+        // Other tables have no class there.
+        .filter(|(_, class)| class.len() == 4)
+        .collect();
+    let mut lines: Vec<_> = Stuff::plain().events().iter().map(event_line).collect();
+    lines.push(line(Body::Segment(genesis()), &Head::genesis()).0);
+    let made: BTreeSet<(String, String)> = lines
+        .iter()
+        .map(|line| {
+            let value: Value = serde_json::from_slice(line).unwrap();
+            let name = value["unmapped"]["event"].as_str().unwrap().to_owned();
+            (name, value["class_uid"].to_string())
+        })
+        .collect();
+    assert_eq!(listed, made);
+}
