@@ -13,6 +13,7 @@
 //! | [`audit`] | the tamper-evident log |
 //! | [`network`] | transport, identity gate, admission, behaviours (knows libp2p) |
 //! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
+//! | [`sandbox`] | jobs: limits, queue, worker processes, receipts (knows wasmtime) |
 //! | [`store`] | the embedded database: typed trees, checked values (knows sled) |
 //! | [`actors`] | thin shells over the cores: state and I/O |
 //! | [`admin`] | the language of the admin socket |
@@ -32,6 +33,7 @@ pub mod identity;
 pub mod messages;
 pub mod network;
 pub mod node;
+pub mod sandbox;
 pub mod store;
 pub mod supervision;
 pub mod telemetry;

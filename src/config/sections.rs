@@ -9,7 +9,7 @@ use std::{
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use super::{SupervisionConfig, off_or};
+use super::{SandboxConfig, SupervisionConfig, off_or};
 use crate::types::{ByteSize, Span, Topic, TrustScore};
 
 pub(super) const fn secs(n: u64) -> Span {
@@ -40,6 +40,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// The audit log.
     pub audit: AuditConfig,
+    /// Jobs.
+    pub sandbox: SandboxConfig,
     /// Administration.
     pub admin: AdminConfig,
     /// Logging.
@@ -61,6 +63,7 @@ impl Default for Config {
             reputation: ReputationConfig::default(),
             policy: PolicyConfig::default(),
             audit: AuditConfig::default(),
+            sandbox: SandboxConfig::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
             supervision: SupervisionConfig::default(),

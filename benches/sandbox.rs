@@ -1,0 +1,3 @@
+//! Jobs beside bare wasmtime.
+
+fn main() {}
