@@ -9,6 +9,9 @@
 //! `blobs` (module and input, by hash) → `pool` and `worker` (compiled and run) → `spool` (its
 //! output) → `receipt`.
 
+/// Most bytes of a module, an input or an output that travel in one message.
+pub const MAX_PIECE: usize = 256 << 10;
+
 mod hash;
 mod job;
 mod limits;
