@@ -1,5 +1,7 @@
 //! The command line's grammar. Nothing here acts.
 
+pub mod job;
+
 use std::{path::PathBuf, sync::LazyLock};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -80,6 +82,9 @@ pub enum Command {
     Publish(PublishArgs),
     /// Print a topic's messages as they come, one a line
     Subscribe(SubscribeArgs),
+    /// Jobs: have peers run programs, see what this node runs for others
+    #[command(subcommand)]
+    Job(job::JobCommand),
     /// The audit log
     #[command(subcommand)]
     Audit(AuditCommand),

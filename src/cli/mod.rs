@@ -15,6 +15,7 @@ mod enrolment;
 pub mod exit;
 pub mod identity;
 pub mod init;
+pub mod job;
 pub mod live;
 pub mod output;
 pub mod render;
@@ -89,6 +90,7 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         Command::Actors { command } => ask(&live::actors_request(command.as_ref())),
         Command::Publish(args) => live::publish(&data_dir(global)?, args, out),
         Command::Subscribe(args) => live::subscribe(&data_dir(global)?, args, out),
+        Command::Job(command) => job::command(command, &data_dir(global)?, out),
         Command::Audit(AuditCommand::Tail { lines }) => {
             live::audit_tail(&data_dir(global)?, *lines, out)
         }

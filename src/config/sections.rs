@@ -9,7 +9,7 @@ use std::{
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use super::{SandboxConfig, SupervisionConfig, off_or};
+use super::{JobsConfig, SandboxConfig, SupervisionConfig, off_or};
 use crate::types::{ByteSize, Span, Topic, TrustScore};
 
 pub(super) const fn secs(n: u64) -> Span {
@@ -40,8 +40,10 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// The audit log.
     pub audit: AuditConfig,
-    /// Jobs.
+    /// Jobs of others.
     pub sandbox: SandboxConfig,
+    /// Jobs given to others.
+    pub jobs: JobsConfig,
     /// Administration.
     pub admin: AdminConfig,
     /// Logging.
@@ -64,6 +66,7 @@ impl Default for Config {
             policy: PolicyConfig::default(),
             audit: AuditConfig::default(),
             sandbox: SandboxConfig::default(),
+            jobs: JobsConfig::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
             supervision: SupervisionConfig::default(),

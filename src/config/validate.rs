@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use check::Check;
 pub(super) use check::Complaint;
-use jobs::sandbox;
+use jobs::{jobs, sandbox};
 use trust::{policy, reputation};
 use wire::{gossip, limits, network};
 
@@ -51,6 +51,7 @@ pub(super) fn check(config: &Config) -> Vec<Complaint> {
     policy(&mut check, config);
     audit(&mut check, config);
     sandbox(&mut check, config);
+    jobs(&mut check, config);
     admin_and_log(&mut check, config);
     supervision(&mut check, config);
     check.0

@@ -15,6 +15,7 @@ pub const MAX_PIECE: usize = 256 << 10;
 mod hash;
 mod job;
 mod limits;
+pub mod sent;
 
 pub use hash::{ContentHash, Hasher};
 pub use job::{

@@ -1,4 +1,4 @@
-//! `[sandbox]`: bounds of jobs, and how they must fit together.
+//! `[sandbox]` and `[jobs]`: bounds of jobs, and how they must fit together.
 
 use super::check::Check;
 use crate::{config::Config, sandbox::MAX_PIECE, types::ByteSize};
@@ -91,4 +91,14 @@ pub(super) fn sandbox(check: &mut Check, config: &Config) {
         "is less than one module and one input: such a job could never begin",
         "write at least sandbox.max_module and sandbox.max_input together",
     );
+}
+
+pub(super) fn jobs(check: &mut Check, config: &Config) {
+    let jobs = &config.jobs;
+    check.number("jobs.unfinished", jobs.unfinished, 1, MAX_JOBS);
+    check.number("jobs.results", jobs.results, 1, MAX_JOBS);
+    check.span("jobs.results_kept", jobs.results_kept);
+    check.span("jobs.patience", jobs.patience);
+    check.number("jobs.max_output", jobs.max_output.0, 1, MAX_BLOB);
+    check.number("jobs.storage", jobs.storage.0, MAX_PIECE as u64, 1 << 50);
 }
