@@ -12,10 +12,13 @@
 /// Most bytes of a module, an input or an output that travel in one message.
 pub const MAX_PIECE: usize = 256 << 10;
 
+mod form;
 mod hash;
 mod job;
 mod limits;
 pub mod sent;
+pub mod receipt;
+pub mod wire;
 
 pub use hash::{ContentHash, Hasher};
 pub use job::{
@@ -23,3 +26,4 @@ pub use job::{
     MAX_ARGUMENTS, Outcome, SpecError, Stream, Usage,
 };
 pub use limits::{LimitName, Limits, LimitsWanted, Refusal as LimitRefusal};
+pub use receipt::{Content, Receipt, ReceiptBody};
