@@ -58,14 +58,18 @@ fn a_job_runs_on_a_peer_and_both_logs_name_its_receipt() {
     let receipt = fs::read(submitter.dir.join("receipt.cose")).unwrap();
     let peer = executor.peer_id();
     let checks = [
-        "receipt", "verify", "receipt.cose", "--executor", &peer, "--module", "hello.wasm",
+        "receipt",
+        "verify",
+        "receipt.cose",
+        "--executor",
+        &peer,
+        "--module",
+        "hello.wasm",
     ];
     submitter.must(&checks);
     let hash = hex::encode(Sha256::digest(&receipt));
     for (node, event) in [(&executor, "job_finished"), (&submitter, "job_result")] {
-        let found = eventually("the log names the receipt", || {
-            records(node, event).pop()
-        });
+        let found = eventually("the log names the receipt", || records(node, event).pop());
         assert_eq!(found["unmapped"]["receipt"], hash.as_str(), "{found}");
         node.verify_log();
     }
@@ -87,16 +91,35 @@ fn arguments_input_and_environment_reach_the_guest() {
     guest(&submitter, "args.wasm", &guests::arguments());
     let peer = executor.peer_id();
     let output = submitter.cli(&[
-        "job", "run", "--on", &peer, "args.wasm", "--", "one", "two words",
+        "job",
+        "run",
+        "--on",
+        &peer,
+        "args.wasm",
+        "--",
+        "one",
+        "two words",
     ]);
-    assert_eq!(output.stdout, b"args.wasm\0one\0two words\0", "{}", stderr(&output));
+    assert_eq!(
+        output.stdout,
+        b"args.wasm\0one\0two words\0",
+        "{}",
+        stderr(&output)
+    );
 
     // More than one piece, so that module and input travel in several.
-    let input: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+    let input: Vec<u8> = (0..1_000_000_u32)
+        .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
+        .collect();
     fs::write(submitter.dir.join("input"), &input).unwrap();
     guest(&submitter, "cat.wasm", &guests::cat());
     let output = run(&submitter, &executor, &["--stdin", "input"], "cat.wasm");
-    assert!(output.stdout == input, "{} bytes, {}", output.stdout.len(), stderr(&output));
+    assert!(
+        output.stdout == input,
+        "{} bytes, {}",
+        output.stdout.len(),
+        stderr(&output)
+    );
     assert_eq!(output.status.code(), Some(0));
 
     // Without --on: this node itself, and what it has by hash is not sent again.
@@ -112,19 +135,58 @@ fn every_end_has_its_exit_code_and_its_words() {
     let root = TempDir::new().unwrap();
     let (executor, submitter) = connected_pair(root.path(), "");
     let cases: [(&str, Vec<u8>, &[&str], i32, &str); 7] = [
-        ("spin", guests::spins(), &["--cpu-time", "200ms"], 99, "cpu_time"),
-        ("sleep", guests::sleeps(), &["--wall-clock", "300ms"], 99, "wall_clock"),
+        (
+            "spin",
+            guests::spins(),
+            &["--cpu-time", "200ms"],
+            99,
+            "cpu_time",
+        ),
+        (
+            "sleep",
+            guests::sleeps(),
+            &["--wall-clock", "300ms"],
+            99,
+            "wall_clock",
+        ),
         ("fuel", guests::spins(), &["--fuel", "1000000"], 99, "fuel"),
-        ("memory", guests::eats_memory(), &["--memory", "1 MiB"], 99, "memory"),
+        (
+            "memory",
+            guests::eats_memory(),
+            &["--memory", "1 MiB"],
+            99,
+            "memory",
+        ),
         ("trap", guests::traps(), &[], 134, "unreachable"),
-        ("junk", b"not wasm".to_vec(), &[], 65, "no WebAssembly module"),
-        ("greedy", guests::traps(), &["--memory", "3 GiB"], 65, "memory"),
+        (
+            "junk",
+            b"not wasm".to_vec(),
+            &[],
+            65,
+            "no WebAssembly module",
+        ),
+        (
+            "greedy",
+            guests::traps(),
+            &["--memory", "3 GiB"],
+            65,
+            "memory",
+        ),
     ];
     for (name, module, flags, code, word) in cases {
         guest(&submitter, name, &module);
         let output = run(&submitter, &executor, flags, name);
-        assert_eq!(output.status.code(), Some(code), "{name}: {}", stderr(&output));
-        assert!(stderr(&output).contains(word), "{name}: {}", stderr(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{name}: {}",
+            stderr(&output)
+        );
+        assert!(
+            stderr(&output).contains(word),
+            "{name}: {}",
+            stderr(&output)
+        );
     }
     // The honest one beside them.
     guest(&submitter, "hello.wasm", &guests::says("still here", 0));
@@ -253,7 +315,11 @@ fn quotas_hold_for_each_peer() {
     });
     let third = run(&submitter, &executor, &[], "sleep.wasm");
     assert_eq!(third.status.code(), Some(75), "{}", stderr(&third));
-    assert!(stderr(&third).contains("peer_queue_full"), "{}", stderr(&third));
+    assert!(
+        stderr(&third).contains("peer_queue_full"),
+        "{}",
+        stderr(&third)
+    );
     for running in [first, second] {
         running.interrupt();
         assert_eq!(running.finish().status.code(), Some(130));
@@ -274,7 +340,9 @@ struct Running {
 
 impl Running {
     fn start(node: &Node, executor: &Node, module: &str, flags: &[&str]) -> Self {
-        let stdout = tempfile::NamedTempFile::new_in(&node.dir).unwrap().into_temp_path();
+        let stdout = tempfile::NamedTempFile::new_in(&node.dir)
+            .unwrap()
+            .into_temp_path();
         let stdout = stdout.keep().unwrap();
         let child = Command::new(BINARY)
             .arg("--config")
@@ -306,7 +374,13 @@ impl Running {
 
     fn interrupt(&self) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-s", "INT", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     fn finish(self) -> Output {

@@ -33,7 +33,10 @@ fn show(node: &Node, job: &str) -> Option<Value> {
 fn under_way(node: &Node, job: &str) {
     eventually("output comes", || {
         let shown = show(node, job)?;
-        assert_ne!(shown["state"], "finished", "too fast for this test: {shown}");
+        assert_ne!(
+            shown["state"], "finished",
+            "too fast for this test: {shown}"
+        );
         (shown["stdout"].as_u64()? > 1).then_some(())
     });
 }
@@ -149,7 +152,9 @@ fn a_killed_worker_is_a_typed_error_and_leaves_nothing_behind() {
     let running = workers(&executor);
     assert_eq!(running.len(), 1, "{running:?}");
     for pid in &running {
-        let killed = Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status();
+        let killed = Command::new("kill")
+            .args(["-s", "KILL", &pid.to_string()])
+            .status();
         assert!(killed.unwrap().success());
     }
     let output = submitter.cli(&["job", "logs", "--follow", &job]);

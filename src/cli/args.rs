@@ -98,6 +98,9 @@ pub enum Command {
     Devnet(DevnetArgs),
     /// Stop the running node in order
     Stop,
+    /// Be a worker process: the node starts these itself
+    #[command(name = "sandbox-worker", hide = true)]
+    SandboxWorker,
 }
 
 /// Arguments of `init`.

@@ -284,7 +284,7 @@ async fn stream(
     out: &Out,
 ) -> Result<Option<JobReport>, Broken> {
     let mut heard = false;
-    let mut broken = |error: ClientError, heard: bool| match error {
+    let broken = |error: ClientError, heard: bool| match error {
         ClientError::NoNode { .. } | ClientError::Ended | ClientError::Connect { .. } if wait => {
             Broken::Node { heard }
         }

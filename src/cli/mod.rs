@@ -57,6 +57,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>, node: &dyn Node) -> ExitCo
         Ok(cli) => cli,
         Err(error) => return refuse(&error).into(),
     };
+    if let Command::SandboxWorker = cli.command {
+        return crate::sandbox::worker::main();
+    }
     let out = Out::new(cli.global.output);
     match dispatch(&cli, node, &out) {
         Ok(()) => Exit::Ok.into(),
@@ -102,6 +105,8 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         Command::Identity(command) => enrolment::identity(command, global, out),
         Command::Trust(command) => enrolment::trust(command, global, out),
         Command::Devnet(args) => node.devnet(args, out),
+        // Carried out before anything was set up.
+        Command::SandboxWorker => Ok(()),
         Command::Stop => ask(&Request::Shutdown {}),
     }
 }

@@ -12,13 +12,19 @@
 /// Most bytes of a module, an input or an output that travel in one message.
 pub const MAX_PIECE: usize = 256 << 10;
 
+pub mod blobs;
+mod cache;
 mod form;
 mod hash;
 mod job;
 mod limits;
-pub mod sent;
+pub mod pool;
 pub mod receipt;
+pub mod registry;
+pub mod sent;
+pub mod spool;
 pub mod wire;
+pub mod worker;
 
 pub use hash::{ContentHash, Hasher};
 pub use job::{

@@ -24,7 +24,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{ContentHash, Hasher, JobId, Stream, blobs::read_from};
+use super::{Content, ContentHash, Hasher, JobId, Stream, blobs::read_from};
 
 /// Bytes read or compared at a time.
 const BUFFER: usize = 64 << 10;
@@ -207,6 +207,15 @@ impl Spool {
     #[must_use]
     pub fn hash(&self, stream: Stream) -> ContentHash {
         self.side(stream).hasher.finish()
+    }
+
+    /// Hash and length of all that is there.
+    #[must_use]
+    pub fn content(&self, stream: Stream) -> Content {
+        Content {
+            hash: self.hash(stream),
+            size: self.len(stream),
+        }
     }
 
     /// At most `most` bytes from `offset` on.

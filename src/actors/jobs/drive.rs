@@ -121,7 +121,6 @@ impl JobsActor {
                 Response::Refused(Refused::new(
                     RefusalCode::Disabled,
                     "the peer does not speak the job protocol",
-                    None,
                 )),
                 elapsed,
             ),
@@ -217,20 +216,11 @@ impl JobsActor {
         } = entry.job.record();
         let receipt = Receipt::decode(&bytes).map_err(|error| bad(error.to_string()))?;
         let body = receipt.verify().map_err(|error| bad(error.to_string()))?;
-        let disk = |error: SpoolError| SentFault::Disk {
-            detail: error.to_string(),
-        };
         let expected = Expectation {
-            stdout: Some((
-                entry.spool.hash(Stream::Stdout).map_err(disk)?,
-                entry.spool.len(Stream::Stdout),
-            )),
-            stderr: Some((
-                entry.spool.hash(Stream::Stderr).map_err(disk)?,
-                entry.spool.len(Stream::Stderr),
-            )),
+            stdout: Some(entry.spool.content(Stream::Stdout)),
+            stderr: Some(entry.spool.content(Stream::Stderr)),
             limits: *limits,
-            ..Expectation::of_job(executor, &self.setup.me, spec)
+            ..Expectation::of(*executor, self.setup.me, spec)
         };
         body.matches(&expected)
             .map_err(|mismatch| bad(mismatch.to_string()))?;

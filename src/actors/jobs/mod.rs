@@ -224,7 +224,8 @@ fn report(entry: &Entry) -> JobReport {
     let receipt = result.and_then(|result| result.as_ref().ok()).cloned();
     let body = receipt.as_deref().and_then(|bytes| {
         let receipt = Receipt::decode(bytes).ok()?;
-        Some(receipt.body().clone())
+        // Verified before it was kept.
+        Some(receipt.unverified().clone())
     });
     JobReport {
         job: record.job,

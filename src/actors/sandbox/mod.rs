@@ -23,7 +23,7 @@ mod run;
 mod seal;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     path::PathBuf,
     sync::Arc,
@@ -57,6 +57,8 @@ use crate::{
 
 /// The store's tree of jobs.
 const TREE: &str = "jobs";
+/// The store's tree of what peers owe of their processor time.
+const QUOTA: &str = "jobs_quota";
 const TREE_VERSION: u8 = 1;
 /// Most records read at a start: the bounds of `sandbox.jobs` and `sandbox.results` together.
 const MAX_RECORDS: usize = 2 * 65_536;
@@ -112,6 +114,9 @@ struct Running {
     registry: Registry,
     blobs: Blobs,
     tree: Tree<JobRecord>,
+    quota: Tree<Timestamp>,
+    /// What was last written of it.
+    owed: BTreeMap<PeerId, Timestamp>,
     spools: HashMap<JobId, Spool>,
     pool: Option<Pool>,
 }
@@ -122,8 +127,6 @@ pub struct SandboxActor {
     setup: SandboxSetup,
     running: Option<Running>,
     live: HashMap<JobId, Live>,
-    /// Accepted, but not yet on record: they wait whatever is here.
-    unrecorded: BTreeSet<JobId>,
     /// Their receipts are being recorded.
     sealing: BTreeSet<JobId>,
     /// Credentials of submitters and the trust's epoch they were verified under.
@@ -171,7 +174,6 @@ impl SandboxActor {
             setup,
             running: None,
             live: HashMap::new(),
-            unrecorded: BTreeSet::new(),
             sealing: BTreeSet::new(),
             known: HashMap::new(),
             refusals: HashMap::new(),
@@ -199,11 +201,19 @@ impl SandboxActor {
         let records = tree.scan(MAX_RECORDS).map_err(Fault::build)?;
         let records = records.into_iter().map(|(_, record)| record);
         let me = self.setup.key.peer();
-        let registry = Registry::restore(config.clone(), me, records, now);
+        let mut registry = Registry::restore(config.clone(), me, records, now);
+        let quota: Tree<Timestamp> = store.tree(QUOTA, TREE_VERSION).map_err(Fault::build)?;
+        let owed = quota.scan(MAX_RECORDS).map_err(Fault::build)?.into_iter();
+        registry.restore_quota(owed.filter_map(|(peer, until)| {
+            let peer = std::str::from_utf8(&peer).ok()?.parse().ok()?;
+            Some((peer, until))
+        }));
         let mut running = Running {
             registry,
             blobs,
             tree,
+            quota,
+            owed: BTreeMap::new(),
             spools: HashMap::new(),
             pool: None,
         };
@@ -264,6 +274,36 @@ impl SandboxActor {
             self.ended(id, ctx);
         }
         self.persist(false);
+        self.save_quota();
+    }
+
+    /// Writes down what peers owe, where that changed: `kill -9` can lose one tick of it, which
+    /// the records of the jobs still tell.
+    fn save_quota(&mut self) {
+        let Some(running) = self.running.as_mut() else {
+            return;
+        };
+        let debts = running.registry.quota().debts();
+        let owed: BTreeMap<_, _> = debts.map(|(peer, until)| (*peer, *until)).collect();
+        let mut batch = Batch::default();
+        let paid = running.owed.keys().filter(|peer| !owed.contains_key(*peer));
+        for peer in paid {
+            batch.remove(peer.to_string().as_bytes());
+        }
+        let mut changed = owed.len() != running.owed.len();
+        for (peer, until) in &owed {
+            if running.owed.get(peer) != Some(until) {
+                batch.put(peer.to_string().as_bytes(), *until);
+                changed = true;
+            }
+        }
+        if !changed {
+            return;
+        }
+        match running.quota.apply(&batch) {
+            Ok(()) => running.owed = owed,
+            Err(error) => self.broken(&error),
+        }
     }
 
     /// A job came to its end without running (any more): its blobs are free, its receipt is due.
@@ -350,6 +390,18 @@ impl Running {
     fn release(&mut self, record: &JobRecord) {
         self.blobs.unpin(&record.spec.module);
         self.blobs.unpin(&record.spec.input);
+    }
+
+    /// Queues those jobs that have what they need.
+    fn get_ready(&mut self, jobs: &[JobId]) {
+        for id in jobs {
+            let ready = self.registry.job(id).is_some_and(|record| {
+                self.blobs.have(&record.spec.module) && self.blobs.have(&record.spec.input)
+            });
+            if ready {
+                self.registry.ready(id);
+            }
+        }
     }
 
     fn length(&self, id: &JobId, stream: Stream) -> u64 {

@@ -34,7 +34,11 @@ fn now_ready(response: Response) -> Answer {
 }
 
 fn refused(code: RefusalCode, detail: impl Into<String>, again: Option<Duration>) -> Response {
-    Response::Refused(Refused::new(code, detail, again))
+    let refused = Refused::new(code, &detail.into());
+    Response::Refused(match again {
+        Some(span) => refused.after(span),
+        None => refused,
+    })
 }
 
 /// A job that is not there, or is somebody else's: the same answer, so that nobody learns which.
@@ -52,6 +56,7 @@ fn rejected(rejection: &Rejection) -> Response {
         Rejection::PeerQueueFull => (RefusalCode::PeerQueueFull, Some(COME_AGAIN)),
         Rejection::CpuQuota { retry_after } => (RefusalCode::CpuQuota, Some(*retry_after)),
         Rejection::KeyReused => (RefusalCode::KeyReused, None),
+        Rejection::UnderWay => (RefusalCode::Unavailable, Some(COME_AGAIN)),
     };
     refused(code, rejection.to_string(), again)
 }
@@ -119,8 +124,7 @@ impl SandboxActor {
             return now_ready(refused(RefusalCode::Unavailable, "starting", Some(COME_AGAIN)));
         };
         let module = spec.module;
-        // As if nothing were here: it must not begin before it is on record.
-        let accepted = match running.registry.submit(submitter, spec, &|_| false, now) {
+        let accepted = match running.registry.submit(submitter, spec, now) {
             Ok(accepted) => accepted,
             Err(rejection) => {
                 let refusal = rejected(&rejection);
@@ -144,8 +148,6 @@ impl SandboxActor {
         if let Some(record) = running.registry.job(&id).cloned() {
             running.hold(&record);
         }
-        self.unrecorded.insert(id);
-        self.persist(true);
         let event = AuditEvent::JobAccepted {
             job: id.to_string(),
             submitter: peer,
@@ -160,7 +162,6 @@ impl SandboxActor {
                 .into_actor(self)
                 .map(move |recorded, act, ctx| match recorded {
                     Ok(_) => {
-                        act.unrecorded.remove(&id);
                         act.begin(id, ctx);
                         act.accepted(&accepted)
                     }
@@ -172,24 +173,18 @@ impl SandboxActor {
         )
     }
 
-    /// A job that is on record: what it needs may be here already.
+    /// A job that is on record: it counts from now on, and may be able to start.
     fn begin(&mut self, id: JobId, ctx: &mut Context<Self>) {
-        let now = self.now();
-        if let Some(running) = self.running.as_mut()
-            && let Some(record) = running.registry.job(&id)
-        {
-            for blob in [record.spec.module, record.spec.input] {
-                if running.blobs.have(&blob) {
-                    running.registry.blob_arrived(&blob, now);
-                }
-            }
+        if let Some(running) = self.running.as_mut() {
+            running.registry.on_record(&id);
+            running.get_ready(&[id]);
         }
+        self.persist(true);
         self.schedule(ctx);
     }
 
     /// Takes back a job that could not be recorded.
     fn undo(&mut self, id: JobId) {
-        self.unrecorded.remove(&id);
         if let Some(running) = self.running.as_mut() {
             if let Some(record) = running.registry.job(&id).cloned() {
                 running.release(&record);
@@ -197,7 +192,6 @@ impl SandboxActor {
             running.registry.forget(&id);
             running.spools.remove(&id);
         }
-        self.persist(true);
     }
 
     fn accepted(&self, accepted: &Accepted) -> Response {
@@ -261,7 +255,6 @@ impl SandboxActor {
         bytes: &[u8],
         ctx: &mut Context<Self>,
     ) -> Response {
-        let now = self.now();
         let Some(running) = self.running.as_mut() else {
             return refused(RefusalCode::Unavailable, "starting", Some(COME_AGAIN));
         };
@@ -276,7 +269,7 @@ impl SandboxActor {
             _ => return refused(RefusalCode::Invalid, "not a part of the job", None),
         };
         if record.state != JobState::Waiting || running.blobs.have(blob) {
-            running.registry.blob_arrived(blob, now);
+            running.get_ready(&[job]);
             self.schedule(ctx);
             return Response::Stored {
                 blob: *blob,
@@ -285,8 +278,9 @@ impl SandboxActor {
         }
         match running.blobs.append(blob, size, offset, bytes) {
             Ok(progress) => {
-                if progress.complete && !self.unrecorded.contains(&job) {
-                    running.registry.blob_arrived(blob, now);
+                if progress.complete {
+                    let waiting = running.registry.waiting_for(blob);
+                    running.get_ready(&waiting);
                     self.schedule(ctx);
                 }
                 Response::Stored {

@@ -66,10 +66,7 @@ impl SandboxActor {
         let running = self.running.as_mut().ok_or(JobFault::Executor)?;
         let pool = running.pool.clone().ok_or(JobFault::Executor)?;
         let spool = running.spools.get_mut(&id).ok_or(JobFault::Executor)?;
-        spool.begin_attempt().map_err(|error| {
-            tracing::error!(job = %id, %error, "no place for a job's output");
-            JobFault::Executor
-        })?;
+        spool.begin_attempt();
         let spec = &record.spec;
         let task = Task {
             module: spec.module,

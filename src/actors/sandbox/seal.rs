@@ -12,7 +12,7 @@ use crate::{
     audit::AuditEvent,
     sandbox::{
         ContentHash, JobId, Stream,
-        receipt::{Content, Receipt, ReceiptBody},
+        receipt::{Content, Label, Receipt, ReceiptBody},
     },
 };
 
@@ -76,24 +76,13 @@ impl SandboxActor {
         let record = running.registry.job(&id)?;
         let outcome = record.outcome.clone()?;
         let spool = running.spools.get(&id)?;
-        let output = |stream| match spool.hash(stream) {
-            Ok(hash) => Some(Content {
-                hash,
-                size: spool.len(stream),
-            }),
-            Err(error) => {
-                tracing::error!(job = %id, %error, "an output cannot be read");
-                None
-            }
-        };
         let spec = &record.spec;
         let own = self.setup.own.load();
         Some(ReceiptBody {
-            job: id,
             executor: self.setup.key.peer(),
             executor_credential: own.identity.as_ref().map(|own| ContentHash(own.credential_hash)),
             submitter: record.submitter.peer,
-            submitter_identity: record.submitter.identity.clone(),
+            submitter_identity: record.submitter.identity.as_deref().and_then(label),
             key: spec.key,
             module: Content {
                 hash: spec.module,
@@ -104,8 +93,8 @@ impl SandboxActor {
                 hash: spec.input,
                 size: spec.input_size,
             },
-            stdout: output(Stream::Stdout)?,
-            stderr: output(Stream::Stderr)?,
+            stdout: spool.content(Stream::Stdout),
+            stderr: spool.content(Stream::Stderr),
             limits: record.limits,
             deterministic: spec.deterministic,
             outcome,
@@ -116,4 +105,13 @@ impl SandboxActor {
             finished: record.finished?,
         })
     }
+}
+
+/// `issuer/subject`, in its two parts.
+fn label(identity: &str) -> Option<Label> {
+    let (issuer, subject) = identity.split_once('/')?;
+    Some(Label {
+        issuer: issuer.parse().ok()?,
+        subject: subject.parse().ok()?,
+    })
 }

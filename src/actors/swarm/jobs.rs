@@ -45,7 +45,11 @@ pub(super) struct Calls {
 }
 
 fn refuse(code: RefusalCode, detail: &str, again: Option<Duration>) -> Response {
-    Response::Refused(Refused::new(code, detail, again))
+    let refused = Refused::new(code, detail);
+    Response::Refused(match again {
+        Some(span) => refused.after(span),
+        None => refused,
+    })
 }
 
 fn weight(request: &Request) -> u64 {
