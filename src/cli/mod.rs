@@ -17,6 +17,7 @@ pub mod identity;
 pub mod init;
 pub mod live;
 pub mod output;
+mod receipt;
 pub mod render;
 pub mod trust;
 
@@ -99,6 +100,7 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         }
         Command::Identity(command) => enrolment::identity(command, global, out),
         Command::Trust(command) => enrolment::trust(command, global, out),
+        Command::Receipt(command) => receipt::command(command, out),
         Command::Devnet(args) => node.devnet(args, out),
         Command::Stop => ask(&Request::Shutdown {}),
     }
