@@ -10,7 +10,7 @@ use crate::types::PeerId;
 #[derive(Debug, Subcommand)]
 pub enum ReceiptCommand {
     /// Verify a receipt's signature, and what it says against what you have: 0 good, 65 not
-    Verify(VerifyArgs),
+    Verify(Box<VerifyArgs>),
     /// Print what a receipt says, and whether its signature holds
     Show {
         /// The receipt

@@ -212,6 +212,11 @@ fn the_largest_messages_fit_their_bounds() {
     let refused = Refused::new(RefusalCode::LimitAboveCeiling, &"𝕏".repeat(999));
     assert_eq!(refused.detail.chars().count(), MAX_DETAIL);
     let refused = Response::Refused(refused.after(Duration::MAX));
+    assert_eq!(
+        (MAX_REQUEST, MAX_RESPONSE),
+        (260 << 10, 520 << 10),
+        "as the reference says"
+    );
     assert_eq!(Response::decode(&refused.encode()), Ok(refused));
 }
 
@@ -359,6 +364,21 @@ fn codes_have_their_names_and_say_whether_to_try_again() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), RefusalCode::ALL.len());
+    let reference = include_str!("../../../docs/reference/job-protocol.md");
+    for code in RefusalCode::ALL {
+        let row = reference
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{}` |", code.name())));
+        let passes = if code.is_passing() {
+            "| yes |"
+        } else {
+            "| no |"
+        };
+        assert!(
+            row.is_some_and(|row| row.ends_with(passes)),
+            "{code:?} in job-protocol.md"
+        );
+    }
 }
 
 fn hashes() -> impl Strategy<Value = ContentHash> {
