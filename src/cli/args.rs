@@ -1,6 +1,7 @@
 //! The command line's grammar. Nothing here acts.
 
 pub mod job;
+mod receipt;
 
 use std::{path::PathBuf, sync::LazyLock};
 
@@ -12,6 +13,8 @@ use crate::{
     identity::{GroupPattern, Name},
     types::{Party, Span, Topic},
 };
+
+pub use receipt::{ReceiptCommand, VerifyArgs as ReceiptVerifyArgs};
 
 /// Most nodes of a devnet: each is a process of some 50 MB on this machine.
 const MAX_NODES: i64 = 64;
@@ -94,6 +97,9 @@ pub enum Command {
     /// Whom this node believes
     #[command(subcommand)]
     Trust(TrustCommand),
+    /// What a peer signed about a job it ran: verify, show
+    #[command(subcommand)]
+    Receipt(ReceiptCommand),
     /// Run a private network of node processes on this machine
     Devnet(DevnetArgs),
     /// Stop the running node in order

@@ -48,7 +48,9 @@ pub fn command(command: &JobCommand, data_dir: &Path, out: &Out) -> Result<(), C
     match command {
         JobCommand::Run(args) => run(args, data_dir, out),
         JobCommand::List => ask(data_dir, &Request::Jobs {}, out),
-        JobCommand::Show { job, receipt: None } => ask(data_dir, &Request::JobShow { job: *job }, out),
+        JobCommand::Show { job, receipt: None } => {
+            ask(data_dir, &Request::JobShow { job: *job }, out)
+        }
         JobCommand::Show {
             job,
             receipt: Some(file),
@@ -97,10 +99,10 @@ fn spec(args: &JobRunArgs, module: &[u8], input: &[u8]) -> Result<JobSpec, CliEr
     let millis = |span: &crate::types::Span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX);
     let size = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let spec = JobSpec {
-        key: args.idempotency_key.as_deref().map_or_else(
-            || IdempotencyKey(rand::random()),
-            IdempotencyKey::of_text,
-        ),
+        key: args
+            .idempotency_key
+            .as_deref()
+            .map_or_else(|| IdempotencyKey(rand::random()), IdempotencyKey::of_text),
         module: ContentHash::of(module),
         module_size: size(module),
         arguments,
@@ -218,7 +220,9 @@ async fn follow_or_cancel(job: JobId, data_dir: &Path, out: &Out) -> Result<JobR
             return Err(goes_on(job));
         }
         cancelled = true;
-        out.note(&format!("cancelling job {job}; once more leaves it to itself"));
+        out.note(&format!(
+            "cancelling job {job}; once more leaves it to itself"
+        ));
         let client = AdminClient::connect(data_dir).await?;
         client.ask(&Request::JobCancel { job }).await?;
     }
@@ -227,7 +231,9 @@ async fn follow_or_cancel(job: JobId, data_dir: &Path, out: &Out) -> Result<JobR
 fn goes_on(job: JobId) -> CliError {
     CliError::new(
         Exit::TryAgain,
-        format!("job {job} goes on without this command; see `quantraband job logs --follow {job}`"),
+        format!(
+            "job {job} goes on without this command; see `quantraband job logs --follow {job}`"
+        ),
     )
 }
 
@@ -442,7 +448,9 @@ pub fn exit(report: &JobReport) -> Exit {
 fn why(report: &JobReport) -> String {
     let text = match (&report.outcome, &report.fault) {
         (_, Some(fault)) => fault.to_string(),
-        (Some(Outcome::Stopped { limit }), None) => format!("the guest was stopped by limit {limit}"),
+        (Some(Outcome::Stopped { limit }), None) => {
+            format!("the guest was stopped by limit {limit}")
+        }
         (Some(Outcome::Trapped { trap }), None) => format!("the guest trapped: {trap}"),
         (Some(Outcome::Cancelled { by }), None) => {
             format!("the job was cancelled by the {}", by.name())

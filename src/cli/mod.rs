@@ -18,6 +18,7 @@ pub mod init;
 pub mod job;
 pub mod live;
 pub mod output;
+mod receipt;
 pub mod render;
 pub mod trust;
 
@@ -104,6 +105,7 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         }
         Command::Identity(command) => enrolment::identity(command, global, out),
         Command::Trust(command) => enrolment::trust(command, global, out),
+        Command::Receipt(command) => receipt::command(command, out),
         Command::Devnet(args) => node.devnet(args, out),
         // Carried out before anything was set up.
         Command::SandboxWorker => Ok(()),

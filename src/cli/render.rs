@@ -78,9 +78,7 @@ pub fn answer(answer: &Response, out: &Out) -> Result<(), CliError> {
                 jobs::table(jobs, out)
             })
         }
-        Response::Job(report) => {
-            out.answer("quantraband.job/1", report, || jobs::one(report, out))
-        }
+        Response::Job(report) => out.answer("quantraband.job/1", report, || jobs::one(report, out)),
         other => short(other, out),
     }
 }

@@ -147,7 +147,9 @@ impl Blobs {
             let entry = entry.map_err(fail)?;
             let meta = entry.metadata().map_err(fail)?;
             let name = entry.file_name();
-            let hash = name.to_str().and_then(|name| name.parse::<ContentHash>().ok());
+            let hash = name
+                .to_str()
+                .and_then(|name| name.parse::<ContentHash>().ok());
             match hash {
                 Some(hash) if meta.is_file() && found.len() < MAX_BLOBS => {
                     found.push((meta.modified().ok(), hash, meta.len()));
@@ -251,7 +253,10 @@ impl Blobs {
         }
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let after = have.saturating_add(length);
-        let known = self.arriving.get(blob).map_or(size, |arriving| arriving.size);
+        let known = self
+            .arriving
+            .get(blob)
+            .map_or(size, |arriving| arriving.size);
         if known != size || after > size {
             return Err(BlobError::Size { size: known });
         }
@@ -366,12 +371,7 @@ impl Blobs {
     ///
     /// # Errors
     /// [`BlobError::Missing`], [`BlobError::Io`].
-    pub fn read(
-        &self,
-        blob: &ContentHash,
-        offset: u64,
-        most: usize,
-    ) -> Result<Vec<u8>, BlobError> {
+    pub fn read(&self, blob: &ContentHash, offset: u64, most: usize) -> Result<Vec<u8>, BlobError> {
         if !self.complete.contains_key(blob) {
             return if self.have(blob) {
                 Ok(Vec::new())

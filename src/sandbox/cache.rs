@@ -66,7 +66,9 @@ pub(super) struct Cache {
 
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cache").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Cache")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
     }
 }
 
@@ -76,12 +78,11 @@ fn name((module, mode): Key) -> String {
 
 impl Cache {
     /// Opens the directory, making it when it is missing.
-    pub(super) fn open(
-        dir: &Path,
-        key: Zeroizing<[u8; 32]>,
-        capacity: u64,
-    ) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    pub(super) fn open(dir: &Path, key: Zeroizing<[u8; 32]>, capacity: u64) -> io::Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)?;
         let mut cache = Self {
             dir: dir.to_owned(),
             key,
@@ -123,7 +124,9 @@ impl Cache {
             last_used: self.uses,
         };
         let before = self.entries.insert(name, entry);
-        self.used = self.used.saturating_sub(before.map_or(0, |entry| entry.size));
+        self.used = self
+            .used
+            .saturating_sub(before.map_or(0, |entry| entry.size));
         self.used = self.used.saturating_add(size);
     }
 
@@ -265,7 +268,10 @@ mod tests {
         assert_eq!(first.get(key(2)), Look::Miss);
         assert_eq!(first.get((key(1).0, Mode::Fuel)), Look::Miss);
         // The next process finds it.
-        assert_eq!(cache(dir.path(), 1, 10_000).get(key(1)), Look::Hit(b"code".to_vec()));
+        assert_eq!(
+            cache(dir.path(), 1, 10_000).get(key(1)),
+            Look::Hit(b"code".to_vec())
+        );
         // Under another key it is nothing.
         assert_eq!(cache(dir.path(), 2, 10_000).get(key(1)), Look::Tampered);
         assert_eq!(cache(dir.path(), 1, 10_000).get(key(1)), Look::Miss);

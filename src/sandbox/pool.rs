@@ -213,12 +213,11 @@ impl Pool {
     pub async fn start(setup: PoolSetup) -> Result<Self, PoolError> {
         let key = setup.cache_key.clone();
         let capacity = setup.config.compiled_cache.0;
-        let cache = Cache::open(&setup.cache_dir, key, capacity).map_err(|source| {
-            PoolError::Cache {
+        let cache =
+            Cache::open(&setup.cache_dir, key, capacity).map_err(|source| PoolError::Cache {
                 path: setup.cache_dir.clone(),
                 source,
-            }
-        })?;
+            })?;
         let pool = Self(Arc::new(Inner {
             setup,
             cache: Mutex::new(cache),
@@ -331,7 +330,9 @@ impl Pool {
                 }
             };
             before = before.saturating_add(compiled.cpu_us);
-            let ran = self.run_compiled(&task, mode, compiled.bytes, &output, &cancel).await;
+            let ran = self
+                .run_compiled(&task, mode, compiled.bytes, &output, &cancel)
+                .await;
             match ran {
                 Ok(mut report) => {
                     report.usage.cpu_us = report.usage.cpu_us.saturating_add(before);

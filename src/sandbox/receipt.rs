@@ -440,4 +440,4 @@ fn time(value: Value) -> Read<Timestamp> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

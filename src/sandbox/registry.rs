@@ -334,7 +334,8 @@ impl Registry {
         for _ in 0..self.turns.len() {
             let peer = self.turns.pop_front()?;
             let running = self.running.get(&peer).copied().unwrap_or(0);
-            let may = running < self.config.running_per_peer && self.quota.wait(&peer, now).is_none();
+            let may =
+                running < self.config.running_per_peer && self.quota.wait(&peer, now).is_none();
             if !may {
                 self.turns.push_back(peer);
                 continue;

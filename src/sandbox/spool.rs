@@ -118,10 +118,14 @@ impl Side {
     /// Compares with what is there; how many of the bytes that were.
     fn compare(&mut self, stream: Stream, bytes: &[u8]) -> Result<usize, SpoolError> {
         let there = self.length.saturating_sub(self.at);
-        let there = usize::try_from(there).unwrap_or(usize::MAX).min(bytes.len());
+        let there = usize::try_from(there)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         let known = read_from(&self.path, self.at, there).map_err(|error| self.fail(error))?;
         let same = known.iter().zip(bytes).take_while(|(a, b)| a == b).count();
-        self.at = self.at.saturating_add(u64::try_from(same).unwrap_or(u64::MAX));
+        self.at = self
+            .at
+            .saturating_add(u64::try_from(same).unwrap_or(u64::MAX));
         if same < there {
             return Err(SpoolError::Diverged {
                 stream,

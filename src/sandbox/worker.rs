@@ -81,7 +81,9 @@ pub fn main() -> ExitCode {
         return ExitCode::from(70);
     };
     if let Err(error) = harden::harden() {
-        shared.teller.tell(Kind::Failed, error.to_string().as_bytes());
+        shared
+            .teller
+            .tell(Kind::Failed, error.to_string().as_bytes());
         return ExitCode::from(70);
     }
     shared.teller.tell(Kind::Ready, &[]);

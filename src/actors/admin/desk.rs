@@ -251,9 +251,7 @@ impl Desk {
                 let _ = tools.stop.try_send("the command `stop`".to_owned());
                 Ok(Response::ShuttingDown {})
             }
-            Request::Subscribe { .. }
-            | Request::AuditTail { .. }
-            | Request::JobFollow { .. } => {
+            Request::Subscribe { .. } | Request::AuditTail { .. } | Request::JobFollow { .. } => {
                 Err(Failure::new(FailureCode::Invalid, "this command streams"))
             }
         }

@@ -40,10 +40,9 @@ fn refused(fault: &JobsFault) -> Failure {
         | JobsFault::KeyReused(_)
         | JobsFault::WrongHash(_)
         | JobsFault::OutOfPlace => FailureCode::Invalid,
-        JobsFault::NoRoom
-        | JobsFault::TooMany(_)
-        | JobsFault::Missing(_)
-        | JobsFault::Stopping => FailureCode::Again,
+        JobsFault::NoRoom | JobsFault::TooMany(_) | JobsFault::Missing(_) | JobsFault::Stopping => {
+            FailureCode::Again
+        }
         JobsFault::Io(_) | JobsFault::Audit(_) => FailureCode::Io,
     };
     Failure::new(code, fault.to_string())
@@ -162,10 +161,7 @@ fn lines(follow: &mut Follow, news: JobNews) -> Vec<Response> {
     follow.cursor.0 = follow.cursor.0.saturating_add(length(&news.stdout));
     follow.cursor.1 = follow.cursor.1.saturating_add(length(&news.stderr));
     let mut lines = Vec::new();
-    for (stream, bytes) in [
-        (Stream::Stdout, news.stdout),
-        (Stream::Stderr, news.stderr),
-    ] {
+    for (stream, bytes) in [(Stream::Stdout, news.stdout), (Stream::Stderr, news.stderr)] {
         if !bytes.is_empty() {
             lines.push(Response::JobOutput { stream, bytes });
         }

@@ -44,21 +44,19 @@ impl JobsActor {
         let request = match entry.job.next() {
             Next::Over => return None,
             Next::Ask(request) => request,
-            Next::Piece { blob, offset, most } => {
-                match running.blobs.read(&blob, offset, most) {
-                    Ok(bytes) => Request::Put {
-                        job: id,
-                        blob,
-                        offset,
-                        bytes,
-                    },
-                    Err(error) => {
-                        let detail = error.to_string();
-                        self.finish(id, Err(SentFault::Disk { detail }));
-                        return None;
-                    }
+            Next::Piece { blob, offset, most } => match running.blobs.read(&blob, offset, most) {
+                Ok(bytes) => Request::Put {
+                    job: id,
+                    blob,
+                    offset,
+                    bytes,
+                },
+                Err(error) => {
+                    let detail = error.to_string();
+                    self.finish(id, Err(SentFault::Disk { detail }));
+                    return None;
                 }
-            }
+            },
         };
         entry.busy = true;
         Some((entry.job.record().executor, request))
@@ -246,7 +244,10 @@ impl JobsActor {
             (None, Some(fault)) => fault.to_string(),
             (None, None) => String::new(),
         };
-        let name = told.outcome.as_ref().map_or("failed", |outcome| outcome.name());
+        let name = told
+            .outcome
+            .as_ref()
+            .map_or("failed", |outcome| outcome.name());
         self.setup.metrics.jobs().sent(name);
         self.setup.audit.note(AuditEvent::JobResult {
             job: id.to_string(),

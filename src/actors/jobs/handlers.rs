@@ -13,10 +13,7 @@ use crate::{
         sandbox::{CancelJob, DescribeJob, DrainJobs, FollowJob, JobNews, JobReport, ListJobs},
     },
     sandbox::{
-        JobId, MAX_PIECE, Stream,
-        blobs::BlobError,
-        sent::SentRecord,
-        spool::SpoolError,
+        JobId, MAX_PIECE, Stream, blobs::BlobError, sent::SentRecord, spool::SpoolError,
         wire::Request,
     },
 };
@@ -103,7 +100,13 @@ impl JobsActor {
         let entry = self.entry(record).map_err(io)?;
         if let Some(running) = self.running.as_mut() {
             // Not driven before it is on record.
-            running.jobs.insert(id, Entry { busy: true, ..entry });
+            running.jobs.insert(
+                id,
+                Entry {
+                    busy: true,
+                    ..entry
+                },
+            );
         }
         self.save(id);
         Ok((id, true))
@@ -200,7 +203,10 @@ impl Handler<ListJobs> for JobsActor {
     type Result = Vec<JobReport>;
 
     fn handle(&mut self, _: ListJobs, _: &mut Context<Self>) -> Self::Result {
-        let jobs = self.running.iter().flat_map(|running| running.jobs.values());
+        let jobs = self
+            .running
+            .iter()
+            .flat_map(|running| running.jobs.values());
         let mut reports: Vec<_> = jobs
             .map(|entry| JobReport {
                 // A list names the receipt nowhere; `job show` carries it.
@@ -232,11 +238,7 @@ impl Handler<FollowJob> for JobsActor {
             return Box::pin(fut::ready(news));
         }
         let woken = tokio::time::timeout(ask.wait, self.waiters.wait(ask.job));
-        Box::pin(
-            woken
-                .into_actor(self)
-                .map(move |_, act, _| act.news(&ask)),
-        )
+        Box::pin(woken.into_actor(self).map(move |_, act, _| act.news(&ask)))
     }
 }
 

@@ -104,11 +104,7 @@ impl Handler<FollowJob> for SandboxActor {
             return Box::pin(fut::ready(news));
         }
         let woken = tokio::time::timeout(ask.wait, self.waiters.wait(ask.job));
-        Box::pin(
-            woken
-                .into_actor(self)
-                .map(move |_, act, _| act.news(&ask)),
-        )
+        Box::pin(woken.into_actor(self).map(move |_, act, _| act.news(&ask)))
     }
 }
 
@@ -126,7 +122,11 @@ impl Handler<DrainJobs> for SandboxActor {
     fn handle(&mut self, _: DrainJobs, _: &mut Context<Self>) -> Self::Result {
         self.draining = true;
         self.persist(true);
-        if let Some(pool) = self.running.as_ref().and_then(|running| running.pool.as_ref()) {
+        if let Some(pool) = self
+            .running
+            .as_ref()
+            .and_then(|running| running.pool.as_ref())
+        {
             pool.shutdown();
         }
         self.setup.store.flush().map_err(|error| error.to_string())

@@ -220,7 +220,9 @@ impl SandboxActor {
         let jobs: Vec<_> = running.registry.iter().cloned().collect();
         for record in jobs {
             let spool = Spool::open(&self.outputs(), record.id, record.limits.output);
-            running.spools.insert(record.id, spool.map_err(Fault::build)?);
+            running
+                .spools
+                .insert(record.id, spool.map_err(Fault::build)?);
             if !record.is_finished() {
                 running.hold(&record);
             }

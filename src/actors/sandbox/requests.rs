@@ -121,7 +121,11 @@ impl SandboxActor {
         let now = self.now();
         let outputs = self.outputs();
         let Some(running) = self.running.as_mut() else {
-            return now_ready(refused(RefusalCode::Unavailable, "starting", Some(COME_AGAIN)));
+            return now_ready(refused(
+                RefusalCode::Unavailable,
+                "starting",
+                Some(COME_AGAIN),
+            ));
         };
         let module = spec.module;
         let accepted = match running.registry.submit(submitter, spec, now) {
@@ -167,7 +171,11 @@ impl SandboxActor {
                     }
                     Err(error) => {
                         act.undo(id);
-                        refused(RefusalCode::Unavailable, error.to_string(), Some(COME_AGAIN))
+                        refused(
+                            RefusalCode::Unavailable,
+                            error.to_string(),
+                            Some(COME_AGAIN),
+                        )
                     }
                 }),
         )
@@ -204,7 +212,10 @@ impl SandboxActor {
         let mut wanted = Vec::new();
         if record.state == JobState::Waiting {
             let spec = &record.spec;
-            for (blob, size) in [(spec.module, spec.module_size), (spec.input, spec.input_size)] {
+            for (blob, size) in [
+                (spec.module, spec.module_size),
+                (spec.input, spec.input_size),
+            ] {
                 let new = wanted.iter().all(|known: &Wanted| known.blob != blob);
                 if new && !running.blobs.have(&blob) {
                     let have = running.blobs.partial(&blob);
@@ -258,7 +269,10 @@ impl SandboxActor {
         let Some(running) = self.running.as_mut() else {
             return refused(RefusalCode::Unavailable, "starting", Some(COME_AGAIN));
         };
-        let owned = running.registry.job(&job).filter(|record| record.submitter.peer == peer);
+        let owned = running
+            .registry
+            .job(&job)
+            .filter(|record| record.submitter.peer == peer);
         let Some(record) = owned else {
             return unknown();
         };
@@ -321,7 +335,10 @@ impl SandboxActor {
         let Some(running) = &self.running else {
             return refused(RefusalCode::Unavailable, "starting", Some(COME_AGAIN));
         };
-        let owned = running.registry.job(&job).filter(|record| record.submitter.peer == peer);
+        let owned = running
+            .registry
+            .job(&job)
+            .filter(|record| record.submitter.peer == peer);
         let Some(record) = owned else {
             return unknown();
         };
@@ -402,4 +419,3 @@ impl SandboxActor {
         Some(state)
     }
 }
-

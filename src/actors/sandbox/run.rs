@@ -6,13 +6,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Live, SandboxActor};
-use crate::{
-    sandbox::{
-        JobFault, JobId, Outcome,
-        pool::{Output, Report, Task},
-        registry::JobRecord,
-        spool::SpoolError,
-    },
+use crate::sandbox::{
+    JobFault, JobId, Outcome,
+    pool::{Output, Report, Task},
+    registry::JobRecord,
+    spool::SpoolError,
 };
 
 /// Pieces of output on their way from a worker; then the guest waits.

@@ -80,7 +80,10 @@ impl SandboxActor {
         let own = self.setup.own.load();
         Some(ReceiptBody {
             executor: self.setup.key.peer(),
-            executor_credential: own.identity.as_ref().map(|own| ContentHash(own.credential_hash)),
+            executor_credential: own
+                .identity
+                .as_ref()
+                .map(|own| ContentHash(own.credential_hash)),
             submitter: record.submitter.peer,
             submitter_identity: record.submitter.identity.as_deref().and_then(label),
             key: spec.key,

@@ -137,12 +137,21 @@ impl SwarmActor {
     }
 
     /// Whether a peer's request is passed on, and as whose.
-    #[expect(clippy::type_complexity, reason = "what the gate admitted, in two parts")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "what the gate admitted, in two parts"
+    )]
     fn may_ask(
         &self,
         who: PeerId,
         request: &Request,
-    ) -> Result<(Option<std::sync::Arc<crate::identity::VerifiedIdentity>>, u64), Response> {
+    ) -> Result<
+        (
+            Option<std::sync::Arc<crate::identity::VerifiedIdentity>>,
+            u64,
+        ),
+        Response,
+    > {
         if self.memory.draining {
             let again = Some(COME_AGAIN);
             return Err(refuse(RefusalCode::Stopping, "the node is stopping", again));

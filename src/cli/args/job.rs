@@ -101,7 +101,11 @@ impl std::str::FromStr for Executor {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(peer) => Ok(Self::Peer(peer)),
-            Err(_) if text.split_once('/').is_some_and(|(i, s)| !i.is_empty() && !s.is_empty()) => {
+            Err(_)
+                if text
+                    .split_once('/')
+                    .is_some_and(|(i, s)| !i.is_empty() && !s.is_empty()) =>
+            {
                 Ok(Self::Identity(text.to_owned()))
             }
             Err(error) => Err(format!("{error}; or name a peer as issuer/subject")),

@@ -23,15 +23,11 @@ pub(super) fn table(jobs: &[JobReport], out: &Out) -> String {
             [
                 job.job.to_string(),
                 job.role.name().to_owned(),
-                job.identity
-                    .clone()
-                    .unwrap_or_else(|| job.peer.to_string()),
+                job.identity.clone().unwrap_or_else(|| job.peer.to_string()),
                 job.arguments.first().cloned().unwrap_or_default(),
                 standing(job),
                 job.submitted.to_string(),
-                job.usage
-                    .map(|usage| cpu(usage.cpu_us))
-                    .unwrap_or_default(),
+                job.usage.map(|usage| cpu(usage.cpu_us)).unwrap_or_default(),
             ]
         })
         .collect();

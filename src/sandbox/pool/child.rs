@@ -71,7 +71,9 @@ impl Child {
             Some(Frame {
                 kind: Kind::Failed,
                 bytes,
-            }) => Err(io::Error::other(String::from_utf8_lossy(&bytes).into_owned())),
+            }) => Err(io::Error::other(
+                String::from_utf8_lossy(&bytes).into_owned(),
+            )),
             _ => Err(io::Error::other("it ended at once")),
         }
     }

@@ -11,7 +11,10 @@ use super::{Counted, GRACE, LOAD, MAX_COMPILED, Pool, Report, Task, child::Child
 use crate::sandbox::{
     ContentHash, JobFault, LimitName, Outcome, Usage,
     cache::{Key, Look},
-    worker::{CompileOrder, WorkerReport, frame::{Frame, Kind}},
+    worker::{
+        CompileOrder, WorkerReport,
+        frame::{Frame, Kind},
+    },
 };
 
 /// Modules remembered that cannot be compiled.

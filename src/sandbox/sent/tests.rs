@@ -124,9 +124,29 @@ fn from_submission_to_receipt() {
 #[test]
 fn lies_end_the_job_with_their_name() {
     let lies = [
-        (submitted(vec![Wanted { blob: ContentHash::of(b"other"), have: 0, size: 1 }]), "wanted"),
-        (submitted(vec![Wanted { blob: spec().module, have: 6, size: 6 }]), "wanted"),
-        (Response::Stored { blob: spec().module, have: 1 }, "stored"),
+        (
+            submitted(vec![Wanted {
+                blob: ContentHash::of(b"other"),
+                have: 0,
+                size: 1,
+            }]),
+            "wanted",
+        ),
+        (
+            submitted(vec![Wanted {
+                blob: spec().module,
+                have: 6,
+                size: 6,
+            }]),
+            "wanted",
+        ),
+        (
+            Response::Stored {
+                blob: spec().module,
+                have: 1,
+            },
+            "stored",
+        ),
         (progress(piece(1, b"x"), None), "cursor"),
         (
             Response::Submitted {
@@ -191,7 +211,10 @@ fn a_full_queue_is_tried_again_until_patience_ends_and_a_denial_is_not() {
         [Effect::End(SentFault::Refused { .. })]
     ));
     let denied = super::tests::job().answered(refused(RefusalCode::Denied), Duration::ZERO);
-    assert!(matches!(denied[..], [Effect::End(SentFault::Refused { .. })]));
+    assert!(matches!(
+        denied[..],
+        [Effect::End(SentFault::Refused { .. })]
+    ));
 }
 
 #[test]
@@ -235,10 +258,21 @@ fn any_response() -> impl Strategy<Value = Response> {
     prop_oneof![
         code.prop_map(refused),
         (0_u64..8, any::<bool>()).prop_map(|(have, some)| submitted(
-            some.then_some(Wanted { blob: spec().module, have, size: 6 }).into_iter().collect()
+            some.then_some(Wanted {
+                blob: spec().module,
+                have,
+                size: 6
+            })
+            .into_iter()
+            .collect()
         )),
-        (0_u64..8).prop_map(|have| Response::Stored { blob: spec().module, have }),
-        state.clone().prop_map(|state| Response::Cancelled { state }),
+        (0_u64..8).prop_map(|have| Response::Stored {
+            blob: spec().module,
+            have
+        }),
+        state
+            .clone()
+            .prop_map(|state| Response::Cancelled { state }),
         (state, 0_u64..4, bytes(), 0_u64..2, bytes(), any::<bool>()).prop_map(
             |(state, out, stdout, err, stderr, done)| Response::Progress {
                 state,

@@ -20,7 +20,11 @@ pub(super) fn engine(mode: Mode, max_stack: u64) -> wasmtime::Result<Engine> {
     config
         .cranelift_opt_level(OptLevel::Speed)
         .max_wasm_stack(usize::try_from(max_stack).unwrap_or(usize::MAX))
-        .async_stack_size(usize::try_from(max_stack).unwrap_or(usize::MAX).saturating_mul(2))
+        .async_stack_size(
+            usize::try_from(max_stack)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(2),
+        )
         .epoch_interruption(true)
         .consume_fuel(mode != Mode::Epoch)
         .wasm_backtrace_max_frames(None)
@@ -105,7 +109,9 @@ fn watch(order: &CompileOrder, shared: &Shared) {
                 std::thread::sleep(TICK);
                 continue;
             };
-            shared.teller.finish(&report(Some(Outcome::Stopped { limit })));
+            shared
+                .teller
+                .finish(&report(Some(Outcome::Stopped { limit })));
         }
     });
 }

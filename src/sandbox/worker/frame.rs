@@ -78,7 +78,9 @@ fn invalid(what: &'static str) -> io::Error {
 
 fn header(kind: Kind, length: usize) -> io::Result<[u8; HEADER]> {
     let length = u32::try_from(length).ok().filter(|_| length <= MAX_PAYLOAD);
-    let [a, b, c, d] = length.ok_or_else(|| invalid("a frame is too long"))?.to_be_bytes();
+    let [a, b, c, d] = length
+        .ok_or_else(|| invalid("a frame is too long"))?
+        .to_be_bytes();
     Ok([kind as u8, a, b, c, d])
 }
 
@@ -148,7 +150,10 @@ mod tests {
         write(&mut bytes, Kind::Go, b"").unwrap();
         let mut input = bytes.as_slice();
         let first = read(&mut input).unwrap().unwrap();
-        assert_eq!((first.kind, first.bytes.as_slice()), (Kind::Stdout, &b"hello"[..]));
+        assert_eq!(
+            (first.kind, first.bytes.as_slice()),
+            (Kind::Stdout, &b"hello"[..])
+        );
         assert_eq!(read(&mut input).unwrap().unwrap().kind, Kind::Go);
         assert_eq!(read(&mut input).unwrap(), None);
         assert!(write(&mut bytes, Kind::Module, &vec![0; MAX_PAYLOAD + 1]).is_err());

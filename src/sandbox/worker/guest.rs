@@ -104,7 +104,9 @@ pub(super) fn run(order: RunOrder, shared: &Shared, runtime: &Runtime) {
         let left = store.get_fuel().ok()?;
         Some(granted.saturating_sub(left))
     });
-    shared.teller.finish(&meter.report(outcome_of(result), fuel));
+    shared
+        .teller
+        .finish(&meter.report(outcome_of(result), fuel));
 }
 
 fn prepare(
@@ -117,8 +119,16 @@ fn prepare(
     wasi.args(&order.arguments)
         .envs(&order.environment)
         .stdin(MemoryInputPipe::new(order.input))
-        .stdout(GuestOutput::new(Stream::Stdout, &meter.counter, &shared.teller))
-        .stderr(GuestOutput::new(Stream::Stderr, &meter.counter, &shared.teller))
+        .stdout(GuestOutput::new(
+            Stream::Stdout,
+            &meter.counter,
+            &shared.teller,
+        ))
+        .stderr(GuestOutput::new(
+            Stream::Stderr,
+            &meter.counter,
+            &shared.teller,
+        ))
         .max_random_size(MAX_RANDOM)
         .allow_tcp(false)
         .allow_udp(false)
@@ -153,7 +163,11 @@ fn prepare(
     Ok(store)
 }
 
-fn start(engine: &Engine, module: &Module, store: &mut Store<Guest>) -> Result<(), wasmtime::Error> {
+fn start(
+    engine: &Engine,
+    module: &Module,
+    store: &mut Store<Guest>,
+) -> Result<(), wasmtime::Error> {
     let mut linker: Linker<Guest> = Linker::new(engine);
     wasmtime_wasi::p1::add_to_linker_sync(&mut linker, |guest| &mut guest.wasi)?;
     if store.data().steps.is_some() {

@@ -55,9 +55,15 @@ const ALLOWED: &[(libc::c_long, &str)] = &[
     (libc::SYS_readv, "orders"),
     (libc::SYS_write, "output and report"),
     (libc::SYS_writev, "output and report"),
-    (libc::SYS_close, "end of a thread's or runtime's descriptors"),
+    (
+        libc::SYS_close,
+        "end of a thread's or runtime's descriptors",
+    ),
     (libc::SYS_mmap, "memory, code, stacks"),
-    (libc::SYS_mprotect, "compiled code becomes executable, memory grows"),
+    (
+        libc::SYS_mprotect,
+        "compiled code becomes executable, memory grows",
+    ),
     (libc::SYS_munmap, "memory"),
     (libc::SYS_mremap, "memory of the allocator"),
     (libc::SYS_madvise, "memory"),

@@ -117,9 +117,15 @@ struct Subscription {
     due: Option<u64>,
 }
 
-fn poll(bytes: &mut [u8], steps: &Steps, (from, to, count, told): (u32, u32, u32, u32)) -> Option<i32> {
+fn poll(
+    bytes: &mut [u8],
+    steps: &Steps,
+    (from, to, count, told): (u32, u32, u32, u32),
+) -> Option<i32> {
     let at = |base: u32, index: usize, size: usize| {
-        usize::try_from(base).ok()?.checked_add(index.checked_mul(size)?)
+        usize::try_from(base)
+            .ok()?
+            .checked_add(index.checked_mul(size)?)
     };
     let mut subscriptions = Vec::new();
     for index in 0..usize::try_from(count).ok()? {
@@ -151,7 +157,11 @@ fn poll(bytes: &mut [u8], steps: &Steps, (from, to, count, told): (u32, u32, u32
 }
 
 fn subscription(raw: &[u8], steps: &Steps) -> Option<Subscription> {
-    let number = |from: usize| Some(u64::from_le_bytes(raw.get(from..from + 8)?.try_into().ok()?));
+    let number = |from: usize| {
+        Some(u64::from_le_bytes(
+            raw.get(from..from + 8)?.try_into().ok()?,
+        ))
+    };
     let tag = *raw.get(8)?;
     let due = if tag == 0 {
         let (clock, timeout) = (*raw.get(16)?, number(24)?);

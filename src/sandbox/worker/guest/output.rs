@@ -11,7 +11,10 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamError, StreamResult},
 };
 
-use super::{Stop, super::{Teller, frame::Kind}};
+use super::{
+    super::{Teller, frame::Kind},
+    Stop,
+};
 use crate::sandbox::{LimitName, Stream};
 
 /// Bytes of one write; WASI's own usual permit.
