@@ -144,7 +144,7 @@ impl Side {
         }
         self.hasher.update(bytes);
         self.length = self.length.saturating_add(length);
-        self.at = self.length;
+        self.at = self.at.saturating_add(length);
         Ok(())
     }
 }
@@ -253,6 +253,9 @@ impl Spool {
         };
         let known = side.compare(stream, bytes)?;
         let new = bytes.get(known..).unwrap_or_default();
+        if new.is_empty() {
+            return Ok(());
+        }
         let length = u64::try_from(new.len()).unwrap_or(u64::MAX);
         if held.saturating_add(length) > most {
             return Err(SpoolError::TooMuch { most });

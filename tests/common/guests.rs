@@ -43,7 +43,7 @@ fn module(body: &str) -> Vec<u8> {
 
 /// Writes `text` to stdout and exits with `status`.
 pub(crate) fn says(text: &str, status: u32) -> Vec<u8> {
-    let len = text.len();
+    let len = text.replace("\\n", "\n").len();
     module(&format!(
         r#"(data (i32.const 1024) "{text}")
            (func (export "_start")

@@ -41,7 +41,7 @@ use crate::{
     config::Config,
     identity::{NodeKey, OwnIdentity, TrustView, VerifiedIdentity},
     sandbox::{
-        JobId, Outcome, Stream,
+        JobId, JobState, Outcome, Stream,
         blobs::Blobs,
         pool::{Pool, PoolCounts, PoolSetup},
         registry::{JobRecord, Registry},
@@ -227,6 +227,9 @@ impl SandboxActor {
                 running.hold(&record);
             }
             self.incarnation.progress();
+            if record.state == JobState::Waiting {
+                running.get_ready(&[record.id]);
+            }
         }
         Ok(running)
     }

@@ -136,6 +136,8 @@ impl SandboxActor {
             }
         };
         if accepted.repeated {
+            // Its blobs may have come with another job.
+            running.get_ready(&[accepted.id]);
             return now_ready(self.accepted(&accepted));
         }
         let id = accepted.id;

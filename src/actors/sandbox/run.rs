@@ -55,7 +55,7 @@ impl SandboxActor {
             }
         }
         if started {
-            self.persist(false);
+            self.persist(true);
         }
     }
 
