@@ -58,7 +58,7 @@ pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, Sta
     // Nothing here compiles: workers do, in processes of their own.
     match forbid_writable_executable() {
         Hardening::Enforced => {
-            tracing::info!("no memory of this process is both writable and executable")
+            tracing::info!("no memory of this process is both writable and executable");
         }
         Hardening::Unsupported => tracing::warn!(
             "this kernel cannot forbid writable and executable memory (Linux 6.6 can)"

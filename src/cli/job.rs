@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::sleep;
 
 use super::{
     args::job::{Executor, JobCommand, JobRunArgs},
@@ -29,7 +29,7 @@ use crate::{
         Stream, sent::SentFault,
     },
     telemetry::printable,
-    types::PeerId,
+    types::{Clock, PeerId, SystemClock},
 };
 
 /// Most bytes of a module or an input that this command reads: above every node's
@@ -244,21 +244,22 @@ async fn follow(
     data_dir: &Path,
     out: &Out,
 ) -> Result<JobReport, CliError> {
-    let mut until = None;
+    let clock = SystemClock::new();
+    let mut since = None;
     loop {
         match stream(job, cursor, true, data_dir, out).await {
             Ok(Some(report)) => return Ok(report),
             Ok(None) => {}
             Err(Broken::Command(error)) => return Err(error),
             Err(Broken::Node { heard }) => {
-                let now = Instant::now();
+                let now = clock.elapsed();
                 if heard {
-                    until = None;
+                    since = None;
                 }
-                let end = *until.get_or_insert(now + NODE_PATIENCE);
-                if timeout_at(end, sleep(PAUSE)).await.is_err() {
+                if now.saturating_sub(*since.get_or_insert(now)) >= NODE_PATIENCE {
                     return Err(goes_on(job));
                 }
+                sleep(PAUSE).await;
             }
         }
     }

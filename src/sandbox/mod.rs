@@ -32,4 +32,5 @@ pub use job::{
     MAX_ARGUMENTS, Outcome, SpecError, Stream, Usage,
 };
 pub use limits::{LimitName, Limits, LimitsWanted, Refusal as LimitRefusal};
+pub use pool::{Output, Pool, PoolCounts, PoolError, PoolSetup, Report, Task};
 pub use receipt::{Content, Receipt, ReceiptBody};

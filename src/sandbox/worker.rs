@@ -39,6 +39,15 @@ use frame::{Frame, Kind};
 /// Exit code when the node is gone, or speaks another language.
 const EXIT_ORPHAN: i32 = 70;
 
+/// Ends the process beside whatever its other threads do: nothing here waits to be written.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a worker owes nobody anything but its frames, which are flushed one by one"
+)]
+fn end(code: i32) -> ! {
+    std::process::exit(code)
+}
+
 /// Where the process says things: frames, and at last one report.
 #[derive(Debug, Clone)]
 pub(crate) struct Teller(Arc<Mutex<io::Stdout>>);
@@ -48,7 +57,7 @@ impl Teller {
     pub(crate) fn tell(&self, kind: Kind, bytes: &[u8]) {
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if frame::write(&mut *out, kind, bytes).is_err() {
-            std::process::exit(EXIT_ORPHAN);
+            end(EXIT_ORPHAN);
         }
     }
 
@@ -57,7 +66,7 @@ impl Teller {
         let bytes = serde_json::to_vec(report).unwrap_or_default();
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let told = frame::write(&mut *out, Kind::Report, &bytes);
-        std::process::exit(if told.is_ok() { 0 } else { EXIT_ORPHAN });
+        end(if told.is_ok() { 0 } else { EXIT_ORPHAN });
     }
 }
 
@@ -113,7 +122,7 @@ fn attend(input: &mut impl Read, shared: &Shared) -> ExitCode {
                 kind: Kind::Cancel, ..
             })) => shared.cancelled.store(true, Ordering::SeqCst),
             // Not a return: that would wait for nothing, but run destructors beside the guest.
-            _ => std::process::exit(EXIT_ORPHAN),
+            _ => end(EXIT_ORPHAN),
         }
     }
 }

@@ -240,7 +240,7 @@ impl SandboxActor {
         let seed = self.setup.key.seed();
         let key = Sha256::new()
             .chain_update(b"quantraband compiled modules 1\0")
-            .chain_update(&*seed)
+            .chain_update(*seed)
             .finalize();
         PoolSetup {
             config: self.setup.config.sandbox.clone(),

@@ -119,7 +119,6 @@ impl SandboxActor {
         };
         let label = submitter.identity.clone();
         let now = self.now();
-        let outputs = self.outputs();
         let Some(running) = self.running.as_mut() else {
             return now_ready(refused(
                 RefusalCode::Unavailable,
@@ -141,18 +140,8 @@ impl SandboxActor {
             return now_ready(self.accepted(&accepted));
         }
         let id = accepted.id;
-        let spool = Spool::remove(&outputs, &id)
-            .and_then(|()| Spool::open(&outputs, id, accepted.limits.output));
-        match spool {
-            Ok(spool) => drop(running.spools.insert(id, spool)),
-            Err(error) => {
-                running.registry.forget(&id);
-                tracing::error!(job = %id, %error, "no place for a job's output");
-                return now_ready(refused(RefusalCode::Unavailable, "disk", Some(COME_AGAIN)));
-            }
-        }
-        if let Some(record) = running.registry.job(&id).cloned() {
-            running.hold(&record);
+        if let Err(refusal) = self.make_place(id, accepted.limits.output) {
+            return now_ready(refusal);
         }
         let event = AuditEvent::JobAccepted {
             job: id.to_string(),
@@ -181,6 +170,27 @@ impl SandboxActor {
                     }
                 }),
         )
+    }
+
+    /// A new job's output and its hold on its blobs.
+    fn make_place(&mut self, id: JobId, most: u64) -> Result<(), Response> {
+        let outputs = self.outputs();
+        let Some(running) = self.running.as_mut() else {
+            return Err(unknown());
+        };
+        let spool = Spool::remove(&outputs, &id).and_then(|()| Spool::open(&outputs, id, most));
+        match spool {
+            Ok(spool) => drop(running.spools.insert(id, spool)),
+            Err(error) => {
+                running.registry.forget(&id);
+                tracing::error!(job = %id, %error, "no place for a job's output");
+                return Err(refused(RefusalCode::Unavailable, "disk", Some(COME_AGAIN)));
+            }
+        }
+        if let Some(record) = running.registry.job(&id).cloned() {
+            running.hold(&record);
+        }
+        Ok(())
     }
 
     /// A job that is on record: it counts from now on, and may be able to start.

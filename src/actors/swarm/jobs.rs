@@ -3,10 +3,12 @@
 //! Nothing is decided here but budgets: a request that is over one is answered at once, before
 //! Sandbox hears of it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use actix::{AsyncContext, Context, Handler, ResponseFuture, WrapFuture, fut::ActorFutureExt};
-use futures::FutureExt;
+use actix::{
+    AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
+    fut::{self, ActorFutureExt},
+};
 use libp2p::request_response::{
     Event, InboundRequestId, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
 };
@@ -14,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::SwarmActor;
 use crate::{
+    identity::VerifiedIdentity,
     messages::{
         sandbox::JobRequest,
         swarm::{SendFault, SendJobRequest},
@@ -137,21 +140,11 @@ impl SwarmActor {
     }
 
     /// Whether a peer's request is passed on, and as whose.
-    #[expect(
-        clippy::type_complexity,
-        reason = "what the gate admitted, in two parts"
-    )]
     fn may_ask(
         &self,
         who: PeerId,
         request: &Request,
-    ) -> Result<
-        (
-            Option<std::sync::Arc<crate::identity::VerifiedIdentity>>,
-            u64,
-        ),
-        Response,
-    > {
+    ) -> Result<(Option<Arc<VerifiedIdentity>>, u64), Response> {
         if self.memory.draining {
             let again = Some(COME_AGAIN);
             return Err(refuse(RefusalCode::Stopping, "the node is stopping", again));
@@ -193,11 +186,11 @@ impl Calls {
 }
 
 impl Handler<SendJobRequest> for SwarmActor {
-    type Result = ResponseFuture<Result<Response, SendFault>>;
+    type Result = ResponseActFuture<Self, Result<Response, SendFault>>;
 
     fn handle(&mut self, message: SendJobRequest, _: &mut Context<Self>) -> Self::Result {
         let SendJobRequest { peer, request } = message;
-        let fail = |fault| futures::future::ready(Err(fault)).boxed();
+        let fail = |fault| -> Self::Result { Box::pin(fut::ready(Err(fault))) };
         let (Some(swarm), Ok(target)) = (self.swarm.as_mut(), convert::to_libp2p(&peer)) else {
             return fail(SendFault::NotConnected);
         };
@@ -211,6 +204,7 @@ impl Handler<SendJobRequest> for SwarmActor {
         let (caller, answer) = oneshot::channel();
         let id = swarm.behaviour_mut().jobs.send_request(&target, request);
         self.calls.waiting.insert(id, caller);
-        async move { answer.await.unwrap_or(Err(SendFault::Broken)) }.boxed()
+        let answer = async move { answer.await.unwrap_or(Err(SendFault::Broken)) };
+        Box::pin(answer.into_actor(self))
     }
 }

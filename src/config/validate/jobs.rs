@@ -81,6 +81,11 @@ pub(super) fn sandbox(check: &mut Check, config: &Config) {
     check.number("sandbox.max_table", jobs.max_table, 1, 10_000_000);
     check.number("sandbox.max_functions", jobs.max_functions, 1, 1_000_000);
     check.number("sandbox.max_nesting", jobs.max_nesting, 1, 1_000_000);
+    relations(check, config);
+}
+
+fn relations(check: &mut Check, config: &Config) {
+    let jobs = &config.sandbox;
     check.relation(
         jobs.blob_cache.0 >= jobs.max_module.0.saturating_add(jobs.max_input.0),
         &[

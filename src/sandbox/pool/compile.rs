@@ -137,7 +137,7 @@ impl Pool {
     fn judge(
         &self,
         key: Key,
-        talked: Result<io::Result<Option<(Vec<u8>, WorkerReport)>>, tokio::time::error::Elapsed>,
+        talked: Result<io::Result<Talked>, tokio::time::error::Elapsed>,
         time: Duration,
     ) -> Result<Compiled, Report> {
         let (outcome, cpu_us) = match talked {
@@ -179,11 +179,11 @@ impl From<JobFault> for Outcome {
     }
 }
 
-/// The order, the code, the report; `None` when the worker broke off.
-async fn talk(
-    child: &mut Child,
-    order: &CompileOrder,
-) -> io::Result<Option<(Vec<u8>, WorkerReport)>> {
+/// Code and report; `None` when the worker broke off.
+type Talked = Option<(Vec<u8>, WorkerReport)>;
+
+/// Has a worker compile.
+async fn talk(child: &mut Child, order: &CompileOrder) -> io::Result<Talked> {
     child.order_compile(order).await?;
     let mut code = Vec::new();
     while let Some(Frame { kind, bytes }) = child.hear().await? {

@@ -125,7 +125,7 @@ mod tests {
                     got += cost;
                     last = cost;
                 }
-                let refill = now.since(start).as_micros() as u64 * 60 / 3_600;
+                let refill = u64::try_from(now.since(start).as_micros()).unwrap() * 60 / 3_600;
                 // A millisecond of rounding for each charge.
                 prop_assert!(got <= 60_000_000 + refill + last + 100 * 17);
             }

@@ -201,16 +201,16 @@ fn patience_ends_and_an_answer_renews_it() {
 
 #[test]
 fn a_full_queue_is_tried_again_until_patience_ends_and_a_denial_is_not() {
-    let mut job = job();
+    let mut full_one = job();
     let full = |job: &mut SentJob, secs| {
         job.answered(refused(RefusalCode::QueueFull), Duration::from_secs(secs))
     };
-    assert!(matches!(full(&mut job, 0)[..], [Effect::Pause(_)]));
+    assert!(matches!(full(&mut full_one, 0)[..], [Effect::Pause(_)]));
     assert!(matches!(
-        full(&mut job, 61)[..],
+        full(&mut full_one, 61)[..],
         [Effect::End(SentFault::Refused { .. })]
     ));
-    let denied = super::tests::job().answered(refused(RefusalCode::Denied), Duration::ZERO);
+    let denied = job().answered(refused(RefusalCode::Denied), Duration::ZERO);
     assert!(matches!(
         denied[..],
         [Effect::End(SentFault::Refused { .. })]
