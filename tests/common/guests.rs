@@ -137,3 +137,136 @@ pub(crate) fn eats_memory() -> Vec<u8> {
 pub(crate) fn traps() -> Vec<u8> {
     module(r#"(func (export "_start") unreachable)"#)
 }
+
+/// Declares more memory than it may have.
+pub(crate) fn is_born_big() -> Vec<u8> {
+    let text = r#"(module (memory (export "memory") 30000) (func (export "_start")))"#;
+    wat::parse_str(text).expect("the guest is valid")
+}
+
+/// Asks for table elements without end.
+pub(crate) fn eats_table() -> Vec<u8> {
+    module(
+        r#"(table $t 1 funcref)
+           (func (export "_start")
+             (loop $more
+               (drop (table.grow $t (ref.null func) (i32.const 4096)))
+               (br $more)))"#,
+    )
+}
+
+/// Calls itself for ever.
+pub(crate) fn recurses() -> Vec<u8> {
+    module(
+        r#"(func $deep (param i64) (result i64)
+             (i64.add (local.get 0) (call $deep (i64.add (local.get 0) (i64.const 1)))))
+           (func (export "_start") (drop (call $deep (i64.const 0))))"#,
+    )
+}
+
+/// Prints for ever.
+pub(crate) fn floods() -> Vec<u8> {
+    module(
+        r#"(func (export "_start")
+             (loop $more
+               (call $write (i32.const 1) (i32.const 1024) (i32.const 32768))
+               (br $more)))"#,
+    )
+}
+
+/// A valid module of this many bytes: most of it a section that says nothing.
+pub(crate) fn of_size(bytes: usize) -> Vec<u8> {
+    let mut module = says("x", 0);
+    module.push(0);
+    // LEB128 of the section's size, and a name of one byte.
+    let mut size = bytes;
+    loop {
+        let more = size >> 7 != 0;
+        module.push((size & 0x7f) as u8 | if more { 0x80 } else { 0 });
+        size >>= 7;
+        if !more {
+            break;
+        }
+    }
+    module.extend([1, b'x']);
+    module.resize(module.len() + bytes - 2, 0);
+    module
+}
+
+/// Blocks in blocks in blocks.
+pub(crate) fn nests(depth: usize) -> Vec<u8> {
+    // Assembled by hand: the text format's own parser recurses.
+    let mut body = vec![0];
+    body.extend(std::iter::repeat_n([0x02, 0x40], depth).flatten());
+    body.extend(std::iter::repeat_n(0x0b, depth + 1));
+    assemble(&[body])
+}
+
+/// This many functions that do nothing.
+pub(crate) fn of_functions(count: usize) -> Vec<u8> {
+    assemble(&vec![vec![0, 0x0b]; count])
+}
+
+/// A function that takes a compiler long: many loops, each of which carries thousands of
+/// variables.
+pub(crate) fn compiles_for_ever() -> Vec<u8> {
+    let (locals, loops) = (4_000_u32, 8_000);
+    // One run of i64 locals.
+    let mut body = vec![1];
+    leb(&mut body, locals);
+    body.push(0x7e);
+    let mut seed = 1_u32;
+    for _ in 0..loops {
+        body.extend([0x03, 0x40]);
+        for _ in 0..24 {
+            for operation in [0x20, 0x20, 0x7c, 0x21] {
+                body.push(operation);
+                if operation != 0x7c {
+                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    leb(&mut body, (seed >> 8) % locals);
+                }
+            }
+        }
+        // Again while the last one is not zero.
+        body.extend([0x20, 0, 0xa7, 0x0d, 0, 0x0b]);
+    }
+    body.push(0x0b);
+    assemble(&[body])
+}
+
+fn leb(out: &mut Vec<u8>, mut value: u32) {
+    loop {
+        let byte = (value & 0x7f) as u8;
+        value >>= 7;
+        out.push(byte | if value == 0 { 0 } else { 0x80 });
+        if value == 0 {
+            return;
+        }
+    }
+}
+
+/// A command whose functions, all without parameters and results, have these bodies; the first
+/// one is `_start`.
+fn assemble(bodies: &[Vec<u8>]) -> Vec<u8> {
+    let count = bodies.len() as u32;
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    let mut section = |id: u8, content: &[u8]| {
+        module.push(id);
+        leb(&mut module, content.len() as u32);
+        module.extend(content);
+    };
+    section(1, &[1, 0x60, 0, 0]);
+    let mut functions = Vec::new();
+    leb(&mut functions, count);
+    functions.resize(functions.len() + bodies.len(), 0);
+    section(3, &functions);
+    section(7, b"\x01\x06_start\x00\x00");
+    let mut code = Vec::new();
+    leb(&mut code, count);
+    for body in bodies {
+        leb(&mut code, body.len() as u32);
+        code.extend(body);
+    }
+    section(10, &code);
+    module
+}

@@ -81,7 +81,7 @@ fn progress(stdout: Piece, receipt: Option<Vec<u8>>) -> Response {
 }
 
 fn refused(code: RefusalCode) -> Response {
-    Response::Refused(Refused::new(code, "no", None))
+    Response::Refused(Refused::new(code, "no"))
 }
 
 #[test]
