@@ -4,8 +4,13 @@ use std::convert::Infallible;
 
 use libp2p::{gossipsub, identify, ping, request_response, swarm::NetworkBehaviour};
 
-use super::{admission, attribution::Attributed, gossip::Gossip, jobs::JobCodec};
-use crate::sandbox::wire::{Request, Response};
+use super::{
+    admission,
+    attribution::Attributed,
+    gossip::Gossip,
+    jobs::{Incoming, JobCodec},
+};
+use crate::sandbox::wire::Response;
 
 /// What this node does on the network. [`admission`] is first: libp2p asks the fields in order
 /// and stops at the first that denies, so nothing below sees a connection it did not admit.
@@ -35,7 +40,7 @@ pub enum NodeBehaviourEvent {
     /// What a peer says of itself; to be trusted with nothing.
     Identify(Box<identify::Event>),
     /// A request or an answer of the job protocol.
-    Jobs(Box<request_response::Event<Request, Response>>),
+    Jobs(Box<request_response::Event<Incoming, Response>>),
     /// A ping came back, or did not.
     Ping(ping::Event),
 }
@@ -58,8 +63,8 @@ impl From<identify::Event> for NodeBehaviourEvent {
     }
 }
 
-impl From<request_response::Event<Request, Response>> for NodeBehaviourEvent {
-    fn from(event: request_response::Event<Request, Response>) -> Self {
+impl From<request_response::Event<Incoming, Response>> for NodeBehaviourEvent {
+    fn from(event: request_response::Event<Incoming, Response>) -> Self {
         Self::Jobs(Box::new(event))
     }
 }

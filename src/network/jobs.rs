@@ -1,9 +1,12 @@
 //! The job protocol on libp2p's request-response: framing and nothing else.
 //!
 //! A message is the whole of one direction of a stream, which its sender then closes; there is no
-//! length prefix that could lie. At most one byte more than the longest message is read. A message
-//! that cannot be decoded is an error of kind `InvalidData` ([`is_malformed`]): that stream ends,
-//! the connection stays, and the Swarm actor charges whoever sent it.
+//! length prefix that could lie. At most one byte more than the longest message is read.
+//!
+//! A message that cannot be decoded ends its stream and leaves the connection as it is; whoever
+//! sent it is charged by the Swarm actor. For a response it is an error of kind `InvalidData`
+//! ([`is_malformed`]). For a request it must not be an error of this codec: request-response tells
+//! its owner nothing of those. So it is handed up as what it is, see [`Incoming`].
 
 use std::{io, time::Duration};
 
@@ -17,6 +20,10 @@ use crate::{
     cbor::Malformed,
     sandbox::wire::{MAX_REQUEST, MAX_RESPONSE, PROTOCOL, Request, Response},
 };
+
+/// A request as it came. Dropping the response channel of a malformed one ends its stream. What
+/// is sent is always `Ok`.
+pub type Incoming = Result<Request, Malformed>;
 
 /// Reads and writes the job protocol.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,7 +43,7 @@ pub fn behaviour(timeout: Duration, max_streams: usize) -> request_response::Beh
     )
 }
 
-/// Whether a stream failed because the peer sent what is no message.
+/// Whether a request of ours failed because the peer's answer is no message.
 #[must_use]
 pub fn is_malformed(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData
@@ -44,14 +51,14 @@ pub fn is_malformed(error: &io::Error) -> bool {
 
 impl request_response::Codec for JobCodec {
     type Protocol = StreamProtocol;
-    type Request = Request;
+    type Request = Incoming;
     type Response = Response;
 
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Request>
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Incoming>
     where
         T: AsyncRead + Unpin + Send,
     {
-        Request::decode(&read(io, MAX_REQUEST).await?).map_err(invalid)
+        Ok(Request::decode(&read(io, MAX_REQUEST).await?))
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
@@ -65,12 +72,12 @@ impl request_response::Codec for JobCodec {
         &mut self,
         _: &StreamProtocol,
         io: &mut T,
-        request: Request,
+        request: Incoming,
     ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        io.write_all(&request.encode()).await
+        io.write_all(&request.map_err(invalid)?.encode()).await
     }
 
     async fn write_response<T>(
@@ -100,46 +107,4 @@ fn invalid(malformed: Malformed) -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::{executor::block_on, io::Cursor};
-    use libp2p::request_response::Codec;
-
-    use super::*;
-    use crate::sandbox::JobId;
-
-    const NAME: StreamProtocol = StreamProtocol::new(PROTOCOL);
-
-    #[test]
-    fn messages_go_through_and_others_are_invalid_data() {
-        let request = Request::Cancel {
-            job: JobId([7; 16]),
-        };
-        let mut stream = Cursor::new(Vec::new());
-        block_on(JobCodec.write_request(&NAME, &mut stream, request.clone())).unwrap();
-        let mut stream = Cursor::new(stream.into_inner());
-        let read = block_on(JobCodec.read_request(&NAME, &mut stream)).unwrap();
-        assert_eq!(read, request);
-        for bad in [&b""[..], b"GET / HTTP/1.1\r\n", &[0xa1]] {
-            let mut stream = Cursor::new(bad);
-            let error = block_on(JobCodec.read_request(&NAME, &mut stream)).unwrap_err();
-            assert!(is_malformed(&error), "{error}");
-            let mut stream = Cursor::new(bad);
-            let error = block_on(JobCodec.read_response(&NAME, &mut stream)).unwrap_err();
-            assert!(is_malformed(&error), "{error}");
-        }
-    }
-
-    #[test]
-    fn of_an_endless_stream_only_the_longest_message_is_read() {
-        for max in [MAX_REQUEST, MAX_RESPONSE] {
-            let mut stream = Cursor::new(vec![0x40; 2 * MAX_RESPONSE]);
-            let error = if max == MAX_REQUEST {
-                block_on(JobCodec.read_request(&NAME, &mut stream)).unwrap_err()
-            } else {
-                block_on(JobCodec.read_response(&NAME, &mut stream)).unwrap_err()
-            };
-            assert_eq!(error.to_string(), "longer than allowed");
-            assert_eq!(usize::try_from(stream.position()).unwrap(), max + 1);
-        }
-    }
-}
+mod tests;

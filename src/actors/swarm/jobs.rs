@@ -3,7 +3,7 @@
 //! Nothing is decided here but budgets: a request that is over one is answered at once, before
 //! Sandbox hears of it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use actix::{
     AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
@@ -18,12 +18,16 @@ use super::SwarmActor;
 use crate::{
     identity::VerifiedIdentity,
     messages::{
+        reputation::{Charge, Severity},
         sandbox::JobRequest,
         swarm::{SendFault, SendJobRequest},
     },
-    network::convert,
+    network::{
+        convert,
+        jobs::{Incoming, is_malformed},
+    },
     sandbox::wire::{MAX_WAIT, RefusalCode, Refused, Request, Response},
-    types::{Origin, PeerId},
+    types::{Origin, Party, PeerId},
 };
 
 /// How long Sandbox may take beyond what the request itself waits for: one durable record and
@@ -64,7 +68,7 @@ fn weight(request: &Request) -> u64 {
 }
 
 impl SwarmActor {
-    pub(super) fn on_jobs(&mut self, event: Event<Request, Response>, ctx: &mut Context<Self>) {
+    pub(super) fn on_jobs(&mut self, event: Event<Incoming, Response>, ctx: &mut Context<Self>) {
         match event {
             Event::Message {
                 peer,
@@ -76,8 +80,13 @@ impl SwarmActor {
                     },
                 ..
             } => {
-                if let Ok(who) = convert::from_libp2p(&peer) {
-                    self.on_job_request(who, request_id, request, channel, ctx);
+                let Ok(who) = convert::from_libp2p(&peer) else {
+                    return;
+                };
+                match request {
+                    Ok(request) => self.on_job_request(who, request_id, request, channel, ctx),
+                    // Without an answer the stream ends.
+                    Err(malformed) => self.charge_malformed(who, "request", &malformed),
                 }
             }
             Event::Message {
@@ -89,8 +98,16 @@ impl SwarmActor {
                 ..
             } => self.calls.answered(request_id, Ok(response)),
             Event::OutboundFailure {
-                request_id, error, ..
+                request_id,
+                error,
+                peer,
+                ..
             } => {
+                if let (OutboundFailure::Io(error), Ok(who)) = (&error, convert::from_libp2p(&peer))
+                    && is_malformed(error)
+                {
+                    self.charge_malformed(who, "response", error);
+                }
                 let fault = match error {
                     OutboundFailure::DialFailure => SendFault::NotConnected,
                     OutboundFailure::UnsupportedProtocols => SendFault::Unsupported,
@@ -102,6 +119,20 @@ impl SwarmActor {
                 tracing::debug!(%peer, %error, "a job request was not answered");
             }
             Event::ResponseSent { .. } => {}
+        }
+    }
+
+    /// An honest peer of this protocol sends none such.
+    fn charge_malformed(&self, who: PeerId, kind: &str, why: &dyn fmt::Display) {
+        let charge = Charge {
+            party: Party::Peer(who),
+            address: None,
+            severity: Severity::InvalidMessage,
+            evidence: format!("a malformed {kind} of the job protocol: {why}"),
+        };
+        let told = self.tools.reputation.tell_for(Origin::peer(who), charge);
+        if told.is_err() {
+            tracing::warn!(peer = %who, "a charge was lost: Reputation is busy");
         }
     }
 
@@ -202,7 +233,10 @@ impl Handler<SendJobRequest> for SwarmActor {
             return fail(SendFault::Busy);
         }
         let (caller, answer) = oneshot::channel();
-        let id = swarm.behaviour_mut().jobs.send_request(&target, request);
+        let id = swarm
+            .behaviour_mut()
+            .jobs
+            .send_request(&target, Ok(request));
         self.calls.waiting.insert(id, caller);
         let answer = async move { answer.await.unwrap_or(Err(SendFault::Broken)) };
         Box::pin(answer.into_actor(self))
