@@ -178,16 +178,7 @@ pub(crate) fn floods() -> Vec<u8> {
 pub(crate) fn of_size(bytes: usize) -> Vec<u8> {
     let mut module = says("x", 0);
     module.push(0);
-    // LEB128 of the section's size, and a name of one byte.
-    let mut size = bytes;
-    loop {
-        let more = size >> 7 != 0;
-        module.push((size & 0x7f) as u8 | if more { 0x80 } else { 0 });
-        size >>= 7;
-        if !more {
-            break;
-        }
-    }
+    leb(&mut module, length(bytes));
     module.extend([1, b'x']);
     module.resize(module.len() + bytes - 2, 0);
     module
@@ -234,6 +225,11 @@ pub(crate) fn compiles_for_ever() -> Vec<u8> {
     assemble(&[body])
 }
 
+fn length(of: usize) -> u32 {
+    u32::try_from(of).expect("guests are small")
+}
+
+/// LEB128, as WebAssembly writes numbers.
 fn leb(out: &mut Vec<u8>, mut value: u32) {
     loop {
         let byte = (value & 0x7f) as u8;
@@ -248,11 +244,11 @@ fn leb(out: &mut Vec<u8>, mut value: u32) {
 /// A command whose functions, all without parameters and results, have these bodies; the first
 /// one is `_start`.
 fn assemble(bodies: &[Vec<u8>]) -> Vec<u8> {
-    let count = bodies.len() as u32;
+    let count = length(bodies.len());
     let mut module = b"\0asm\x01\0\0\0".to_vec();
     let mut section = |id: u8, content: &[u8]| {
         module.push(id);
-        leb(&mut module, content.len() as u32);
+        leb(&mut module, length(content.len()));
         module.extend(content);
     };
     section(1, &[1, 0x60, 0, 0]);
@@ -264,7 +260,7 @@ fn assemble(bodies: &[Vec<u8>]) -> Vec<u8> {
     let mut code = Vec::new();
     leb(&mut code, count);
     for body in bodies {
-        leb(&mut code, body.len() as u32);
+        leb(&mut code, length(body.len()));
         code.extend(body);
     }
     section(10, &code);
