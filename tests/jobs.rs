@@ -134,7 +134,8 @@ fn arguments_input_and_environment_reach_the_guest() {
 fn every_end_has_its_exit_code_and_its_words() {
     let root = TempDir::new().unwrap();
     let (executor, submitter) = connected_pair(root.path(), "");
-    let cases: [(&str, Vec<u8>, &[&str], i32, &str); 7] = [
+    type Case<'a> = (&'a str, Vec<u8>, &'a [&'a str], i32, &'a str);
+    let cases: [Case<'_>; 7] = [
         (
             "spin",
             guests::spins(),
