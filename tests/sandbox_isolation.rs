@@ -100,7 +100,7 @@ async fn there_is_no_file_and_no_socket() {
             r#""path_open" (func $f (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32))"#,
             &format!(
                 "(call $f (i32.const {fd}) (i32.const 0) (i32.const 64) (i32.const 11)
-                 (i32.const 0) (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 0))"
+                 (i32.const 0) (i64.const 0x1fffffff) (i64.const 0x1fffffff) (i32.const 0) (i32.const 0))"
             ),
         )
     };

@@ -1,4 +1,8 @@
 //! What the sandbox's tests share: a pool of real worker processes, guests as text.
+#![allow(
+    dead_code,
+    reason = "each test binary uses its own part of the workshop"
+)]
 
 use std::{
     fs,
