@@ -93,6 +93,9 @@ pub enum Command {
     Devnet(DevnetArgs),
     /// Stop the running node in order
     Stop,
+    /// One sandbox, started by a node
+    #[command(name = "sandbox-worker", hide = true)]
+    SandboxWorker,
 }
 
 /// Arguments of `init`.

@@ -56,6 +56,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>, node: &dyn Node) -> ExitCo
         Ok(cli) => cli,
         Err(error) => return refuse(&error).into(),
     };
+    if matches!(cli.command, Command::SandboxWorker) {
+        return crate::sandbox::worker::main();
+    }
     let out = Out::new(cli.global.output);
     match dispatch(&cli, node, &out) {
         Ok(()) => Exit::Ok.into(),
@@ -101,6 +104,8 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         Command::Trust(command) => enrolment::trust(command, global, out),
         Command::Devnet(args) => node.devnet(args, out),
         Command::Stop => ask(&Request::Shutdown {}),
+        // Answered by `main`, before anything is printed or read.
+        Command::SandboxWorker => Ok(()),
     }
 }
 

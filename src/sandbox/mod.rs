@@ -12,6 +12,8 @@
 mod hash;
 mod job;
 mod limits;
+pub mod pool;
+pub mod worker;
 
 pub use hash::{ContentHash, Hasher};
 pub use job::{
@@ -19,3 +21,4 @@ pub use job::{
     MAX_ARGUMENTS, Outcome, SpecError, Stream, Usage,
 };
 pub use limits::{LimitName, Limits, LimitsWanted, Refusal as LimitRefusal};
+pub use pool::{Output, Pool, PoolCounts, PoolError, PoolSetup, Report, Task};
