@@ -13,6 +13,7 @@ mod hash;
 mod job;
 mod limits;
 pub mod pool;
+mod raw;
 pub mod worker;
 
 pub use hash::{ContentHash, Hasher};
@@ -21,4 +22,5 @@ pub use job::{
     MAX_ARGUMENTS, Outcome, SpecError, Stream, Usage,
 };
 pub use limits::{LimitName, Limits, LimitsWanted, Refusal as LimitRefusal};
-pub use pool::{Output, Pool, PoolCounts, PoolError, PoolSetup, Report, Task};
+pub use pool::{MAX_CHUNK, Output, Pool, PoolCounts, PoolError, PoolSetup, Report, Task};
+pub use raw::{Protection, forbid_writable_executable, writable_executable_forbidden};
