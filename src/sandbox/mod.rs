@@ -9,6 +9,7 @@
 //! `blobs` (module and input, by hash) → `pool` and `worker` (compiled and run) → `spool` (its
 //! output) → `receipt`.
 
+mod cache;
 mod hash;
 mod job;
 mod limits;

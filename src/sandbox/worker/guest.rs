@@ -8,10 +8,7 @@ use wasmtime_wasi::{
     WasiCtxBuilder, WasiView, async_trait,
     cli::{IsTerminal, StdoutStream},
     p1::{self, WasiP1Ctx},
-    p2::{
-        OutputStream, Pollable, StreamError, StreamResult,
-        pipe::MemoryInputPipe,
-    },
+    p2::{OutputStream, Pollable, StreamError, StreamResult, pipe::MemoryInputPipe},
 };
 
 use super::{

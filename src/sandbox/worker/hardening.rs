@@ -91,33 +91,109 @@ enum Rule {
 
 /// What a worker may call once it works, each with its reason.
 const CALLS: &[(libc::c_long, Rule, &str)] = &[
-    (libc::SYS_read, Rule::Always, "orders and bytes from the node"),
-    (libc::SYS_write, Rule::Always, "frames to the node; a panic's text to nowhere"),
-    (libc::SYS_pread64, Rule::Always, "its own memory use, from a file opened before"),
+    (
+        libc::SYS_read,
+        Rule::Always,
+        "orders and bytes from the node",
+    ),
+    (
+        libc::SYS_write,
+        Rule::Always,
+        "frames to the node; a panic's text to nowhere",
+    ),
+    (
+        libc::SYS_pread64,
+        Rule::Always,
+        "its own memory use, from a file opened before",
+    ),
     (libc::SYS_close, Rule::Always, "that file"),
-    (libc::SYS_mmap, Rule::NeverBoth, "the guest's memory, machine code, the allocator"),
-    (libc::SYS_mprotect, Rule::NeverBoth, "memory grows; code becomes executable, not writable"),
+    (
+        libc::SYS_mmap,
+        Rule::NeverBoth,
+        "the guest's memory, machine code, the allocator",
+    ),
+    (
+        libc::SYS_mprotect,
+        Rule::NeverBoth,
+        "memory grows; code becomes executable, not writable",
+    ),
     (libc::SYS_munmap, Rule::Always, "memory is given back"),
-    (libc::SYS_mremap, Rule::Always, "the allocator grows a large block"),
-    (libc::SYS_madvise, Rule::Always, "the allocator and stacks give pages back"),
+    (
+        libc::SYS_mremap,
+        Rule::Always,
+        "the allocator grows a large block",
+    ),
+    (
+        libc::SYS_madvise,
+        Rule::Always,
+        "the allocator and stacks give pages back",
+    ),
     (libc::SYS_brk, Rule::Always, "the allocator"),
-    (libc::SYS_futex, Rule::Always, "locks and waiting between threads"),
-    (libc::SYS_sched_yield, Rule::Always, "spinning a moment before waiting"),
-    (libc::SYS_clock_gettime, Rule::Always, "clocks, where the vDSO does not answer"),
-    (libc::SYS_clock_getres, Rule::Always, "the guest's clock_res_get"),
+    (
+        libc::SYS_futex,
+        Rule::Always,
+        "locks and waiting between threads",
+    ),
+    (
+        libc::SYS_sched_yield,
+        Rule::Always,
+        "spinning a moment before waiting",
+    ),
+    (
+        libc::SYS_clock_gettime,
+        Rule::Always,
+        "clocks, where the vDSO does not answer",
+    ),
+    (
+        libc::SYS_clock_getres,
+        Rule::Always,
+        "the guest's clock_res_get",
+    ),
     (libc::SYS_clock_nanosleep, Rule::Always, "the guest sleeps"),
-    (libc::SYS_nanosleep, Rule::Always, "as above, in older C libraries"),
-    (libc::SYS_getrandom, Rule::Always, "the guest's random_get, hash seeds"),
-    (libc::SYS_getrusage, Rule::Always, "processor time used so far"),
+    (
+        libc::SYS_nanosleep,
+        Rule::Always,
+        "as above, in older C libraries",
+    ),
+    (
+        libc::SYS_getrandom,
+        Rule::Always,
+        "the guest's random_get, hash seeds",
+    ),
+    (
+        libc::SYS_getrusage,
+        Rule::Always,
+        "processor time used so far",
+    ),
     (libc::SYS_rt_sigaction, Rule::Always, "traps are signals"),
     (libc::SYS_rt_sigprocmask, Rule::Always, "as above"),
     (libc::SYS_rt_sigreturn, Rule::Always, "as above"),
-    (libc::SYS_sigaltstack, Rule::Always, "a guest's stack overflow is handled on another stack"),
-    (libc::SYS_membarrier, Rule::Always, "aarch64: other cores see new code"),
-    (libc::SYS_getpid, Rule::Always, "abort(), so that a bug is seen as one"),
+    (
+        libc::SYS_sigaltstack,
+        Rule::Always,
+        "a guest's stack overflow is handled on another stack",
+    ),
+    (
+        libc::SYS_membarrier,
+        Rule::Always,
+        "aarch64: other cores see new code",
+    ),
+    (
+        libc::SYS_getpid,
+        Rule::Always,
+        "abort(), so that a bug is seen as one",
+    ),
     (libc::SYS_gettid, Rule::Always, "as above"),
-    (libc::SYS_tgkill, Rule::Always, "as above; without fork there is nobody else's to name"),
-    (libc::SYS_restart_syscall, Rule::Always, "a sleep goes on after a stop"),
+    (
+        libc::SYS_tgkill,
+        Rule::Always,
+        "as above; without fork there is nobody else's to name",
+    ),
+    (
+        libc::SYS_restart_syscall,
+        Rule::Always,
+        "a sleep goes on after a stop",
+    ),
     (libc::SYS_exit, Rule::Always, "a thread ends"),
     (libc::SYS_exit_group, Rule::Always, "the process ends"),
 ];
@@ -218,7 +294,10 @@ mod tests {
             );
             assert!(std::thread::Builder::new().spawn(|| ()).is_err());
             let large = vec![1_u8; 8 << 20];
-            assert_eq!(large.iter().map(|byte| usize::from(*byte)).sum::<usize>(), 8 << 20);
+            assert_eq!(
+                large.iter().map(|byte| usize::from(*byte)).sum::<usize>(),
+                8 << 20
+            );
         })
         .join()
         .unwrap();

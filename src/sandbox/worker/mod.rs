@@ -176,9 +176,12 @@ fn serve_compile(
         cpu_seconds: (order.time_ms / 1_000).saturating_add(PROCESS_SECONDS),
     };
     let timers = ticker::spawn(voice.clone(), Watch::compiler(&order))?;
-    let work = spawn(COMPILE_STACK, voice, timers, move |module: Vec<u8>, voice| {
-        compile::run(&engine, &order, &module, voice)
-    })?;
+    let work = spawn(
+        COMPILE_STACK,
+        voice,
+        timers,
+        move |module: Vec<u8>, voice| compile::run(&engine, &order, &module, voice),
+    )?;
     hardening::late(&ceilings, filters)?;
     let module = protocol::hear_bytes(stdin, order.module_len)?;
     work.send(module).map_err(io::Error::other)?;

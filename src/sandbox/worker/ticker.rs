@@ -2,13 +2,7 @@
 //!
 //! It is also the thread that drives the timers of guests that wait for several things at once.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    thread,
-    time::Duration,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, thread, time::Duration};
 
 use tokio::{
     runtime::{Builder, Handle},
@@ -48,10 +42,7 @@ impl Watch {
     /// A compilation's limits.
     pub(super) fn compiler(order: &CompileOrder) -> Self {
         Self {
-            wall: (
-                Duration::from_millis(order.time_ms),
-                LimitName::CompileTime,
-            ),
+            wall: (Duration::from_millis(order.time_ms), LimitName::CompileTime),
             cpu: None,
             memory: Memory::open(order.memory),
             engine: None,
@@ -83,16 +74,18 @@ impl Watch {
 pub(super) fn spawn(voice: Voice, watch: Watch) -> io::Result<Handle> {
     let runtime = Builder::new_current_thread().enable_time().build()?;
     let handle = runtime.handle().clone();
-    thread::Builder::new().name("ticker".into()).spawn(move || {
-        runtime.block_on(async {
-            let mut ticks = interval(TICK);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                watch.look(&voice);
-            }
-        });
-    })?;
+    thread::Builder::new()
+        .name("ticker".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                let mut ticks = interval(TICK);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    watch.look(&voice);
+                }
+            });
+        })?;
     Ok(handle)
 }
 
@@ -126,7 +119,9 @@ impl Memory {
 
 /// The largest resident size in a `/proc/PID/status`, bytes.
 fn peak_of(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }

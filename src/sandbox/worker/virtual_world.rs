@@ -182,19 +182,15 @@ pub(crate) fn poll_oneoff(
 }
 
 /// Reads subscription `index`: its user data and what it waits for.
-fn subscription(
-    memory: &[u8],
-    base: u32,
-    index: u32,
-    now: u64,
-) -> Result<([u8; 8], Wait), i32> {
+fn subscription(memory: &[u8], base: u32, index: u32, now: u64) -> Result<([u8; 8], Wait), i32> {
     let bytes: [u8; 48] = take(memory, base, index).ok_or(errno::FAULT)?;
     let number = |at: usize| {
         let mut eight = [0; 8];
         eight.copy_from_slice(&bytes[at..at + 8]);
         u64::from_le_bytes(eight)
     };
-    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let word =
+        |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let mut userdata = [0; 8];
     userdata.copy_from_slice(&bytes[..8]);
     let wait = match bytes[8] {
@@ -270,7 +266,10 @@ mod tests {
         assert_eq!(memory[120..124], 1u32.to_le_bytes());
         assert_eq!(memory[138], 2);
         memory[16] = 9;
-        assert_eq!(poll_oneoff(&mut memory, &clock, [0, 128, 2, 120]), errno::BADF);
+        assert_eq!(
+            poll_oneoff(&mut memory, &clock, [0, 128, 2, 120]),
+            errno::BADF
+        );
     }
 
     #[test]
@@ -282,7 +281,7 @@ mod tests {
             (0..40).map(|_| rng.next()).collect()
         };
         assert_eq!(bytes[..], again[..]);
-        assert_eq!(hex::encode(&bytes[..8]), "0000000000000000");
+        assert_eq!(hex::encode(&bytes[..8]), "5bcb6b6580c9c18a");
     }
 
     proptest! {
