@@ -1,4 +1,5 @@
 //! What the sandbox's tests share: a pool of real worker processes, guests as text.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::{
     fs,
@@ -20,31 +21,31 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 /// Nothing here takes this long; only a hang does.
-pub const HANG: Duration = Duration::from_secs(60);
+pub(crate) const HANG: Duration = Duration::from_secs(60);
 
 /// A pool and its directory.
-pub struct House {
-    pub dir: TempDir,
-    pub pool: Pool,
-    pub config: SandboxConfig,
+pub(crate) struct House {
+    pub(crate) dir: TempDir,
+    pub(crate) pool: Pool,
+    pub(crate) config: SandboxConfig,
 }
 
 /// What a job left behind.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Done {
-    pub report: Report,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
+pub(crate) struct Done {
+    pub(crate) report: Report,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
 }
 
 impl Done {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 }
 
 /// Small and quick limits.
-pub fn config() -> SandboxConfig {
+pub(crate) fn config() -> SandboxConfig {
     SandboxConfig {
         workers: 2,
         spare_workers: 1,
@@ -56,11 +57,11 @@ pub fn config() -> SandboxConfig {
 }
 
 impl House {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(config()).await
     }
 
-    pub async fn with(config: SandboxConfig) -> Self {
+    pub(crate) async fn with(config: SandboxConfig) -> Self {
         // The node's own process may not have writable-executable memory; its workers must.
         assert_eq!(forbid_writable_executable(), Protection::Enforced);
         let dir = TempDir::new().unwrap();
@@ -69,7 +70,7 @@ impl House {
     }
 
     /// A task for a guest written as text, or as bytes.
-    pub fn task(&self, guest: impl AsRef<[u8]>) -> Task {
+    pub(crate) fn task(&self, guest: impl AsRef<[u8]>) -> Task {
         let module = wat::parse_bytes(guest.as_ref()).unwrap().into_owned();
         let hash = ContentHash::of(&module);
         let module_path = self.dir.path().join(hash.to_string());
@@ -85,25 +86,25 @@ impl House {
         }
     }
 
-    pub async fn run(&self, task: Task) -> Done {
+    pub(crate) async fn run(&self, task: Task) -> Done {
         self.run_until(task, CancellationToken::new()).await
     }
 
-    pub async fn run_until(&self, task: Task, cancel: CancellationToken) -> Done {
+    pub(crate) async fn run_until(&self, task: Task, cancel: CancellationToken) -> Done {
         run(&self.pool, task, cancel).await
     }
 
     /// The outcome of a guest written as text.
-    pub async fn outcome(&self, guest: impl AsRef<[u8]>) -> Outcome {
+    pub(crate) async fn outcome(&self, guest: impl AsRef<[u8]>) -> Outcome {
         self.run(self.task(guest)).await.report.outcome
     }
 
-    pub fn code_dir(&self) -> PathBuf {
+    pub(crate) fn code_dir(&self) -> PathBuf {
         self.dir.path().join("compiled")
     }
 }
 
-pub async fn start(dir: &Path, config: &SandboxConfig) -> Pool {
+pub(crate) async fn start(dir: &Path, config: &SandboxConfig) -> Pool {
     Pool::start(PoolSetup {
         config: config.clone(),
         program: env!("CARGO_BIN_EXE_quantraband").into(),
@@ -115,7 +116,7 @@ pub async fn start(dir: &Path, config: &SandboxConfig) -> Pool {
 }
 
 /// Runs a task and collects its output.
-pub async fn run(pool: &Pool, task: Task, cancel: CancellationToken) -> Done {
+pub(crate) async fn run(pool: &Pool, task: Task, cancel: CancellationToken) -> Done {
     let (sender, mut receiver) = mpsc::channel::<Output>(4);
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let collect = async {
@@ -138,7 +139,7 @@ pub async fn run(pool: &Pool, task: Task, cancel: CancellationToken) -> Done {
 }
 
 /// Limits that no honest guest here reaches.
-pub fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         wall_clock_ms: 20_000,
         cpu_time_ms: 20_000,
@@ -150,18 +151,18 @@ pub fn limits() -> Limits {
     }
 }
 
-pub fn stopped(limit: LimitName) -> Outcome {
+pub(crate) fn stopped(limit: LimitName) -> Outcome {
     Outcome::Stopped { limit }
 }
 
-pub fn failed(fault: JobFault) -> Outcome {
+pub(crate) fn failed(fault: JobFault) -> Outcome {
     Outcome::Failed { fault }
 }
 
-pub const DONE: Outcome = Outcome::Exited { status: 0 };
+pub(crate) const DONE: Outcome = Outcome::Exited { status: 0 };
 
 /// A guest that prints a text once.
-pub fn says(text: &str) -> String {
+pub(crate) fn says(text: &str) -> String {
     let length = text.len();
     format!(
         r#"(module
@@ -177,7 +178,7 @@ pub fn says(text: &str) -> String {
 }
 
 /// Whether a process of this id exists and is no zombie.
-pub fn is_alive(pid: i32) -> bool {
+pub(crate) fn is_alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         !stat
             .rsplit_once(") ")
@@ -186,12 +187,12 @@ pub fn is_alive(pid: i32) -> bool {
 }
 
 /// The worker processes that this process has.
-pub fn workers() -> Vec<i32> {
+pub(crate) fn workers() -> Vec<i32> {
     workers_of(i32::try_from(std::process::id()).unwrap())
 }
 
 /// The worker processes of another process.
-pub fn workers_of(parent: i32) -> Vec<i32> {
+pub(crate) fn workers_of(parent: i32) -> Vec<i32> {
     let is_worker = |pid: i32| {
         let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -208,7 +209,7 @@ pub fn workers_of(parent: i32) -> Vec<i32> {
 }
 
 /// Waits for a condition that must become true.
-pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;

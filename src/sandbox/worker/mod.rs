@@ -188,6 +188,12 @@ fn serve_compile(
     wait_for_cancellation(stdin, voice)
 }
 
+/// Waits for a new thread to run. What the C library does at its start (rseq, robust futexes, the
+/// signal stack) is not among the calls that are allowed later.
+fn wait_for(is_up: &Receiver<()>) -> io::Result<()> {
+    is_up.recv().map_err(io::Error::other)
+}
+
 /// The thread that meets the guest. It waits for its bytes, and never returns.
 fn spawn<T: Send + 'static>(
     stack: usize,
@@ -197,11 +203,13 @@ fn spawn<T: Send + 'static>(
 ) -> io::Result<SyncSender<T>> {
     // One message, ever.
     let (sender, receiver): (_, Receiver<T>) = sync_channel(1);
+    let (up, is_up) = sync_channel(1);
     let voice = voice.clone();
     thread::Builder::new()
         .name("work".into())
         .stack_size(stack)
         .spawn(move || {
+            let _ = up.send(());
             let Ok(bytes) = receiver.recv() else {
                 raw::exit_now(1);
             };
@@ -215,6 +223,7 @@ fn spawn<T: Send + 'static>(
                 None,
             );
         })?;
+    wait_for(&is_up)?;
     Ok(sender)
 }
 

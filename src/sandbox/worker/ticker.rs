@@ -2,7 +2,7 @@
 //!
 //! It is also the thread that drives the timers of guests that wait for several things at once.
 
-use std::{fs::File, io, os::unix::fs::FileExt, thread, time::Duration};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::mpsc::sync_channel, thread, time::Duration};
 
 use tokio::{
     runtime::{Builder, Handle},
@@ -74,9 +74,11 @@ impl Watch {
 pub(super) fn spawn(voice: Voice, watch: Watch) -> io::Result<Handle> {
     let runtime = Builder::new_current_thread().enable_time().build()?;
     let handle = runtime.handle().clone();
+    let (up, is_up) = sync_channel(1);
     thread::Builder::new()
         .name("ticker".into())
         .spawn(move || {
+            let _ = up.send(());
             runtime.block_on(async {
                 let mut ticks = interval(TICK);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,6 +88,7 @@ pub(super) fn spawn(voice: Voice, watch: Watch) -> io::Result<Handle> {
                 }
             });
         })?;
+    super::wait_for(&is_up)?;
     Ok(handle)
 }
 
