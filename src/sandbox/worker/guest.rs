@@ -2,7 +2,8 @@
 
 use tokio_util::bytes::Bytes;
 use wasmtime::{
-    AsContextMut, Caller, Engine, Linker, Module, ResourceLimiter, Store, Trap, UpdateDeadline,
+    AsContextMut, Caller, Engine, Extern, Linker, Module, ResourceLimiter, Store, Trap,
+    UpdateDeadline,
 };
 use wasmtime_wasi::{
     WasiCtxBuilder, WasiView, async_trait,
@@ -87,7 +88,7 @@ impl Bench {
 fn virtual_poll(mut caller: Caller<'_, Host>, a: u32, b: u32, c: u32, d: u32) -> i32 {
     /// The guest's memory is not where WASI wants it.
     const NO_MEMORY: i32 = 21;
-    let Some(memory) = caller.get_export("memory").and_then(|e| e.into_memory()) else {
+    let Some(memory) = caller.get_export("memory").and_then(Extern::into_memory) else {
         return NO_MEMORY;
     };
     let (bytes, host) = memory.data_and_store_mut(caller.as_context_mut());
@@ -111,7 +112,10 @@ pub(crate) fn run(
     let fuel = order.limits.fuel.unwrap_or(u64::MAX);
     let mut store = store(bench, order, input, voice);
     let prepared = match bench.mode {
-        Mode::Epoch => Ok(watch_processor_time(&mut store, &order.limits)),
+        Mode::Epoch => {
+            watch_processor_time(&mut store, &order.limits);
+            Ok(())
+        }
         Mode::Fuel | Mode::Deterministic => store.set_fuel(fuel),
     };
     if prepared.is_err() || voice.start(order.limits.output).is_err() {

@@ -148,7 +148,6 @@ fn failed(fault: JobFault) -> Outcome {
     Outcome::Failed { fault }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn invalid(_: BinaryReaderError) -> Outcome {
     failed(JobFault::InvalidModule)
 }

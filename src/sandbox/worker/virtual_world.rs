@@ -131,8 +131,10 @@ mod errno {
 enum Wait {
     /// Nothing: stdin, stdout and stderr are always ready.
     Ready {
+        /// The kind of event.
         kind: u8,
     },
+    /// A moment of the guest's time, nanoseconds.
     Until(u64),
 }
 
@@ -167,9 +169,13 @@ pub(crate) fn poll_oneoff(
             Wait::Until(_) => continue,
         };
         let mut event = [0; 32];
-        event[0..8].copy_from_slice(&userdata);
-        event[10] = kind;
-        event[16] = available;
+        let (head, tail) = event.split_at_mut(8);
+        head.copy_from_slice(&userdata);
+        // After the user data: an error of two bytes (none), the kind, and at 8 the bytes that
+        // can be read or written.
+        if let [_, _, of_kind, _, _, _, _, _, bytes, ..] = tail {
+            (*of_kind, *bytes) = (kind, available);
+        }
         if put(memory, events, written, &event).is_none() {
             return errno::FAULT;
         }
@@ -184,28 +190,30 @@ pub(crate) fn poll_oneoff(
 /// Reads subscription `index`: its user data and what it waits for.
 fn subscription(memory: &[u8], base: u32, index: u32, now: u64) -> Result<([u8; 8], Wait), i32> {
     let bytes: [u8; 48] = take(memory, base, index).ok_or(errno::FAULT)?;
-    let number = |at: usize| {
-        let mut eight = [0; 8];
-        eight.copy_from_slice(&bytes[at..at + 8]);
-        u64::from_le_bytes(eight)
+    let number = |at| {
+        take(&bytes, at, 0)
+            .map(u64::from_le_bytes)
+            .unwrap_or_default()
     };
-    let word =
-        |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let mut userdata = [0; 8];
-    userdata.copy_from_slice(&bytes[..8]);
-    let wait = match bytes[8] {
-        0 => {
-            let (id, timeout, absolute) = (word(16), number(24), bytes[40] & 1 == 1);
-            Wait::Until(match (id, absolute) {
+    let word = |at| {
+        take(&bytes, at, 0)
+            .map(u32::from_le_bytes)
+            .unwrap_or_default()
+    };
+    let userdata = take(&bytes, 0, 0).unwrap_or_default();
+    let [kind] = take(&bytes, 8, 0).unwrap_or_default();
+    let wait = match (kind, word(16)) {
+        (0, clock) => {
+            let (timeout, absolute) = (number(24), word(40) & 1 == 1);
+            Wait::Until(match (clock, absolute) {
                 (0 | 1, false) => now.saturating_add(timeout),
                 (0, true) => timeout.saturating_sub(EPOCH_NS),
                 (1, true) => timeout,
                 _ => return Err(errno::INVAL),
             })
         }
-        kind @ 1 if word(16) == 0 => Wait::Ready { kind },
-        kind @ 2 if matches!(word(16), 1 | 2) => Wait::Ready { kind },
-        1 | 2 => return Err(errno::BADF),
+        (1, 0) | (2, 1 | 2) => Wait::Ready { kind },
+        (1 | 2, _) => return Err(errno::BADF),
         _ => return Err(errno::INVAL),
     };
     Ok((userdata, wait))
