@@ -5,6 +5,7 @@
 //! | room | what it owns |
 //! |---|---|
 //! | [`actors`] | thin shells that own state and do I/O |
+//! | [`cbor`] | the one encoding of everything signed or sent (pure) |
 //! | [`types`] | identifiers, time, sizes, published views |
 //! | [`config`] | the typed configuration |
 //! | [`messages`] | the language of the node, one file per actor |
@@ -27,6 +28,7 @@
 pub mod actors;
 pub mod admin;
 pub mod audit;
+pub mod cbor;
 pub mod cli;
 pub mod config;
 pub mod identity;

@@ -1,7 +1,7 @@
 //! The node: the only place that knows every actor. Order of start, order of shutdown, wiring.
 //!
 //! Start: checks that need no actor (data directory, key, ports), store, then Audit, Identity,
-//! RateLimit, Reputation, Swarm, Admin. Shutdown: nothing new is accepted, connections close,
+//! RateLimit, Reputation, Sandbox, Swarm, Jobs, Admin. Shutdown: nothing new is accepted, connections close,
 //! debts and scores are saved, the log is flushed last. Both are bounded in time.
 
 mod data_dir;
@@ -24,6 +24,7 @@ use crate::{
     audit::AuditEvent,
     config::{Loaded, Machine, derive},
     identity::{IdentityPaths, NodeKey, state},
+    sandbox::{Protection, forbid_writable_executable},
     store::Store,
     supervision::{Root, SupervisionEvent},
     telemetry::Metrics,
@@ -54,6 +55,15 @@ pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, Sta
     let sockets = Sockets::bind(&config, data.path())?;
     let (store, set_aside) = Store::open(&data.path().join("state"), clock.now())?;
     greet(&loaded, &config, &key, &notes, sockets.http());
+    // Nothing here compiles: workers do, in processes of their own.
+    match forbid_writable_executable() {
+        Protection::Enforced => {
+            tracing::info!("no memory of this process is both writable and executable");
+        }
+        Protection::Unsupported => tracing::warn!(
+            "this kernel cannot forbid writable and executable memory (Linux 6.6 can)"
+        ),
+    }
 
     let (stop, stopped) = mpsc::channel(1);
     let metrics = Metrics::new();

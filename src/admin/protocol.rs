@@ -1,9 +1,9 @@
 //! The language of `DATA/admin.sock`: one JSON object a line, both ways.
 //!
 //! A client sends one [`Request`] and reads [`Response`] lines. Every request is answered by
-//! exactly one line, except two that stream: `subscribe` ([`Response::Subscribed`], then a line
+//! exactly one line, except three that stream: `subscribe` ([`Response::Subscribed`], then a line
 //! a message until the client hangs up) and `audit_tail` (a line a record, then
-//! [`Response::Done`]). [`Response::Error`] may stand in place of any line and is the last one.
+//! [`Response::Done`]), and `job_follow` (output as it comes, then [`Response::Job`]). [`Response::Error`] may stand in place of any line and is the last one.
 //!
 //! Payload bytes travel as lower-case hex: half as dense as the bytes, but readable with any
 //! tool and without a dependency. [`MAX_LINE`] is chosen so that the largest payload fits.
@@ -18,8 +18,10 @@ use crate::{
     messages::{
         identity::IdentityReport,
         reputation::BanInfo,
+        sandbox::JobReport,
         swarm::{Delivery, PeerReport, Published},
     },
+    sandbox::{ContentHash, JobId, JobSpec, JobState, Stream},
     types::{Party, PeerId, Span, Timestamp, Topic},
 };
 
@@ -106,6 +108,51 @@ pub enum Request {
     },
     /// The bans in force. Answered by [`Response::Bans`].
     Bans {},
+    /// The next piece of a module or an input of a job to be submitted. Answered by
+    /// [`Response::Uploaded`], also when the piece does not begin where the next one should.
+    JobUpload {
+        /// SHA-256 of the whole.
+        blob: ContentHash,
+        /// Size of the whole, bytes.
+        size: u64,
+        /// Where this piece begins.
+        offset: u64,
+        /// The piece, in hex on the wire; at most 256 KiB.
+        #[serde(with = "hex::serde")]
+        bytes: Vec<u8>,
+    },
+    /// Gives a job to an executor. Answered by [`Response::JobSubmitted`].
+    JobSubmit {
+        /// Who shall run it; this node when absent.
+        executor: Option<PeerId>,
+        /// What; module and input were uploaded before.
+        spec: Box<JobSpec>,
+    },
+    /// The jobs this node runs or gave away. Answered by [`Response::Jobs`].
+    Jobs {},
+    /// One job. Answered by [`Response::Job`].
+    JobShow {
+        /// Which.
+        job: JobId,
+    },
+    /// Streams a job's output from these cursors on: [`Response::JobOutput`] lines, then
+    /// [`Response::Job`] when it is finished, or [`Response::Done`] when `wait` is false and
+    /// nothing is left.
+    JobFollow {
+        /// Which.
+        job: JobId,
+        /// Bytes of stdout that are known.
+        stdout: u64,
+        /// Bytes of stderr that are known.
+        stderr: u64,
+        /// Whether to wait for the job's end.
+        wait: bool,
+    },
+    /// Cancels a job. Answered by [`Response::JobCancelled`].
+    JobCancel {
+        /// Which.
+        job: JobId,
+    },
     /// Stops the node in order. Answered by [`Response::ShuttingDown`] before it begins.
     Shutdown {},
 }
@@ -129,6 +176,12 @@ impl Request {
             Self::Ban { .. } => "ban",
             Self::Unban { .. } => "unban",
             Self::Bans {} => "bans",
+            Self::JobUpload { .. } => "job_upload",
+            Self::JobSubmit { .. } => "job_submit",
+            Self::Jobs {} => "jobs",
+            Self::JobShow { .. } => "job_show",
+            Self::JobFollow { .. } => "job_follow",
+            Self::JobCancel { .. } => "job_cancel",
             Self::Shutdown {} => "shutdown",
         }
     }
@@ -144,6 +197,7 @@ impl Request {
                 | Self::IdentityReload {}
                 | Self::Ban { .. }
                 | Self::Unban { .. }
+                | Self::JobCancel { .. }
                 | Self::Shutdown {}
         )
     }
@@ -238,6 +292,40 @@ pub enum Response {
         /// In order of their end.
         bans: Vec<BanInfo>,
     },
+    /// To `job_upload`.
+    Uploaded {
+        /// Bytes of the blob that are here now: where the next piece begins.
+        have: u64,
+    },
+    /// To `job_submit`: it is written down, and goes on whatever becomes of the client.
+    JobSubmitted {
+        /// Its id.
+        job: JobId,
+        /// Who runs it.
+        executor: PeerId,
+    },
+    /// To `jobs`.
+    Jobs {
+        /// Newest first.
+        jobs: Vec<JobReport>,
+    },
+    /// To `job_show`, and the end of a `job_follow`.
+    Job(Box<JobReport>),
+    /// Output of a job.
+    JobOutput {
+        /// Which.
+        stream: Stream,
+        /// In hex on the wire.
+        #[serde(with = "hex::serde")]
+        bytes: Vec<u8>,
+    },
+    /// To `job_cancel`: it is being cancelled, or had ended before.
+    JobCancelled {
+        /// Which.
+        job: JobId,
+        /// Where it was.
+        state: JobState,
+    },
     /// To `shutdown`.
     ShuttingDown {},
     /// Instead of any of them.
@@ -273,6 +361,8 @@ pub enum FailureCode {
     Invalid,
     /// There is no actor of that name.
     UnknownActor,
+    /// There is no job of that id.
+    UnknownJob,
     /// The access decision, or the configuration, forbids it.
     Denied,
     /// The payload is larger than `limits.max_message_size`.

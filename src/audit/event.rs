@@ -83,7 +83,7 @@ pub enum AuditEvent {
     },
     /// An access decision other than an allowed message. Sent by whoever enforces it.
     Decided {
-        /// `connect`, `publish` or `subscribe`.
+        /// `connect`, `publish`, `subscribe` or `run_job`.
         action: String,
         /// The peer it is about.
         peer: PeerId,
@@ -171,6 +171,62 @@ pub enum AuditEvent {
         own: Option<String>,
         /// The trusted issuers.
         issuers: Vec<String>,
+    },
+    /// A peer's job was accepted. Durable *before* the peer is told. Sent by Sandbox.
+    JobAccepted {
+        /// The job's id, hex.
+        job: String,
+        /// Who submitted it.
+        submitter: PeerId,
+        /// `issuer/subject` of its credential.
+        identity: Option<String>,
+        /// SHA-256 of the module.
+        module: [u8; 32],
+        /// The rule that allowed it.
+        rule: String,
+    },
+    /// A peer's job was not accepted. Sent by Sandbox.
+    JobRefused {
+        /// Who submitted it.
+        submitter: PeerId,
+        /// The refusal's stable name.
+        code: String,
+        /// The refusal in words.
+        detail: String,
+    },
+    /// A peer's job came to its end here. Durable *before* the receipt is handed out. Sent by
+    /// Sandbox.
+    JobFinished {
+        /// The job's id, hex.
+        job: String,
+        /// Who submitted it.
+        submitter: PeerId,
+        /// What became of it, in words.
+        outcome: String,
+        /// SHA-256 of the receipt.
+        receipt: [u8; 32],
+        /// Processor time it took.
+        cpu: Duration,
+    },
+    /// This node gives a job to an executor. Sent by Jobs.
+    JobSent {
+        /// The job's id, hex.
+        job: String,
+        /// Who is to run it.
+        executor: PeerId,
+        /// SHA-256 of the module.
+        module: [u8; 32],
+    },
+    /// A job this node gave away came to its end. Sent by Jobs.
+    JobResult {
+        /// The job's id, hex.
+        job: String,
+        /// Who ran it.
+        executor: PeerId,
+        /// What became of it, in words.
+        outcome: String,
+        /// SHA-256 of the verified receipt; none when there is no (good) one.
+        receipt: Option<[u8; 32]>,
     },
     /// A corrupt store was set aside and a new one begun. Sent by the node.
     StoreSetAside {

@@ -1,5 +1,8 @@
 //! The command line's grammar. Nothing here acts.
 
+pub mod job;
+mod receipt;
+
 use std::{path::PathBuf, sync::LazyLock};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -10,6 +13,8 @@ use crate::{
     identity::{GroupPattern, Name},
     types::{Party, Span, Topic},
 };
+
+pub use receipt::{ReceiptCommand, VerifyArgs as ReceiptVerifyArgs};
 
 /// Most nodes of a devnet: each is a process of some 50 MB on this machine.
 const MAX_NODES: i64 = 64;
@@ -80,6 +85,9 @@ pub enum Command {
     Publish(PublishArgs),
     /// Print a topic's messages as they come, one a line
     Subscribe(SubscribeArgs),
+    /// Jobs: have peers run programs, see what this node runs for others
+    #[command(subcommand)]
+    Job(job::JobCommand),
     /// The audit log
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -89,11 +97,14 @@ pub enum Command {
     /// Whom this node believes
     #[command(subcommand)]
     Trust(TrustCommand),
+    /// What a peer signed about a job it ran: verify, show
+    #[command(subcommand)]
+    Receipt(ReceiptCommand),
     /// Run a private network of node processes on this machine
     Devnet(DevnetArgs),
     /// Stop the running node in order
     Stop,
-    /// One sandbox, started by a node
+    /// Be a worker process: the node starts these itself
     #[command(name = "sandbox-worker", hide = true)]
     SandboxWorker,
 }

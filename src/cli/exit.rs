@@ -17,33 +17,40 @@ use crate::{
 
 /// The exit codes of this program. `docs/reference/exit-codes.md` says the same in prose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Exit {
     /// Done.
-    Ok = 0,
+    Ok,
     /// The command line is wrong.
-    Usage = 64,
+    Usage,
     /// Input is wrong: a file, a credential, a damaged log, a refused message.
-    Data = 65,
+    Data,
     /// No node runs, or a part of it is down.
-    Unavailable = 69,
+    Unavailable,
     /// The program gave up: an actor spent its restart budget, the root is stuck.
-    Software = 70,
+    Software,
     /// A file exists already or cannot be made.
-    CannotCreate = 73,
+    CannotCreate,
     /// Reading or writing failed.
-    Io = 74,
+    Io,
     /// Not now: try again.
-    TryAgain = 75,
+    TryAgain,
     /// Not allowed: file modes, or the access decision.
-    NoPermission = 77,
+    NoPermission,
     /// The configuration is wrong or missing.
-    Config = 78,
+    Config,
+    /// A limit stopped the guest.
+    Limit,
+    /// The job was cancelled, as a program is by Ctrl-C.
+    Cancelled,
+    /// The guest trapped, as a program that aborts.
+    Trap,
+    /// The guest ended by itself: its own exit status.
+    Guest(u8),
 }
 
 impl Exit {
-    /// All of them, in order.
-    pub const ALL: [Self; 10] = [
+    /// All of them but the guest's, in order.
+    pub const ALL: [Self; 13] = [
         Self::Ok,
         Self::Usage,
         Self::Data,
@@ -54,12 +61,30 @@ impl Exit {
         Self::TryAgain,
         Self::NoPermission,
         Self::Config,
+        Self::Limit,
+        Self::Cancelled,
+        Self::Trap,
     ];
 
     /// The number.
     #[must_use]
     pub fn code(self) -> u8 {
-        self as u8
+        match self {
+            Self::Ok => 0,
+            Self::Usage => 64,
+            Self::Data => 65,
+            Self::Unavailable => 69,
+            Self::Software => 70,
+            Self::CannotCreate => 73,
+            Self::Io => 74,
+            Self::TryAgain => 75,
+            Self::NoPermission => 77,
+            Self::Config => 78,
+            Self::Limit => 99,
+            Self::Cancelled => 130,
+            Self::Trap => 134,
+            Self::Guest(status) => status,
+        }
     }
 
     /// A stable name for programs.
@@ -76,6 +101,10 @@ impl Exit {
             Self::TryAgain => "try_again",
             Self::NoPermission => "no_permission",
             Self::Config => "config",
+            Self::Limit => "limit",
+            Self::Cancelled => "cancelled",
+            Self::Trap => "trap",
+            Self::Guest(_) => "guest",
         }
     }
 }
@@ -166,7 +195,7 @@ impl From<Failure> for CliError {
     fn from(failure: Failure) -> Self {
         let exit = match failure.code {
             FailureCode::Invalid | FailureCode::TooLarge => Exit::Data,
-            FailureCode::UnknownActor => Exit::Usage,
+            FailureCode::UnknownActor | FailureCode::UnknownJob => Exit::Usage,
             FailureCode::Denied => Exit::NoPermission,
             FailureCode::Again => Exit::TryAgain,
             FailureCode::Unavailable => Exit::Unavailable,
@@ -265,6 +294,7 @@ mod tests {
             (FailureCode::Invalid, 65),
             (FailureCode::TooLarge, 65),
             (FailureCode::UnknownActor, 64),
+            (FailureCode::UnknownJob, 64),
             (FailureCode::Denied, 77),
             (FailureCode::Again, 75),
             (FailureCode::Unavailable, 69),

@@ -15,8 +15,10 @@ mod enrolment;
 pub mod exit;
 pub mod identity;
 pub mod init;
+pub mod job;
 pub mod live;
 pub mod output;
+mod receipt;
 pub mod render;
 pub mod trust;
 
@@ -56,7 +58,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, node: &dyn Node) -> ExitCo
         Ok(cli) => cli,
         Err(error) => return refuse(&error).into(),
     };
-    if matches!(cli.command, Command::SandboxWorker) {
+    if let Command::SandboxWorker = cli.command {
         return crate::sandbox::worker::main();
     }
     let out = Out::new(cli.global.output);
@@ -92,6 +94,7 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         Command::Actors { command } => ask(&live::actors_request(command.as_ref())),
         Command::Publish(args) => live::publish(&data_dir(global)?, args, out),
         Command::Subscribe(args) => live::subscribe(&data_dir(global)?, args, out),
+        Command::Job(command) => job::command(command, &data_dir(global)?, out),
         Command::Audit(AuditCommand::Tail { lines }) => {
             live::audit_tail(&data_dir(global)?, *lines, out)
         }
@@ -102,10 +105,11 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         }
         Command::Identity(command) => enrolment::identity(command, global, out),
         Command::Trust(command) => enrolment::trust(command, global, out),
+        Command::Receipt(command) => receipt::command(command, out),
         Command::Devnet(args) => node.devnet(args, out),
-        Command::Stop => ask(&Request::Shutdown {}),
-        // Answered by `main`, before anything is printed or read.
+        // Carried out before anything was set up.
         Command::SandboxWorker => Ok(()),
+        Command::Stop => ask(&Request::Shutdown {}),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the running node answers, for people and for programs.
 
+mod jobs;
+
 use std::{fmt::Display, time::Duration};
 
 use serde::Serialize;
@@ -12,8 +14,10 @@ use super::{
 use crate::{
     admin::protocol::{ActorReport, MessageReport, Response, StatusReport},
     messages::{
-        identity::IdentityReport, reputation::BanInfo, swarm::PeerReport, swarm::Published,
+        identity::IdentityReport, reputation::BanInfo, sandbox::JobReport, swarm::PeerReport,
+        swarm::Published,
     },
+    sandbox::JobState,
     telemetry::printable,
     types::{Span, Topic},
 };
@@ -65,6 +69,16 @@ pub fn answer(answer: &Response, out: &Out) -> Result<(), CliError> {
         Response::Banned(ban) => out.answer("quantraband.banned/1", ban, || {
             format!("banned {} until {}", ban.party, ban.until)
         }),
+        Response::Jobs { jobs } => {
+            #[derive(Serialize)]
+            struct Jobs<'a> {
+                jobs: &'a [JobReport],
+            }
+            out.answer("quantraband.jobs/1", &Jobs { jobs }, || {
+                jobs::table(jobs, out)
+            })
+        }
+        Response::Job(report) => out.answer("quantraband.job/1", report, || jobs::one(report, out)),
         other => short(other, out),
     }
 }
@@ -85,6 +99,16 @@ fn short(answer: &Response, out: &Out) -> Result<(), CliError> {
                 format!("the ban of {party} is lifted")
             } else {
                 format!("{party} was not banned")
+            },
+        ),
+        Response::JobSubmitted { job, .. } => ("job-submitted", job.to_string()),
+        Response::JobCancelled { job, state } => (
+            "job-cancelled",
+            match state {
+                JobState::Finished => format!("job {job} had ended before"),
+                JobState::Waiting | JobState::Queued | JobState::Running => {
+                    format!("cancelling job {job}")
+                }
             },
         ),
         Response::ShuttingDown {} => ("stopping", "the node stops".to_owned()),

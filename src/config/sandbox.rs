@@ -1,4 +1,5 @@
-//! `[sandbox]`: what this node runs for others, and how much of it.
+//! `[sandbox]`: what this node runs for others, and how much of it. `[jobs]`: what it has others
+//! run.
 
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +95,37 @@ impl Default for SandboxConfig {
             results: 1_024,
             blob_cache: ByteSize(1024 * MIB),
             compiled_cache: ByteSize(1024 * MIB),
+        }
+    }
+}
+
+/// `[jobs]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobsConfig {
+    /// Jobs given away and not finished.
+    pub unfinished: usize,
+    /// Finished jobs whose results are kept; the oldest go first.
+    pub results: usize,
+    /// How long results are kept.
+    pub results_kept: Span,
+    /// How long an executor may be out of reach before its job is given up.
+    pub patience: Span,
+    /// Most output taken of one job, stdout and stderr together.
+    pub max_output: ByteSize,
+    /// Disk for modules and inputs of jobs to be given away.
+    pub storage: ByteSize,
+}
+
+impl Default for JobsConfig {
+    fn default() -> Self {
+        Self {
+            unfinished: 256,
+            results: 1_024,
+            results_kept: secs(24 * 3_600),
+            patience: secs(600),
+            max_output: ByteSize(64 * MIB),
+            storage: ByteSize(1024 * MIB),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use super::{SandboxConfig, SupervisionConfig, off_or};
+use super::{JobsConfig, SandboxConfig, SupervisionConfig, off_or};
 use crate::types::{ByteSize, Span, Topic, TrustScore};
 
 pub(super) const fn secs(n: u64) -> Span {
@@ -40,8 +40,10 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// The audit log.
     pub audit: AuditConfig,
-    /// Jobs.
+    /// Jobs of others.
     pub sandbox: SandboxConfig,
+    /// Jobs given to others.
+    pub jobs: JobsConfig,
     /// Administration.
     pub admin: AdminConfig,
     /// Logging.
@@ -64,6 +66,7 @@ impl Default for Config {
             policy: PolicyConfig::default(),
             audit: AuditConfig::default(),
             sandbox: SandboxConfig::default(),
+            jobs: JobsConfig::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
             supervision: SupervisionConfig::default(),
@@ -187,6 +190,10 @@ pub struct LimitsConfig {
     pub messages_per_second: u32,
     /// Messages one author may send at once after a pause.
     pub message_burst: u32,
+    /// Requests of the job protocol a second from one peer.
+    pub job_requests_per_second: u32,
+    /// Requests of the job protocol one peer may send at once after a pause.
+    pub job_request_burst: u32,
     /// Bytes a second from one neighbour, forwarded messages included.
     pub bytes_per_second: ByteSize,
     /// Largest payload of a message.
@@ -211,6 +218,8 @@ impl Default for LimitsConfig {
             pending_per_address: 32,
             messages_per_second: 10,
             message_burst: 20,
+            job_requests_per_second: 100,
+            job_request_burst: 400,
             bytes_per_second: ByteSize(50_000_000),
             max_message_size: ByteSize(10_000_000),
             tracked_keys: 65_536,
@@ -280,9 +289,11 @@ pub struct PolicyConfig {
     pub member_topics: Vec<String>,
     /// Topics unverified peers of an open listener may publish and subscribe to.
     pub unverified_topics: Vec<Topic>,
+    /// Whether members may run jobs here, within the quotas of `[sandbox]`.
+    pub members_run_jobs: bool,
     /// Least score a peer needs to connect.
     pub connect_min_score: TrustScore,
-    /// Least score to publish or subscribe; between this and the former a peer is quarantined.
+    /// Least score to publish, subscribe or run jobs; between this and the former a peer is quarantined.
     pub messages_min_score: TrustScore,
 }
 
@@ -291,6 +302,7 @@ impl Default for PolicyConfig {
         Self {
             member_topics: vec!["*".to_owned()],
             unverified_topics: Vec::new(),
+            members_run_jobs: true,
             connect_min_score: TrustScore::saturating(0.1),
             messages_min_score: TrustScore::saturating(0.2),
         }

@@ -1,6 +1,7 @@
 //! What types alone cannot say: bounds, relations between keys, names that must exist.
 
 mod check;
+mod jobs;
 mod trust;
 mod wire;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use check::Check;
 pub(super) use check::Complaint;
+use jobs::{jobs, sandbox};
 use trust::{policy, reputation};
 use wire::{gossip, limits, network};
 
@@ -15,12 +17,14 @@ use super::Config;
 use crate::types::Span;
 
 /// The actors that `[supervision.actors.NAME]` may name.
-pub const ACTORS: [&str; 6] = [
+pub const ACTORS: [&str; 8] = [
     "admin",
     "audit",
     "identity",
+    "jobs",
     "rate_limit",
     "reputation",
+    "sandbox",
     "swarm",
 ];
 
@@ -46,6 +50,8 @@ pub(super) fn check(config: &Config) -> Vec<Complaint> {
     reputation(&mut check, config);
     policy(&mut check, config);
     audit(&mut check, config);
+    sandbox(&mut check, config);
+    jobs(&mut check, config);
     admin_and_log(&mut check, config);
     supervision(&mut check, config);
     check.0

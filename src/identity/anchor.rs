@@ -17,13 +17,15 @@ use thiserror::Error;
 
 use super::{
     Name, NameError,
-    cbor::{self, Fields, Malformed},
     claims::{self, Claims, MAX_SECONDS},
     cose::{self, Domain, PublicKey, Sign1, Thumbprint},
     issuer::IssuerKey,
     verified::Refusal,
 };
-use crate::types::{Span, Timestamp};
+use crate::{
+    cbor::{self, Fields, Malformed},
+    types::{Span, Timestamp},
+};
 
 /// Longest anchor that an issuer hands out.
 pub const MAX_ANCHOR_BYTES: usize = 1024;

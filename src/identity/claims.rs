@@ -10,12 +10,11 @@ use ciborium::Value;
 use serde::Serialize;
 use thiserror::Error;
 
-use super::{
-    Name,
+use super::{Name, cose};
+use crate::{
     cbor::{self, Fields, Malformed, Read},
-    cose,
+    types::PeerId,
 };
-use crate::types::PeerId;
 
 /// Most attributes of one credential: as many fit its 8 KiB at typical lengths.
 pub const MAX_ATTRIBUTES: usize = 32;

@@ -17,7 +17,7 @@ use coset::{CoseSign1, CoseSign1Builder, Header, ProtectedHeader, TaggedCborSeri
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
 
-use super::cbor::{self, Fields, Malformed, Read};
+use crate::cbor::{self, Fields, Malformed, Read};
 
 /// Ed25519 as RFC 9864 names it: fully specified, unlike the older `EdDSA` (-8).
 pub const ED25519: i64 = -19;
@@ -40,6 +40,7 @@ pub(crate) enum Domain {
     Credential,
     Request,
     Anchor,
+    Receipt,
 }
 
 impl Domain {
@@ -48,6 +49,7 @@ impl Domain {
             Self::Credential => b"quantraband/credential/1",
             Self::Request => b"quantraband/identity-request/1",
             Self::Anchor => b"quantraband/trust-anchor/1",
+            Self::Receipt => b"quantraband/receipt/1",
         }
     }
 }
@@ -239,7 +241,7 @@ mod tests {
         let read = Sign1::read(&sealed, 1024).unwrap();
         let public = PublicKey::of(&key);
         assert_eq!(read.verify(public, Domain::Request), Ok(()));
-        for other in [Domain::Anchor, Domain::Credential] {
+        for other in [Domain::Anchor, Domain::Credential, Domain::Receipt] {
             assert_eq!(read.verify(public, other), Err(BadSignature::Mismatch));
         }
     }

@@ -15,10 +15,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Refusal,
-    cbor::{self, Fields, Malformed, Read},
     claims::{Claims, MAX_ALGORITHMS},
     cose::{self, BadSignature, Domain, ED25519, PublicKey, Thumbprint},
 };
+use crate::cbor::{self, Fields, Malformed, Read};
 
 /// Longest credential, checked before parsing: a hybrid one with ML-DSA-65 is about 6.7 KB.
 pub const MAX_CREDENTIAL_BYTES: usize = 8 * 1024;

@@ -6,11 +6,8 @@
 
 use ciborium::Value;
 
-use super::{
-    Refusal,
-    cbor::{self, Fields, Malformed, Read},
-    credential::MAX_CREDENTIAL_BYTES,
-};
+use super::{Refusal, credential::MAX_CREDENTIAL_BYTES};
+use crate::cbor::{self, Fields, Malformed, Read};
 
 /// Longest frame, checked before parsing; leaves room for what later versions add.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;

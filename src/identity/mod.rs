@@ -9,9 +9,8 @@
 //! Formats: `docs/reference/credential.md`.
 
 pub mod anchor;
-mod cbor;
 pub mod claims;
-mod cose;
+pub(crate) mod cose;
 mod credential;
 mod disk;
 mod frame;
@@ -28,8 +27,8 @@ pub(crate) mod testing;
 mod verified;
 mod verify;
 
+pub use crate::cbor::Malformed;
 pub use anchor::{Anchor, AnchorError, Grants, GroupPattern, TrustAnchor, TrustAnchors};
-pub use cbor::Malformed;
 pub use claims::{Attributes, ClaimError, Claims, Groups, Validity};
 pub use cose::{ED25519, PublicKey, Thumbprint};
 pub use credential::{Credential, ENFORCED, MAX_CREDENTIAL_BYTES, TooLong};

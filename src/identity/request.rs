@@ -12,11 +12,13 @@ use thiserror::Error;
 
 use super::{
     Name, NodeKey,
-    cbor::{self, Fields, Malformed},
     claims::{self, Attributes, MAX_SECONDS},
     cose::{self, Domain, PublicKey, Sign1},
 };
-use crate::types::{PeerId, Timestamp};
+use crate::{
+    cbor::{self, Fields, Malformed},
+    types::{PeerId, Timestamp},
+};
 
 /// Longest request, checked before parsing: as long as the credential it may lead to.
 pub const MAX_REQUEST_BYTES: usize = 8 * 1024;

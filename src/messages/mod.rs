@@ -5,6 +5,8 @@
 
 pub mod audit;
 pub mod identity;
+pub mod jobs;
 pub mod rate_limit;
 pub mod reputation;
+pub mod sandbox;
 pub mod swarm;

@@ -27,6 +27,8 @@ pub struct BudgetUsage {
     pub neighbours: usize,
     /// Authors with a debt.
     pub authors: usize,
+    /// Peers with a debt of job requests.
+    pub requesters: usize,
     /// Most keys a table may hold.
     pub capacity: usize,
 }

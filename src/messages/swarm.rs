@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use crate::types::{PeerId, Timestamp, Topic};
+use crate::{
+    sandbox::wire::{Request, Response},
+    types::{PeerId, Timestamp, Topic},
+};
 
 /// A message as it reaches a local subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +135,35 @@ pub struct SwarmReport {
     pub missing_bootstrap: Vec<PeerId>,
     /// Local subscriptions.
     pub topics: Vec<Topic>,
+}
+
+// Used by Jobs.
+
+/// Sends a request of the job protocol to a connected peer; answered when its answer came.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Response, SendFault>")]
+pub struct SendJobRequest {
+    /// To whom.
+    pub peer: PeerId,
+    /// What.
+    pub request: Request,
+}
+
+/// Why there is no answer of the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SendFault {
+    /// It is not connected.
+    #[error("the peer is not connected")]
+    NotConnected,
+    /// It does not speak the job protocol.
+    #[error("the peer does not run jobs")]
+    Unsupported,
+    /// No answer in time, or the connection broke.
+    #[error("the connection broke, or the peer did not answer in time")]
+    Broken,
+    /// Too many requests are under way.
+    #[error("too many requests are under way")]
+    Busy,
 }
 
 // Used by the node at shutdown.

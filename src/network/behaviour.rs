@@ -2,9 +2,15 @@
 
 use std::convert::Infallible;
 
-use libp2p::{gossipsub, identify, ping, swarm::NetworkBehaviour};
+use libp2p::{gossipsub, identify, ping, request_response, swarm::NetworkBehaviour};
 
-use super::{admission, attribution::Attributed, gossip::Gossip};
+use super::{
+    admission,
+    attribution::Attributed,
+    gossip::Gossip,
+    jobs::{Incoming, JobCodec},
+};
+use crate::sandbox::wire::Response;
 
 /// What this node does on the network. [`admission`] is first: libp2p asks the fields in order
 /// and stops at the first that denies, so nothing below sees a connection it did not admit.
@@ -20,6 +26,8 @@ pub struct NodeBehaviour {
     pub gossip: Attributed<Gossip>,
     /// Tells peers what this node speaks.
     pub identify: Attributed<identify::Behaviour>,
+    /// Requests of the job protocol, both ways.
+    pub jobs: Attributed<request_response::Behaviour<JobCodec>>,
     /// Notices dead connections.
     pub ping: Attributed<ping::Behaviour>,
 }
@@ -31,6 +39,8 @@ pub enum NodeBehaviourEvent {
     Gossip(Box<gossipsub::Event>),
     /// What a peer says of itself; to be trusted with nothing.
     Identify(Box<identify::Event>),
+    /// A request or an answer of the job protocol.
+    Jobs(Box<request_response::Event<Incoming, Response>>),
     /// A ping came back, or did not.
     Ping(ping::Event),
 }
@@ -50,6 +60,12 @@ impl From<gossipsub::Event> for NodeBehaviourEvent {
 impl From<identify::Event> for NodeBehaviourEvent {
     fn from(event: identify::Event) -> Self {
         Self::Identify(Box::new(event))
+    }
+}
+
+impl From<request_response::Event<Incoming, Response>> for NodeBehaviourEvent {
+    fn from(event: request_response::Event<Incoming, Response>) -> Self {
+        Self::Jobs(Box::new(event))
     }
 }
 

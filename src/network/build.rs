@@ -1,6 +1,6 @@
 //! Puts the Swarm together. Binds nothing: the caller listens and dials.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use libp2p::{
     Multiaddr, Swarm, Transport, TransportError,
@@ -16,7 +16,7 @@ use super::{
     Admission, Attribution, GateKeeper, Listeners, NodeBehaviour, Tasks, admission,
     attribution::Attributed,
     gate::{Gated, Ledger},
-    gossip, transport,
+    gossip, jobs, transport,
 };
 use crate::{config::Config, types::Clock};
 
@@ -27,6 +27,12 @@ const AGENT_VERSION: &str = concat!("quantraband/", env!("CARGO_PKG_VERSION"));
 /// Inbound streams of one connection whose protocol is not settled yet; more are dropped. The
 /// node's three protocols open two at once at most.
 const NEGOTIATING_STREAMS: usize = 32;
+
+/// How long an answer of the job protocol may take: the longest wait it allows, one durable record
+/// and a slow line.
+const JOB_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests of the job protocol under way on one connection, in each direction.
+const JOB_STREAMS: usize = 64;
 
 /// Everything a Swarm is made of.
 pub struct Setup<'a> {
@@ -130,6 +136,10 @@ fn behaviour(
         gossip,
         identify: Attributed::new(
             identify::Behaviour::new(identify),
+            setup.attribution.clone(),
+        ),
+        jobs: Attributed::new(
+            jobs::behaviour(JOB_REQUEST_TIMEOUT, JOB_STREAMS),
             setup.attribution.clone(),
         ),
         ping: Attributed::new(ping::Behaviour::new(ping), setup.attribution.clone()),

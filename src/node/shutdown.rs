@@ -11,7 +11,10 @@ use tokio::{
 use super::wiring::Running;
 use crate::{
     audit::AuditEvent,
-    messages::{audit::FlushLog, rate_limit::SaveBudgets, reputation::SaveScores, swarm::Drain},
+    messages::{
+        audit::FlushLog, rate_limit::SaveBudgets, reputation::SaveScores, sandbox::DrainJobs,
+        swarm::Drain,
+    },
     supervision::{AskError, EXIT_ESCALATED},
     types::Clock,
 };
@@ -159,9 +162,20 @@ async fn in_order(running: &Running, reason: &str, deadline: Duration) -> Vec<St
     let mut steps = Steps {
         clock,
         end,
-        left: 6,
+        left: 8,
         stuck: Vec::new(),
     };
+    // Jobs that run begin again with the next start; their submitters keep asking until then.
+    steps
+        .step("jobs", async {
+            done(&running.jobs.ask(DrainJobs, deadline).await)
+        })
+        .await;
+    steps
+        .step("sandbox", async {
+            done(&running.sandbox.ask(DrainJobs, deadline).await)
+        })
+        .await;
     steps
         .step("swarm", async {
             let drained = running.swarm.ask(Drain, deadline).await;

@@ -12,8 +12,10 @@ use crate::{
         audit::{AuditActor, AuditHandle, AuditTools},
         gatekeeper::{Gatekeeper, Tools},
         identity::{IdentityActor, IdentityPublishers, IdentitySetup},
+        jobs::{JobsActor, JobsSetup},
         rate_limit::{RateLimitActor, RateLimitSetup},
         reputation::{ReputationActor, ReputationSetup},
+        sandbox::{SandboxActor, SandboxSetup},
         swarm::{SwarmActor, SwarmMemory, SwarmTools},
     },
     admin::protocol::SOCKET,
@@ -32,6 +34,11 @@ use crate::{
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How long one actor may take to answer the gate. The gate's own deadline is longer.
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Where jobs lie in the data directory: what this node runs, and what it gave away.
+const JOBS: &str = "jobs";
+/// This program, also when the file it was started from is replaced meanwhile.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Commands that can be served however many subscriptions there are.
 const RESERVED: usize = 4;
@@ -61,6 +68,8 @@ pub(super) struct Running {
     pub(super) root: Root,
     pub(super) config: Arc<Config>,
     pub(super) swarm: ActorRef<SwarmActor>,
+    pub(super) sandbox: ActorRef<SandboxActor>,
+    pub(super) jobs: ActorRef<JobsActor>,
     pub(super) rate_limit: ActorRef<RateLimitActor>,
     pub(super) reputation: ActorRef<ReputationActor>,
     pub(super) audit_actor: ActorRef<AuditActor>,
@@ -192,7 +201,11 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         deadline: ASK_DEADLINE,
         pending: Arc::new(Semaphore::new(site.config.limits.pending_decisions)),
     });
-    let swarm = site.start_swarm(&gatekeeper, &key).await?;
+    let sandbox = site.start_sandbox(&gatekeeper, &key, &store).await?;
+    let swarm = site.start_swarm(&gatekeeper, &key, &sandbox).await?;
+    let jobs = site
+        .start_jobs(&gatekeeper, &store, (&swarm, &sandbox))
+        .await?;
     let desk = Desk::new(DeskTools {
         facts: site.facts(&loaded, sockets.http()),
         clock: Arc::clone(&site.clock),
@@ -201,6 +214,8 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         swarm: swarm.clone(),
         identity,
         reputation: reputation.clone(),
+        sandbox: sandbox.clone(),
+        jobs: jobs.clone(),
         audit: audit_actor.clone(),
         record: site.audit.clone(),
         stop,
@@ -208,6 +223,8 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
     site.start_admin(desk, sockets, health.clone()).await?;
     Ok(Running {
         swarm,
+        sandbox,
+        jobs,
         rate_limit,
         reputation,
         audit_actor,
@@ -310,6 +327,7 @@ impl Site {
         &self,
         gatekeeper: &Gatekeeper,
         key: &NodeKey,
+        sandbox: &ActorRef<SandboxActor>,
     ) -> Result<ActorRef<SwarmActor>, StartError> {
         let views = gatekeeper.tools();
         let tools = SwarmTools {
@@ -323,6 +341,7 @@ impl Site {
             trust: views.trust.clone(),
             own: views.own.clone(),
             reputation: views.reputation.clone(),
+            sandbox: sandbox.clone(),
             audit: self.audit.clone(),
             cooldowns: self.root.cooldowns(),
             metrics: self.metrics.clone(),
@@ -330,6 +349,58 @@ impl Site {
         };
         let actor = self.root.spawn(Placement::Own, move |life| {
             Ok(SwarmActor::new(life, tools.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        Ok(actor)
+    }
+
+    async fn start_sandbox(
+        &self,
+        gatekeeper: &Gatekeeper,
+        key: &NodeKey,
+        store: &Store,
+    ) -> Result<ActorRef<SandboxActor>, StartError> {
+        let views = gatekeeper.tools();
+        let setup = SandboxSetup {
+            key: key.clone(),
+            config: Arc::clone(&self.config),
+            dir: self.data_dir.join(JOBS).join("run"),
+            program: PathBuf::from(THIS_PROGRAM),
+            clock: Arc::clone(&self.clock),
+            store: store.clone(),
+            standings: views.standings.clone(),
+            trust: views.trust.clone(),
+            own: views.own.clone(),
+            audit: self.audit.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(SandboxActor::new(life, setup.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        Ok(actor)
+    }
+
+    async fn start_jobs(
+        &self,
+        gatekeeper: &Gatekeeper,
+        store: &Store,
+        (swarm, sandbox): (&ActorRef<SwarmActor>, &ActorRef<SandboxActor>),
+    ) -> Result<ActorRef<JobsActor>, StartError> {
+        let setup = JobsSetup {
+            me: self.peer,
+            config: self.config.jobs.clone(),
+            dir: self.data_dir.join(JOBS).join("sent"),
+            clock: Arc::clone(&self.clock),
+            store: store.clone(),
+            swarm: swarm.clone(),
+            sandbox: sandbox.clone(),
+            own: gatekeeper.tools().own.clone(),
+            audit: self.audit.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(JobsActor::new(life, setup.clone()))
         });
         ready(&self.root, &actor).await?;
         Ok(actor)

@@ -355,6 +355,26 @@ impl JobFault {
     }
 }
 
+impl fmt::Display for JobFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InvalidModule => {
+                "the bytes are no WebAssembly module, or it uses a feature that is switched off here"
+            }
+            Self::Link => {
+                "the module imports what is not WASI preview 1, or exports no `_start`: build it as \
+                 a WASI command"
+            }
+            Self::WorkerDied => "the process that ran it died: submit it again",
+            Self::Interrupted => {
+                "the executor was restarted and could not take the job up again: submit it again"
+            }
+            Self::InputMissing => "module or input did not reach the executor in time",
+            Self::Executor => "the executor's disk or memory failed: try again, or elsewhere",
+        })
+    }
+}
+
 /// What a job used, all its attempts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {

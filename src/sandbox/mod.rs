@@ -9,12 +9,22 @@
 //! `blobs` (module and input, by hash) → `pool` and `worker` (compiled and run) → `spool` (its
 //! output) → `receipt`.
 
+/// Most bytes of a module, an input or an output that travel in one message.
+pub const MAX_PIECE: usize = 256 << 10;
+
+pub mod blobs;
 mod cache;
+mod form;
 mod hash;
 mod job;
 mod limits;
 pub mod pool;
 mod raw;
+pub mod receipt;
+pub mod registry;
+pub mod sent;
+pub mod spool;
+pub mod wire;
 pub mod worker;
 
 pub use hash::{ContentHash, Hasher};
@@ -25,3 +35,4 @@ pub use job::{
 pub use limits::{LimitName, Limits, LimitsWanted, Refusal as LimitRefusal};
 pub use pool::{MAX_CHUNK, Output, Pool, PoolCounts, PoolError, PoolSetup, Report, Task};
 pub use raw::{Protection, forbid_writable_executable, writable_executable_forbidden};
+pub use receipt::{Content, Receipt, ReceiptBody};

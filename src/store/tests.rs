@@ -120,7 +120,7 @@ fn bounds_and_versions_are_checked() {
     let (store, _) = open(&path);
     let tree: Tree<String> = store.tree("t", 1).unwrap();
     assert!(matches!(
-        tree.put(b"k", &"x".repeat(70_000)),
+        tree.put(b"k", &"x".repeat(600_000)),
         Err(StoreError::TooLarge { .. })
     ));
     assert!(matches!(

@@ -15,8 +15,9 @@ use super::{StoreError, guard::guarded, lock};
 pub(super) const MAX_NAME: usize = 64;
 /// Longest key, bytes: a peer id or a CIDR network is far shorter.
 const MAX_KEY: usize = 256;
-/// Largest value, bytes: a ban with its reason takes under 1 KiB.
-const MAX_VALUE: usize = 64 * 1024;
+/// Largest value, bytes: a job with the longest arguments and environment, every character of
+/// them escaped, takes 400 KiB.
+const MAX_VALUE: usize = 512 * 1024;
 /// First byte of every value and digest; another layout gets another number.
 const FORMAT: u8 = 1;
 /// Where a tree's [`Position`] lies. Callers' keys begin with [`KEY_MARK`].

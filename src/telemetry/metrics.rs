@@ -18,6 +18,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::jobs::JobMetrics;
 use crate::{
     audit::Direction,
     trust::decision::{Action, Verdict},
@@ -75,6 +76,7 @@ struct Inner {
     audit_records: Counter,
     audit_dropped: Counter,
     credential_expiry: Gauge,
+    jobs: JobMetrics,
 }
 
 impl Default for Metrics {
@@ -111,7 +113,7 @@ impl Inner {
         ] {
             drop(self.messages_refused.get_or_create(&ReasonLabel { reason }));
         }
-        for action in ["connect", "publish", "subscribe"] {
+        for action in ["connect", "publish", "run_job", "subscribe"] {
             for verdict in ["allow", "deny", "quarantine"] {
                 drop(
                     self.decisions
@@ -146,7 +148,9 @@ impl Metrics {
             audit_records: Counter::default(),
             audit_dropped: Counter::default(),
             credential_expiry: Gauge::default(),
+            jobs: JobMetrics::default(),
         };
+        inner.jobs.register(&mut inner.registry);
         inner.register_network();
         inner.register_rest();
         inner.begin_at_zero();
@@ -269,6 +273,12 @@ impl Metrics {
         let seconds = expires.map_or(0, Timestamp::secs);
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         self.0.credential_expiry.set(seconds);
+    }
+
+    /// The metrics of jobs.
+    #[must_use]
+    pub fn jobs(&self) -> &JobMetrics {
+        &self.0.jobs
     }
 
     /// All metrics in the OpenMetrics text format.

@@ -5,11 +5,13 @@
 //! loopback. Nothing here decides anything, and nothing here can make the node fail.
 
 pub mod http;
+mod jobs;
 mod logging;
 mod metrics;
 mod printable;
 
 pub use http::{Health, Readiness};
+pub use jobs::JobMetrics;
 pub use logging::{LoggingError, init_logging};
 pub use metrics::Metrics;
 pub use printable::printable;

@@ -4,7 +4,7 @@
 //! in a fixed order, each with a stable name; what no rule allows is denied.
 //!
 //! *Quarantine* (a score between `policy.connect_min_score` and `policy.messages_min_score`): the
-//! peer may be connected, but publishes and subscribes to nothing. It is answered only where the
+//! peer may be connected, but publishes nothing, subscribes to nothing and runs nothing. It is answered only where the
 //! request would otherwise be allowed; a stranger is never let in by it.
 
 use std::fmt;
@@ -25,6 +25,8 @@ pub enum Action {
     Publish,
     /// Receive a topic's messages.
     Subscribe,
+    /// Have a job run.
+    RunJob,
 }
 
 impl Action {
@@ -35,6 +37,7 @@ impl Action {
             Self::Connect => "connect",
             Self::Publish => "publish",
             Self::Subscribe => "subscribe",
+            Self::RunJob => "run_job",
         }
     }
 }
@@ -82,6 +85,8 @@ pub enum DenyReason {
     Score,
     /// The peer may not use this topic.
     Topic,
+    /// The peer may not run jobs.
+    Jobs,
     /// A question about a topic that names none.
     Malformed,
 }
@@ -97,6 +102,7 @@ impl DenyReason {
             Self::Expired => "expired",
             Self::Score => "score",
             Self::Topic => "topic",
+            Self::Jobs => "jobs",
             Self::Malformed => "malformed",
         }
     }
@@ -226,6 +232,14 @@ fn permit(request: &Request<'_>) -> Result<&'static str, Decision> {
             Tier::Member => "connect.member",
             Tier::Unverified => "connect.unverified",
         });
+    }
+    if request.action == Action::RunJob {
+        // Never an unverified peer: nobody answers for what it runs.
+        return if tier == Tier::Member && request.policy.members_run_jobs {
+            Ok("run_job.member")
+        } else {
+            Err(Decision::deny(DenyReason::Jobs, "default.deny"))
+        };
     }
     let Some(topic) = request.topic else {
         return Err(Decision::deny(DenyReason::Malformed, "topic.missing"));

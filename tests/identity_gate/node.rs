@@ -216,6 +216,8 @@ fn note(
                     now.identified.push(info.agent_version);
                 }
             }
+            // Never sent here; the job protocol has tests of its own.
+            NodeBehaviourEvent::Jobs(_) => {}
             NodeBehaviourEvent::Ping(event) => now.pings += usize::from(event.result.is_ok()),
         },
         _ => {}

@@ -8,7 +8,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
 };
 
-use super::Desk;
+use super::{Desk, jobs::Follow};
 use crate::{
     admin::{
         lines::{self, LineError, LineReader},
@@ -42,11 +42,7 @@ pub(super) async fn serve(stream: UnixStream, desk: Desk, streams: &Semaphore) {
     let done = match request {
         Request::Subscribe { topic } => {
             let Ok(_stream) = streams.try_acquire() else {
-                let failure = Failure::new(
-                    FailureCode::Again,
-                    "too many subscriptions are served; end one, or raise `admin.connections`",
-                );
-                let _ = send(&mut writer, &Response::Error(failure)).await;
+                let _ = send(&mut writer, &Response::Error(too_many())).await;
                 return;
             };
             tokio::select! {
@@ -56,6 +52,22 @@ pub(super) async fn serve(stream: UnixStream, desk: Desk, streams: &Semaphore) {
             }
         }
         Request::AuditTail { count } => tail(&mut writer, &desk, count).await,
+        Request::JobFollow {
+            job,
+            stdout,
+            stderr,
+            wait,
+        } => {
+            let Ok(_stream) = streams.try_acquire() else {
+                let _ = send(&mut writer, &Response::Error(too_many())).await;
+                return;
+            };
+            let mut follow = Follow::new(job, (stdout, stderr), wait);
+            tokio::select! {
+                streamed = stream_job(&mut writer, &desk, &mut follow) => streamed,
+                _ = reader.next_line() => Ok(()),
+            }
+        }
         other => {
             let answer = desk.answer(other, uid).await;
             send(&mut writer, &answer).await
@@ -63,6 +75,31 @@ pub(super) async fn serve(stream: UnixStream, desk: Desk, streams: &Semaphore) {
     };
     if let Err(error) = done {
         tracing::debug!(command = name, %error, "a client did not take its answer");
+    }
+}
+
+fn too_many() -> Failure {
+    Failure::new(
+        FailureCode::Again,
+        "too many streams are served; end one, or raise `admin.connections`",
+    )
+}
+
+/// Streams a job's output until its end. The follower keeps the cursors, so a restart of an
+/// actor in between costs a pause and nothing else.
+async fn stream_job(
+    writer: &mut OwnedWriteHalf,
+    desk: &Desk,
+    follow: &mut Follow,
+) -> Result<(), LineError> {
+    loop {
+        for line in desk.news(follow).await {
+            let last = !matches!(line, Response::JobOutput { .. });
+            send(writer, &line).await?;
+            if last {
+                return Ok(());
+            }
+        }
     }
 }
 

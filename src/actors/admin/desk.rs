@@ -8,7 +8,9 @@ use crate::{
     actors::{
         audit::{AuditActor, AuditHandle},
         identity::IdentityActor,
+        jobs::JobsActor,
         reputation::ReputationActor,
+        sandbox::SandboxActor,
         swarm::SwarmActor,
     },
     admin::protocol::{
@@ -28,7 +30,7 @@ use crate::{
 };
 
 /// How long one actor may take to answer a command.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// How long an actor may take to show its state.
 const OBSERVE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -69,6 +71,10 @@ pub struct DeskTools {
     pub identity: ActorRef<IdentityActor>,
     /// Scores and bans.
     pub reputation: ActorRef<ReputationActor>,
+    /// Jobs of others.
+    pub sandbox: ActorRef<SandboxActor>,
+    /// Jobs given to others.
+    pub jobs: ActorRef<JobsActor>,
     /// The log.
     pub audit: ActorRef<AuditActor>,
     /// Records commands.
@@ -87,7 +93,7 @@ impl fmt::Debug for Desk {
     }
 }
 
-fn no_answer(error: AskError) -> Failure {
+pub(super) fn no_answer(error: AskError) -> Failure {
     let code = match error {
         AskError::Down => FailureCode::Unavailable,
         AskError::Restarted | AskError::Timeout | AskError::Overloaded => FailureCode::Again,
@@ -121,6 +127,10 @@ impl Desk {
     #[must_use]
     pub fn new(tools: DeskTools) -> Self {
         Self(Arc::new(tools))
+    }
+
+    pub(super) fn tools(&self) -> &DeskTools {
+        &self.0
     }
 
     pub(super) fn subscriber_queue(&self) -> usize {
@@ -226,12 +236,22 @@ impl Desk {
                     .map_err(no_answer)?;
                 Ok(Response::Bans { bans })
             }
+            Request::JobUpload {
+                blob,
+                size,
+                offset,
+                bytes,
+            } => self.upload(blob, size, offset, bytes).await,
+            Request::JobSubmit { executor, spec } => self.submit(executor, *spec).await,
+            Request::Jobs {} => self.jobs().await,
+            Request::JobShow { job } => self.job(job).await,
+            Request::JobCancel { job } => self.cancel(job).await,
             Request::Shutdown {} => {
                 // Full: it was asked to stop before.
                 let _ = tools.stop.try_send("the command `stop`".to_owned());
                 Ok(Response::ShuttingDown {})
             }
-            Request::Subscribe { .. } | Request::AuditTail { .. } => {
+            Request::Subscribe { .. } | Request::AuditTail { .. } | Request::JobFollow { .. } => {
                 Err(Failure::new(FailureCode::Invalid, "this command streams"))
             }
         }
@@ -365,6 +385,7 @@ fn detail(request: &Request) -> String {
             reason,
         } => format!("{party} for {span}: {reason}"),
         Request::Unban { party } => party.to_string(),
+        Request::JobCancel { job } => job.to_string(),
         _ => String::new(),
     }
 }

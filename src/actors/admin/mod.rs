@@ -7,6 +7,7 @@
 
 mod connection;
 mod desk;
+mod jobs;
 
 use std::{
     fmt,

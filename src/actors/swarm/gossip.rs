@@ -26,9 +26,14 @@ use crate::{
 const MAX_PUBLISHERS: usize = 4_096;
 
 impl SwarmActor {
-    pub(super) fn on_behaviour_event(&mut self, event: NodeBehaviourEvent, _: &mut Context<Self>) {
+    pub(super) fn on_behaviour_event(
+        &mut self,
+        event: NodeBehaviourEvent,
+        ctx: &mut Context<Self>,
+    ) {
         match event {
             NodeBehaviourEvent::Gossip(event) => self.on_gossip(*event),
+            NodeBehaviourEvent::Jobs(event) => self.on_jobs(*event, ctx),
             NodeBehaviourEvent::Ping(ping::Event {
                 peer,
                 result: Ok(rtt),

@@ -13,6 +13,7 @@ mod drive;
 mod events;
 mod gossip;
 mod handlers;
+mod jobs;
 mod judge;
 mod listeners;
 mod live;
@@ -32,7 +33,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    actors::{audit::AuditHandle, reputation::ReputationActor},
+    actors::{audit::AuditHandle, reputation::ReputationActor, sandbox::SandboxActor},
     audit::Aggregator,
     config::Config,
     identity::{OwnIdentity, TrustView},
@@ -48,6 +49,7 @@ use crate::{
 
 use attribution::SwarmAttribution;
 use drive::Drive;
+use jobs::Calls;
 use listeners::Neighbours;
 use peers::Peers;
 use subscribers::Subscribers;
@@ -84,6 +86,8 @@ pub struct SwarmTools {
     pub own: View<OwnIdentity>,
     /// Told of misdeeds and of good connections.
     pub reputation: ActorRef<ReputationActor>,
+    /// Carries out what peers want run.
+    pub sandbox: ActorRef<SandboxActor>,
     /// Told of everything.
     pub audit: AuditHandle,
     /// Told of peers whose input made a connection task panic.
@@ -131,6 +135,7 @@ pub struct SwarmActor {
     /// Authors and topics whose grant was recorded.
     publishers: HashSet<(PeerId, Topic)>,
     refused: Aggregator<(&'static str, Option<PeerId>)>,
+    calls: Calls,
     next_review: Duration,
     next_report: Duration,
     sequence: u64,
@@ -206,6 +211,7 @@ impl SwarmActor {
             windows: ReplayWindows::default(),
             publishers: HashSet::new(),
             refused: Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None)),
+            calls: Calls::default(),
             next_review: Duration::ZERO,
             next_report: Duration::ZERO,
             sequence,

@@ -88,6 +88,10 @@ impl Peers {
         }
     }
 
+    pub(super) fn get(&self, peer: &PeerId) -> Option<&Peer> {
+        self.peers.get(peer)
+    }
+
     pub(super) fn get_mut(&mut self, peer: &PeerId) -> Option<&mut Peer> {
         self.peers.get_mut(peer)
     }

@@ -59,6 +59,11 @@ pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
         AuditEvent::Decided { .. }
         | AuditEvent::MessagesRefused { .. }
         | AuditEvent::Administration { .. } => api(event, cut),
+        AuditEvent::JobAccepted { .. }
+        | AuditEvent::JobRefused { .. }
+        | AuditEvent::JobFinished { .. }
+        | AuditEvent::JobSent { .. }
+        | AuditEvent::JobResult { .. } => job(event, cut),
         AuditEvent::Charged { .. }
         | AuditEvent::BanStarted { .. }
         | AuditEvent::BanEnded { .. } => finding(event, cut),
@@ -256,6 +261,7 @@ fn api(event: &AuditEvent, cut: &mut Cutter) -> Record {
             let (activity, name) = match action.as_str() {
                 "publish" => (1, None),
                 "subscribe" => (2, None),
+                "run_job" => (99, Some("Run Job")),
                 _ => (99, Some("Connect")),
             };
             let mut record = line(activity, severity, "decided");
@@ -311,6 +317,101 @@ fn api(event: &AuditEvent, cut: &mut Cutter) -> Record {
             record
         }
         _ => line(99, Informational, "other"),
+    }
+}
+
+/// A job's life, on both sides: the actor is who submitted it, the resource is the job.
+#[expect(clippy::too_many_lines, reason = "one short arm for each event")]
+fn job(event: &AuditEvent, cut: &mut Cutter) -> Record {
+    use Severity::{Informational, Low};
+    let line = |activity, severity, name, id: &str| {
+        let mut record = of(Class::ApiActivity, activity, severity, name);
+        if activity == 99 {
+            record.activity_name = Some("Finish");
+        }
+        record.api = Some(Api {
+            operation: "run_job".to_owned(),
+        });
+        record.resources = (!id.is_empty()).then(|| {
+            [Named {
+                name: id.to_owned(),
+            }]
+        });
+        record
+    };
+    let of_peer = |record: &mut Record, peer: &PeerId| {
+        record.actor = Some(actor(Some(peer.to_string()), "peer"));
+        record.src_endpoint = Some(endpoint(Some(peer), None));
+    };
+    let of_us = |record: &mut Record, executor: &PeerId| {
+        record.actor = Some(actor(None, PRODUCT));
+        record.dst_endpoint = Some(endpoint(Some(executor), None));
+    };
+    match event {
+        AuditEvent::JobAccepted {
+            job,
+            submitter,
+            identity,
+            module,
+            rule,
+        } => {
+            let mut record = line(1, Informational, "job_accepted", job);
+            of_peer(&mut record, submitter);
+            outcome(&mut record, Outcome::Allowed);
+            record.authorizations = Some(decision("allow", rule, cut));
+            record.unmapped.identity = identity.as_ref().map(|one| cut.text(one, NAME));
+            record.unmapped.module = Some(hex::encode(module));
+            record
+        }
+        AuditEvent::JobRefused {
+            submitter,
+            code,
+            detail,
+        } => {
+            let mut record = line(1, Low, "job_refused", "");
+            of_peer(&mut record, submitter);
+            outcome(&mut record, Outcome::Blocked);
+            record.status_code = Some(cut.text(code, NAME));
+            record.status_detail = Some(cut.text(detail, TEXT));
+            record
+        }
+        AuditEvent::JobFinished {
+            job,
+            submitter,
+            outcome,
+            receipt,
+            cpu,
+        } => {
+            let mut record = line(99, Informational, "job_finished", job);
+            of_peer(&mut record, submitter);
+            record.status_detail = Some(cut.text(outcome, NAME));
+            record.unmapped.receipt = Some(hex::encode(receipt));
+            record.unmapped.cpu_ms = Some(millis(*cpu));
+            record
+        }
+        AuditEvent::JobSent {
+            job,
+            executor,
+            module,
+        } => {
+            let mut record = line(1, Informational, "job_sent", job);
+            of_us(&mut record, executor);
+            record.unmapped.module = Some(hex::encode(module));
+            record
+        }
+        AuditEvent::JobResult {
+            job,
+            executor,
+            outcome,
+            receipt,
+        } => {
+            let mut record = line(99, Informational, "job_result", job);
+            of_us(&mut record, executor);
+            record.status_detail = Some(cut.text(outcome, NAME));
+            record.unmapped.receipt = receipt.map(hex::encode);
+            record
+        }
+        _ => line(99, Informational, "other", ""),
     }
 }
 

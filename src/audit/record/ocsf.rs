@@ -131,6 +131,8 @@ pub(super) struct Unmapped {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) config_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cpu_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) credential_hash: Option<String>,
     /// The event's stable name.
     pub(super) event: &'static str,
@@ -142,6 +144,10 @@ pub(super) struct Unmapped {
     pub(super) issuers: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lasted_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) module: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) receipt: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) score_after: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

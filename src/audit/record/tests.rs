@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Variants of [`AuditEvent`]; [`place_of`] does not compile when one is added.
-const VARIANTS: usize = 17;
+const VARIANTS: usize = 22;
 
 fn place_of(event: &AuditEvent) -> usize {
     match event {
@@ -33,6 +33,11 @@ fn place_of(event: &AuditEvent) -> usize {
         AuditEvent::IdentityLoaded { .. } => 14,
         AuditEvent::StoreSetAside { .. } => 15,
         AuditEvent::LogRecovered { .. } => 16,
+        AuditEvent::JobAccepted { .. } => 17,
+        AuditEvent::JobRefused { .. } => 18,
+        AuditEvent::JobFinished { .. } => 19,
+        AuditEvent::JobSent { .. } => 20,
+        AuditEvent::JobResult { .. } => 21,
     }
 }
 
@@ -78,6 +83,7 @@ impl Stuff {
         let mut events = self.lifecycle();
         events.extend(self.connections());
         events.extend(self.access());
+        events.extend(self.jobs());
         events
     }
 
@@ -147,6 +153,42 @@ impl Stuff {
                 address: self.ip,
                 code: self.text(),
                 detail: self.text(),
+            },
+        ]
+    }
+
+    fn jobs(&self) -> Vec<AuditEvent> {
+        let job = "00112233445566778899aabbccddeeff".to_owned();
+        vec![
+            AuditEvent::JobAccepted {
+                job: job.clone(),
+                submitter: Self::peer(),
+                identity: Some(self.text()),
+                module: [7; 32],
+                rule: self.text(),
+            },
+            AuditEvent::JobRefused {
+                submitter: Self::peer(),
+                code: self.text(),
+                detail: self.text(),
+            },
+            AuditEvent::JobFinished {
+                job: job.clone(),
+                submitter: Self::peer(),
+                outcome: self.text(),
+                receipt: [8; 32],
+                cpu: Duration::from_millis(self.number),
+            },
+            AuditEvent::JobSent {
+                job: job.clone(),
+                executor: Self::peer(),
+                module: [7; 32],
+            },
+            AuditEvent::JobResult {
+                job,
+                executor: Self::peer(),
+                outcome: self.text(),
+                receipt: Some([8; 32]),
             },
         ]
     }

@@ -140,6 +140,8 @@ pub(super) fn limits(check: &mut Check, config: &Config) {
         ("pending_per_address", limits.pending_per_address),
         ("messages_per_second", limits.messages_per_second),
         ("message_burst", limits.message_burst),
+        ("job_requests_per_second", limits.job_requests_per_second),
+        ("job_request_burst", limits.job_request_burst),
     ] {
         check.number(&format!("limits.{key}"), value, 1, most);
     }

@@ -3,10 +3,12 @@
 use ciborium::Value;
 
 use super::{tests::verify, *};
-use crate::identity::{
+use crate::{
     cbor,
-    cose::{self, ED25519},
-    testing::{NOW, acme, anchors, attributes, credential, name, node},
+    identity::{
+        cose::{self, ED25519},
+        testing::{NOW, acme, anchors, attributes, credential, name, node},
+    },
 };
 
 #[test]

@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 
 use self::{
     code::{Code, Counted, ReadError},
-    process::{Processes, Worker},
+    process::{Processes, StartError, Worker},
     talk::{Ask, Audience, talk},
 };
 use super::{
@@ -177,7 +177,8 @@ impl Owned {
 }
 
 impl Pool {
-    /// Starts the spare processes. Needs a tokio runtime, a current-thread one will do.
+    /// Starts the spare processes, if jobs are enabled at all. Needs a tokio runtime, a
+    /// current-thread one will do.
     ///
     /// # Errors
     /// When the cache's directory or the first worker process cannot be had; also when worker
@@ -211,17 +212,18 @@ impl Pool {
             config.spare_workers,
             closed.clone(),
         ));
-        let no_worker = |reason: String| PoolError::Worker { program, reason };
-        let fingerprints = match processes.probe().await {
-            Ok(ready) => ready.fingerprints,
-            Err(error) => return Err(no_worker(error.to_string())),
+        let no_worker = |error: StartError| PoolError::Worker {
+            program,
+            reason: error.to_string(),
         };
-        let Some(fingerprints) = fingerprints else {
-            return Err(no_worker("it does not say what it is".to_owned()));
+        let fingerprints = if config.enabled {
+            let fingerprints = processes.check().await;
+            fingerprints.map_err(no_worker)?
+        } else {
+            // A node that runs nothing for others needs no worker; a job would be interrupted.
+            closed.cancel();
+            [ContentHash([0; 32]); 3]
         };
-        if let Err(error) = processes.fill().await {
-            return Err(no_worker(error.to_string()));
-        }
         let code = Code::new(
             config,
             cache,

@@ -23,8 +23,9 @@ use tokio::{
 use tokio_util::{codec::FramedRead, sync::CancellationToken};
 use tracing::warn;
 
-use crate::sandbox::worker::protocol::{
-    Decoder, FromWorker, ProtocolError, Ready, Setup, from_node,
+use crate::sandbox::{
+    ContentHash,
+    worker::protocol::{Decoder, FromWorker, ProtocolError, Ready, Setup, from_node},
 };
 
 /// How long a process may take to stand ready. It takes some 10 ms; a machine that needs this
@@ -193,22 +194,19 @@ impl Processes {
         slot.map_err(|_| StartError::Closed)
     }
 
-    /// Starts one process to see whether it can protect itself, and what it says of its engines.
-    pub(super) async fn probe(&self) -> Result<Ready, StartError> {
+    /// Starts one process to see whether it can protect itself and what it says of its engines,
+    /// then the spares.
+    pub(super) async fn check(&self) -> Result<[ContentHash; 3], StartError> {
         let slot = self.slot().await?;
         let (worker, ready) = self.recipe.start(true, slot).await?;
         bury(worker.child, worker.slot).await;
-        Ok(ready)
-    }
-
-    /// Starts the spares and waits for them.
-    pub(super) async fn fill(&self) -> Result<(), StartError> {
+        let fingerprints = ready.fingerprints;
         while self.ready() < self.wanted {
             let slot = self.slot().await?;
             let (worker, _) = self.recipe.start(false, slot).await?;
             self.spares().push_back(worker);
         }
-        Ok(())
+        fingerprints.ok_or(ProtocolError::Unexpected("a probe without fingerprints").into())
     }
 
     /// A process for one order: a spare, or a new one. Its place among the spares is filled in

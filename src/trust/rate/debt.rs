@@ -27,6 +27,10 @@ pub enum DebtKey {
     Neighbour(PeerId),
     /// Bytes of the neighbours that found the table full.
     NeighbourOverflow,
+    /// Job requests of a peer.
+    Requester(PeerId),
+    /// Job requests of the peers that found the table full.
+    RequesterOverflow,
 }
 
 /// A text that names no debt.
@@ -46,6 +50,8 @@ impl fmt::Display for DebtKey {
             Self::AuthorOverflow => f.write_str("author-overflow="),
             Self::Neighbour(peer) => write!(f, "neighbour={peer}"),
             Self::NeighbourOverflow => f.write_str("neighbour-overflow="),
+            Self::Requester(peer) => write!(f, "requester={peer}"),
+            Self::RequesterOverflow => f.write_str("requester-overflow="),
         }
     }
 }
@@ -68,6 +74,8 @@ impl FromStr for DebtKey {
             ("author-overflow", "") => Ok(Self::AuthorOverflow),
             ("neighbour", peer) => Ok(Self::Neighbour(read(peer)?)),
             ("neighbour-overflow", "") => Ok(Self::NeighbourOverflow),
+            ("requester", peer) => Ok(Self::Requester(read(peer)?)),
+            ("requester-overflow", "") => Ok(Self::RequesterOverflow),
             _ => Err(DebtKeyError),
         }
     }

@@ -42,6 +42,8 @@ pub enum DenialReason {
     AuthorRate,
     /// Bytes of the neighbour.
     NeighbourBytes,
+    /// Job requests of the peer.
+    JobRequestRate,
     /// More at once than the budget ever holds.
     TooMuchAtOnce,
     /// The owner has not restored the debts yet.
@@ -58,6 +60,7 @@ impl DenialReason {
             Self::ConnectionRate => "connection_rate",
             Self::AuthorRate => "author_rate",
             Self::NeighbourBytes => "neighbour_bytes",
+            Self::JobRequestRate => "job_request_rate",
             Self::TooMuchAtOnce => "too_much_at_once",
             Self::NotReady => "budgets_not_ready",
         }
@@ -104,6 +107,7 @@ pub struct Limiter {
     connections: Budget<()>,
     authors: Budget<PeerId>,
     neighbours: Budget<PeerId>,
+    requesters: Budget<PeerId>,
 }
 
 impl Limiter {
@@ -141,6 +145,9 @@ impl Limiter {
         let burst = nonzero(limits.message_burst, "message_burst")?;
         let authors = Quota::per_second(messages).allow_burst(burst);
         let neighbours = byte_quota(limits)?;
+        let requests = nonzero(limits.job_requests_per_second, "job_requests_per_second")?;
+        let request_burst = nonzero(limits.job_request_burst, "job_request_burst")?;
+        let requests = Quota::per_second(requests).allow_burst(request_burst);
         Ok(Self {
             open: true,
             exempt: ExemptNetworks::parse(&limits.exempt_networks)?,
@@ -150,6 +157,7 @@ impl Limiter {
             connections: Budget::new(connections, 1, WhenFull::Share, Arc::clone(&clock)),
             authors: Budget::new(authors, capacity, WhenFull::Share, Arc::clone(&clock)),
             neighbours: Budget::new(neighbours, capacity, WhenFull::Share, Arc::clone(&clock)),
+            requesters: Budget::new(requests, capacity, WhenFull::Share, Arc::clone(&clock)),
             clock,
         })
     }
@@ -225,6 +233,20 @@ impl Limiter {
         )
     }
 
+    /// Charges a request of the job protocol to the peer that sent it.
+    ///
+    /// # Errors
+    /// [`Denial`]; nothing was charged then.
+    pub fn charge_job_request(&self, peer: PeerId) -> Result<(), Denial> {
+        self.check_open()?;
+        charge(
+            &self.requesters,
+            peer,
+            NonZeroU32::MIN,
+            DenialReason::JobRequestRate,
+        )
+    }
+
     /// How full the tables are.
     #[must_use]
     pub fn usage(&self) -> BudgetUsage {
@@ -233,6 +255,7 @@ impl Limiter {
             subnets: self.subnets.iter().map(|(_, budget)| budget.len()).sum(),
             neighbours: self.neighbours.len(),
             authors: self.authors.len(),
+            requesters: self.requesters.len(),
             capacity: self.capacity,
         }
     }
@@ -246,6 +269,7 @@ impl Limiter {
         self.connections.sweep(SWEEP);
         self.authors.sweep(SWEEP);
         self.neighbours.sweep(SWEEP);
+        self.requesters.sweep(SWEEP);
     }
 
     /// Every debt, in wall-clock time.
@@ -284,6 +308,8 @@ impl Limiter {
                 DebtKey::AuthorOverflow => self.authors.restore(None, left),
                 DebtKey::Neighbour(peer) => self.neighbours.restore(Some(peer), left),
                 DebtKey::NeighbourOverflow => self.neighbours.restore(None, left),
+                DebtKey::Requester(peer) => self.requesters.restore(Some(peer), left),
+                DebtKey::RequesterOverflow => self.requesters.restore(None, left),
             }
         }
     }
@@ -326,6 +352,9 @@ impl Limiter {
         let name = |key: Option<PeerId>| key.map_or(DebtKey::NeighbourOverflow, DebtKey::Neighbour);
         let neighbours = self.neighbours.read(what).into_iter();
         all.extend(neighbours.map(|(key, left)| (name(key), left)));
+        let name = |key: Option<PeerId>| key.map_or(DebtKey::RequesterOverflow, DebtKey::Requester);
+        let requesters = self.requesters.read(what).into_iter();
+        all.extend(requesters.map(|(key, left)| (name(key), left)));
         let now = self.clock.now();
         all.into_iter()
             .map(|(key, left)| (key, left.map(|left| Debt::new(left, now))))

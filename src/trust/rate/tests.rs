@@ -164,6 +164,8 @@ proptest! {
             DebtKey::AuthorOverflow,
             DebtKey::Neighbour(peer(n)),
             DebtKey::NeighbourOverflow,
+            DebtKey::Requester(peer(n)),
+            DebtKey::RequesterOverflow,
         ] {
             prop_assert_eq!(key.to_string().parse::<DebtKey>(), Ok(key));
         }

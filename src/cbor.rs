@@ -1,12 +1,14 @@
 //! Deterministic CBOR (RFC 8949, 4.2.1), bounded.
 //!
-//! Everything that is signed here has exactly one encoding. The rule is enforced in one place and
-//! in one way: a document is read into its typed form, the typed form is encoded again, and the
-//! two must be the same bytes ([`same`]). That refuses at once non-minimal integers, indefinite
-//! lengths, unsorted or repeated keys, bytes that trail, and every way of writing that nobody
-//! thought of. Signatures and hashes are nevertheless taken over the bytes *received*.
+//! Everything that is signed, and every request between peers, has exactly one encoding. The rule
+//! is enforced in one place and in one way: a document is read into its typed form, the typed form
+//! is encoded again, and the two must be the same bytes (`same`). That refuses at once non-minimal
+//! integers, indefinite lengths, unsorted or repeated keys, bytes that trail, and every way of
+//! writing that nobody thought of. Signatures and hashes are nevertheless taken over the bytes
+//! *received*.
 //!
-//! Owner: the identity room. It fails with a [`Malformed`] that names the rule, and never panics.
+//! Owner: nobody alone; the identity room and the sandbox room read and write with it. It fails
+//! with a [`Malformed`] that names the rule, and never panics.
 
 use ciborium::Value;
 
@@ -35,6 +37,53 @@ pub(crate) fn decode(bytes: &[u8], max: usize) -> Read<Value> {
     } else {
         Err(Malformed("bytes trail the document"))
     }
+}
+
+/// Reads one item of at most `max` bytes that holds at most `items` items, itself included. Both
+/// are checked before anything is built: an item of one byte becomes a [`Value`] of 32, so that a
+/// long document of nothing but small items would cost many times its own size.
+pub(crate) fn decode_counted(bytes: &[u8], max: usize, items: usize) -> Read<Value> {
+    if bytes.len() > max {
+        return Err(Malformed("longer than allowed"));
+    }
+    count(bytes, items)?;
+    decode(bytes, max)
+}
+
+/// Walks over the heads of one item and refuses more than `most`.
+fn count(mut bytes: &[u8], most: usize) -> Read<()> {
+    const CUT: Malformed = Malformed("not CBOR, cut short, or nested too deep");
+    let most = u64::try_from(most).unwrap_or(u64::MAX);
+    let mut seen = 0_u64;
+    let mut promised = 1_u64;
+    while seen < promised {
+        let (first, rest) = bytes.split_first().ok_or(CUT)?;
+        let (value, rest) = match first & 0x1f {
+            info @ 0..24 => (u64::from(info), rest),
+            info @ 24..28 => {
+                let (value, rest) = rest.split_at_checked(1 << (info - 24)).ok_or(CUT)?;
+                let number = value.iter().fold(0, |sum, b| sum << 8 | u64::from(*b));
+                (number, rest)
+            }
+            _ => return Err(Malformed("not the canonical encoding")),
+        };
+        bytes = rest;
+        match first >> 5 {
+            2 | 3 => {
+                let length = usize::try_from(value).map_err(|_| CUT)?;
+                bytes = bytes.get(length..).ok_or(CUT)?;
+            }
+            4 => promised = promised.saturating_add(value),
+            5 => promised = promised.saturating_add(value.saturating_mul(2)),
+            6 => promised = promised.saturating_add(1),
+            _ => {}
+        }
+        if promised > most {
+            return Err(Malformed("too many items"));
+        }
+        seen += 1;
+    }
+    Ok(())
 }
 
 /// Encodes a value whose maps were made by [`map`].
@@ -191,6 +240,32 @@ mod tests {
             .map(|(key, _)| int(key).unwrap())
             .collect();
         assert_eq!(keys, [1, 3, 24, -1, -65_537]);
+    }
+
+    #[test]
+    fn items_are_counted_before_they_are_built() {
+        let many = encode(&Value::Array(vec![Value::from(0); 9]));
+        assert!(decode_counted(&many, 64, 10).is_ok());
+        let few = Err(Malformed("too many items"));
+        assert_eq!(decode_counted(&many, 64, 9), few);
+        // Maps count twice, tags once; a claim alone is enough.
+        assert_eq!(decode_counted(&[0xa4], 64, 8), few);
+        assert_eq!(decode_counted(&[0xc1, 0xc1, 0xc1, 0x00], 64, 3), few);
+        assert_eq!(
+            decode_counted(&[0xbb, 0xff, 0, 0, 0, 0, 0, 0, 0], 64, 9),
+            few
+        );
+        assert_eq!(
+            decode_counted(&[0x9b, 0xff, 0, 0, 0, 0, 0, 0, 0], 64, 9),
+            few
+        );
+        // Strings count once, whatever is in them, and are not walked past their end.
+        assert!(decode_counted(&[0x43, 0x9f, 0x9f, 0x9f], 64, 1).is_ok());
+        assert!(decode_counted(&[0x43, 0x9f, 0x9f], 64, 1).is_err());
+        assert!(decode_counted(&[0x9f, 0xff], 64, 9).is_err());
+        assert!(decode_counted(&[0xf9, 0x3c, 0x00], 64, 1).is_ok());
+        assert!(decode_counted(&[0x00, 0x00], 64, 9).is_err());
+        assert!(decode_counted(&[], 64, 9).is_err());
     }
 
     #[test]

@@ -1,0 +1,281 @@
+//! What must hold for any bytes a peer may send: one function for each decoder.
+//!
+//! Each panics when its property is broken, and only then. Two properties are common to all: no
+//! bytes make a decoder panic, and what decodes has exactly one encoding. Where a signature stands
+//! in the way of a mutated document, the function signs it itself, so that what comes after the
+//! signature is reached as well.
+//!
+//! Used by the fuzz targets, and by `tests/fuzz_seeds.rs` of the package, which replays the
+//! committed seeds.
+
+use ciborium::Value;
+use ed25519_dalek::{Signer, SigningKey};
+use quantraband::{
+    identity::{
+        Anchor, Credential, Frame, Grants, IssuerKey, MAX_CREDENTIAL_BYTES, Name, NodeKey,
+        PublicKey, Refusal, SigningRequest, TrustAnchor, TrustAnchors, verify_credential,
+        verify_frame,
+    },
+    network::{Envelope, gate::wire},
+    sandbox::{
+        Receipt,
+        receipt::{MAX_RECEIPT_BYTES, ReceiptError},
+        wire::{MAX_REQUEST, MAX_RESPONSE, Request, Response},
+    },
+    types::Timestamp,
+};
+
+/// Most payload of an envelope here: long enough for every length of a CBOR head but the longest.
+const MAX_PAYLOAD: usize = 70_000;
+/// COSE label of the algorithm, and Ed25519's number (RFC 9864).
+const ALG: i64 = 1;
+const ED25519: i64 = -19;
+/// COSE label of the key's name.
+const KID: i64 = 4;
+/// Seed of the issuer whose credentials are believed here; it made those of the fixtures.
+const ISSUER: [u8; 32] = [0x49; 32];
+/// Seed of the node that signs receipts here; it made that of the fixtures.
+const EXECUTOR: [u8; 32] = [0x45; 32];
+
+/// Panics when something that must hold for these bytes does not.
+pub type Property = fn(&[u8]);
+
+/// The name and the property of every target.
+pub const TARGETS: [(&str, Property); 8] = [
+    ("gate_message", gate_message),
+    ("gate_frame", gate_frame),
+    ("credential", credential),
+    ("enrolment", enrolment),
+    ("envelope", envelope),
+    ("job_request", job_request),
+    ("job_response", job_response),
+    ("receipt", receipt),
+];
+
+/// A message of the gate: its length prefix, then its body.
+pub fn gate_message(bytes: &[u8]) {
+    let Some((prefix, body)) = bytes.split_first_chunk::<{ wire::PREFIX }>() else {
+        return;
+    };
+    if let Ok(length) = wire::body_length(*prefix) {
+        assert!((1..=wire::MAX_MESSAGE).contains(&length));
+    }
+    // The transport reads as many bytes as the prefix says; here the body is what there is.
+    if body.len() > wire::MAX_MESSAGE {
+        return;
+    }
+    if let Ok(message) = wire::Message::decode(body.to_vec()) {
+        let encoded = message.encode();
+        let (prefix, again) = encoded.split_first_chunk().expect("a prefix");
+        assert_eq!(wire::body_length(*prefix), Ok(body.len()));
+        assert_eq!(again, body);
+    }
+}
+
+/// A credential frame, and what the gate does with it.
+pub fn gate_frame(bytes: &[u8]) {
+    let peer = NodeKey::from_seed(&[0x4e; 32]).peer();
+    let judged = verify_frame(bytes, peer, &anchors(), now());
+    match Frame::decode(bytes) {
+        Ok(frame) => {
+            assert_eq!(frame.encode(), bytes);
+            if let Ok(identity) = judged {
+                assert_eq!(identity.peer, peer);
+            }
+        }
+        Err(refusal) => assert_eq!(judged, Err(refusal)),
+    }
+}
+
+/// A credential; or, when the bytes have no tag of one, its claims, which are then signed.
+pub fn credential(bytes: &[u8]) {
+    if bytes.starts_with(&[0xd8, 0x62]) {
+        let _ = judge(bytes);
+        return;
+    }
+    let Some(claimed) = judge(&seal_credential(bytes, &[0; 64])) else {
+        return;
+    };
+    assert!(matches!(claimed, Err(refusal) if refusal != Refusal::Missing));
+    let issuer = SigningKey::from_bytes(&ISSUER);
+    let signature = issuer.sign(&credential_to_be_signed(bytes)).to_bytes();
+    let sealed = seal_credential(bytes, &signature);
+    if let Some(Err(Refusal::Signature(why))) = judge(&sealed) {
+        assert_ne!(why, "does not verify", "the signature is good");
+    }
+}
+
+/// Verifies what decodes at the time it begins to hold; `None`: it does not decode.
+fn judge(bytes: &[u8]) -> Option<Result<(), Refusal>> {
+    let credential = Credential::decode(bytes).ok()?;
+    assert!(bytes.len() <= MAX_CREDENTIAL_BYTES);
+    assert_eq!(credential.as_bytes(), bytes);
+    let claims = credential.claims();
+    let from = Timestamp::from_secs(claims.validity.not_before());
+    let judged = verify_credential(bytes, claims.key, &anchors(), from);
+    if let Ok(identity) = &judged {
+        assert_eq!(identity.peer, claims.key);
+        assert_eq!(identity.issuer.as_str(), "acme");
+        let stranger = NodeKey::from_seed(&[0x58; 32]).peer();
+        let stolen = verify_credential(bytes, stranger, &anchors(), from);
+        assert!(stranger == claims.key || stolen == Err(Refusal::WrongKey));
+    }
+    Some(judged.map(drop))
+}
+
+/// What operators hand to one another: a signing request, an anchor.
+pub fn enrolment(bytes: &[u8]) {
+    if let Ok(request) = SigningRequest::open(bytes) {
+        assert!(SigningRequest::open(bytes).is_ok_and(|again| again == request));
+        assert!(Anchor::open(bytes).is_err(), "one document, two kinds");
+    }
+    let _ = Anchor::open(bytes);
+}
+
+/// A gossip message's envelope.
+pub fn envelope(bytes: &[u8]) {
+    if let Ok(envelope) = Envelope::decode(bytes, MAX_PAYLOAD) {
+        assert_eq!(envelope.encode(), bytes);
+        // A tighter limit refuses it, a just sufficient one does not.
+        let length = envelope.payload.len();
+        assert!(Envelope::decode(bytes, length).is_ok());
+        assert!(length == 0 || Envelope::decode(bytes, length - 1).is_err());
+    }
+}
+
+/// A request of the job protocol.
+pub fn job_request(bytes: &[u8]) {
+    if let Ok(request) = Request::decode(bytes) {
+        assert!(bytes.len() <= MAX_REQUEST);
+        assert_eq!(request.encode(), bytes);
+        if let Request::Submit(spec) = request {
+            assert_eq!(spec.check(), Ok(()));
+        }
+    }
+}
+
+/// A response of the job protocol.
+pub fn job_response(bytes: &[u8]) {
+    if let Ok(response) = Response::decode(bytes) {
+        assert!(bytes.len() <= MAX_RESPONSE);
+        assert_eq!(response.encode(), bytes);
+        if let Response::Refused(refused) = response {
+            assert!(!refused.detail.chars().any(char::is_control));
+        }
+    }
+}
+
+/// A receipt; or, when the bytes have no tag of one, its body, which is then signed.
+pub fn receipt(bytes: &[u8]) {
+    if bytes.starts_with(&[0xd2]) {
+        if let Ok(read) = Receipt::decode(bytes) {
+            assert!(bytes.len() <= MAX_RECEIPT_BYTES);
+            assert_eq!(read.bytes(), bytes);
+            same_when_signed_again(&read);
+        }
+        return;
+    }
+    let Ok(unsigned) = Receipt::decode(&seal_receipt(bytes, &[0; 64])) else {
+        return;
+    };
+    assert_eq!(unsigned.verify(), Err(ReceiptError::Signature));
+    let key = SigningKey::from_bytes(&EXECUTOR);
+    let signature = key.sign(&receipt_to_be_signed(bytes)).to_bytes();
+    let signed = Receipt::decode(&seal_receipt(bytes, &signature)).expect("as before");
+    let own = unsigned.unverified().executor == NodeKey::from_seed(&EXECUTOR).peer();
+    assert_eq!(signed.verify().is_ok(), own);
+    same_when_signed_again(&signed);
+}
+
+fn same_when_signed_again(receipt: &Receipt) {
+    let key = NodeKey::from_seed(&EXECUTOR);
+    if let Ok(body) = receipt.verify()
+        && body.executor == key.peer()
+    {
+        assert_eq!(Receipt::sign(body.clone(), &key).bytes(), receipt.bytes());
+    }
+}
+
+/// 2026-11-24T12:00:00Z, within the fixtures' times.
+fn now() -> Timestamp {
+    Timestamp::from_secs(1_795_521_600)
+}
+
+fn anchors() -> TrustAnchors {
+    let issuer = IssuerKey::from_seed(Name::try_new("acme").expect("a name"), &ISSUER);
+    let mut anchors = TrustAnchors::default();
+    anchors
+        .add(TrustAnchor {
+            issuer: issuer.name().clone(),
+            key: issuer.public(),
+            grants: Grants::default(),
+        })
+        .expect("the first");
+    anchors
+}
+
+fn cbor(value: &Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    ciborium::into_writer(value, &mut out).expect("a vector takes all");
+    out
+}
+
+fn binary(bytes: &[u8]) -> Value {
+    Value::Bytes(bytes.to_vec())
+}
+
+fn sign1_header() -> Vec<u8> {
+    cbor(&Value::Map(vec![(ALG.into(), ED25519.into())]))
+}
+
+fn seal_receipt(payload: &[u8], signature: &[u8; 64]) -> Vec<u8> {
+    let parts = vec![
+        binary(&sign1_header()),
+        Value::Map(Vec::new()),
+        binary(payload),
+        binary(signature),
+    ];
+    cbor(&Value::Tag(18, Box::new(Value::Array(parts))))
+}
+
+fn receipt_to_be_signed(payload: &[u8]) -> Vec<u8> {
+    cbor(&Value::Array(vec![
+        "Signature1".into(),
+        binary(&sign1_header()),
+        binary(b"quantraband/receipt/1"),
+        binary(payload),
+    ]))
+}
+
+fn credential_header() -> Vec<u8> {
+    let key = PublicKey::of(&SigningKey::from_bytes(&ISSUER)).thumbprint();
+    cbor(&Value::Map(vec![
+        (ALG.into(), ED25519.into()),
+        (KID.into(), binary(&key.0)),
+    ]))
+}
+
+fn seal_credential(claims: &[u8], signature: &[u8; 64]) -> Vec<u8> {
+    let signed = Value::Array(vec![
+        binary(&credential_header()),
+        Value::Map(Vec::new()),
+        binary(signature),
+    ]);
+    let parts = vec![
+        binary(&[]),
+        Value::Map(Vec::new()),
+        binary(claims),
+        Value::Array(vec![signed]),
+    ];
+    cbor(&Value::Tag(98, Box::new(Value::Array(parts))))
+}
+
+fn credential_to_be_signed(claims: &[u8]) -> Vec<u8> {
+    cbor(&Value::Array(vec![
+        "Signature".into(),
+        binary(&[]),
+        binary(&credential_header()),
+        binary(b"quantraband/credential/1"),
+        binary(claims),
+    ]))
+}

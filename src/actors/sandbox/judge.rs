@@ -1,0 +1,130 @@
+//! Who may have something run: at the submission, and again while the job lives.
+
+use std::sync::Arc;
+
+use actix::Context;
+
+use super::{MAX_KNOWN, SandboxActor};
+use crate::{
+    audit::AuditEvent,
+    identity::{Tier, VerifiedIdentity},
+    sandbox::{CancelledBy, JobId, registry::JobRecord},
+    trust::decision::{self, Action, Decision, Request, Subject, Verdict},
+    types::{Party, PeerId, Timestamp},
+};
+
+/// The rule for what this node's own operator submits: whoever may command the node may run what
+/// they like on it by other means as well.
+const LOCAL: &str = "run_job.local";
+
+impl SandboxActor {
+    /// Whether a peer may have a job run now; the rule's name in either case.
+    pub(super) fn decide(
+        &self,
+        peer: PeerId,
+        identity: Option<&VerifiedIdentity>,
+    ) -> Result<&'static str, &'static str> {
+        if peer == self.setup.key.peer() {
+            return Ok(LOCAL);
+        }
+        let now = self.now();
+        let Decision { verdict, rule } = decision::evaluate(&Request {
+            action: Action::RunJob,
+            subject: Subject {
+                peer,
+                tier: identity.map_or(Tier::Unverified, |_| Tier::Member),
+                identity,
+                standing: self.setup.standings.load().standing(&peer, now),
+            },
+            topic: None,
+            now,
+            policy: &self.setup.config.policy,
+        });
+        self.setup.metrics.decided(Action::RunJob, verdict);
+        match verdict {
+            Verdict::Allow => Ok(rule),
+            verdict => {
+                self.setup.audit.note(AuditEvent::Decided {
+                    action: Action::RunJob.name().to_owned(),
+                    peer,
+                    topic: None,
+                    verdict: verdict.name().to_owned(),
+                    rule: rule.to_owned(),
+                });
+                Err(rule)
+            }
+        }
+    }
+
+    /// Remembers under which credential a peer came last.
+    pub(super) fn remember(&mut self, identity: Option<&Arc<VerifiedIdentity>>, epoch: u64) {
+        let Some(identity) = identity else {
+            return;
+        };
+        if self.known.len() >= MAX_KNOWN
+            && !self.known.contains_key(&identity.peer)
+            && let Some(any) = self.known.keys().next().copied()
+        {
+            self.known.remove(&any);
+        }
+        let seen = (Arc::clone(identity), epoch);
+        self.known.insert(identity.peer, seen);
+    }
+
+    /// Ends the jobs of everybody who may not have anything run any more.
+    pub(super) fn review(&mut self, ctx: &mut Context<Self>) {
+        let Some(running) = &self.running else {
+            return;
+        };
+        let now = self.now();
+        let doomed: Vec<(JobId, &'static str)> = running
+            .registry
+            .iter()
+            .filter(|record| !record.is_finished())
+            .filter_map(|record| Some((record.id, self.why_not(record, now)?)))
+            .collect();
+        for (id, why) in doomed {
+            tracing::warn!(job = %id, why, "ending a job: its submitter may no longer run jobs");
+            self.cancel(id, CancelledBy::Policy, ctx);
+        }
+    }
+
+    fn why_not(&self, record: &JobRecord, now: Timestamp) -> Option<&'static str> {
+        let peer = record.submitter.peer;
+        if peer == self.setup.key.peer() {
+            return None;
+        }
+        let standings = self.setup.standings.load();
+        if standings.barred(&Party::Peer(peer), now).is_some() {
+            return Some("banned");
+        }
+        let trust = self.setup.trust.load();
+        match self.known.get(&peer) {
+            Some((identity, epoch)) => {
+                if !trust.covers(&identity.issuer, *epoch) {
+                    return Some("its issuer is no longer trusted");
+                }
+                let verdict = decision::evaluate(&Request {
+                    action: Action::RunJob,
+                    subject: Subject {
+                        peer,
+                        tier: Tier::Member,
+                        identity: Some(identity),
+                        standing: standings.standing(&peer, now),
+                    },
+                    topic: None,
+                    now,
+                    policy: &self.setup.config.policy,
+                })
+                .verdict;
+                (verdict != Verdict::Allow).then_some("denied by policy")
+            }
+            // Not heard of since this process began: what was proved then has to do.
+            None => record
+                .submitter
+                .expires
+                .is_none_or(|expires| expires <= now)
+                .then_some("its credential expired"),
+        }
+    }
+}

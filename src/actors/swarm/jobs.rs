@@ -1,0 +1,244 @@
+//! The job protocol on the wire: requests of peers go to Sandbox, requests of Jobs go to peers.
+//!
+//! Nothing is decided here but budgets: a request that is over one is answered at once, before
+//! Sandbox hears of it.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use actix::{
+    AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
+    fut::{self, ActorFutureExt},
+};
+use libp2p::request_response::{
+    Event, InboundRequestId, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
+};
+use tokio::sync::oneshot;
+
+use super::SwarmActor;
+use crate::{
+    identity::VerifiedIdentity,
+    messages::{
+        reputation::{Charge, Severity},
+        sandbox::JobRequest,
+        swarm::{SendFault, SendJobRequest},
+    },
+    network::{
+        convert,
+        jobs::{Incoming, is_malformed},
+    },
+    sandbox::wire::{MAX_WAIT, RefusalCode, Refused, Request, Response},
+    types::{Origin, Party, PeerId},
+};
+
+/// How long Sandbox may take beyond what the request itself waits for: one durable record and
+/// some disk.
+const GRACE: Duration = Duration::from_secs(10);
+/// Requests of peers that Sandbox works at. Each holds at most one piece of a blob.
+const MAX_SERVING: usize = 256;
+/// Requests of this node that wait for a peer's answer.
+const MAX_CALLS: usize = 1_024;
+/// What a request weighs beside the piece it may carry, bytes.
+const REQUEST_BYTES: u64 = 512;
+/// When a peer that was told to come again should do so.
+const COME_AGAIN: Duration = Duration::from_millis(500);
+
+type Answer = oneshot::Sender<Result<Response, SendFault>>;
+
+/// Requests under way in one incarnation.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    waiting: HashMap<OutboundRequestId, Answer>,
+    serving: usize,
+}
+
+fn refuse(code: RefusalCode, detail: &str, again: Option<Duration>) -> Response {
+    let refused = Refused::new(code, detail);
+    Response::Refused(match again {
+        Some(span) => refused.after(span),
+        None => refused,
+    })
+}
+
+fn weight(request: &Request) -> u64 {
+    let piece = match request {
+        Request::Put { bytes, .. } => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+        _ => 0,
+    };
+    piece.saturating_add(REQUEST_BYTES)
+}
+
+impl SwarmActor {
+    pub(super) fn on_jobs(&mut self, event: Event<Incoming, Response>, ctx: &mut Context<Self>) {
+        match event {
+            Event::Message {
+                peer,
+                message:
+                    Message::Request {
+                        request_id,
+                        request,
+                        channel,
+                    },
+                ..
+            } => {
+                let Ok(who) = convert::from_libp2p(&peer) else {
+                    return;
+                };
+                match request {
+                    Ok(request) => self.on_job_request(who, request_id, request, channel, ctx),
+                    // Without an answer the stream ends.
+                    Err(malformed) => self.charge_malformed(who, "request", &malformed),
+                }
+            }
+            Event::Message {
+                message:
+                    Message::Response {
+                        request_id,
+                        response,
+                    },
+                ..
+            } => self.calls.answered(request_id, Ok(response)),
+            Event::OutboundFailure {
+                request_id,
+                error,
+                peer,
+                ..
+            } => {
+                if let (OutboundFailure::Io(error), Ok(who)) = (&error, convert::from_libp2p(&peer))
+                    && is_malformed(error)
+                {
+                    self.charge_malformed(who, "response", error);
+                }
+                let fault = match error {
+                    OutboundFailure::DialFailure => SendFault::NotConnected,
+                    OutboundFailure::UnsupportedProtocols => SendFault::Unsupported,
+                    _ => SendFault::Broken,
+                };
+                self.calls.answered(request_id, Err(fault));
+            }
+            Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "a job request was not answered");
+            }
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    /// An honest peer of this protocol sends none such.
+    fn charge_malformed(&self, who: PeerId, kind: &str, why: &dyn fmt::Display) {
+        let charge = Charge {
+            party: Party::Peer(who),
+            address: None,
+            severity: Severity::InvalidMessage,
+            evidence: format!("a malformed {kind} of the job protocol: {why}"),
+        };
+        let told = self.tools.reputation.tell_for(Origin::peer(who), charge);
+        if told.is_err() {
+            tracing::warn!(peer = %who, "a charge was lost: Reputation is busy");
+        }
+    }
+
+    fn on_job_request(
+        &mut self,
+        who: PeerId,
+        id: InboundRequestId,
+        request: Request,
+        channel: ResponseChannel<Response>,
+        ctx: &mut Context<Self>,
+    ) {
+        let (identity, epoch) = match self.may_ask(who, &request) {
+            Ok(known) => known,
+            Err(refusal) => return self.respond(channel, refusal),
+        };
+        self.calls.serving = self.calls.serving.saturating_add(1);
+        let sandbox = self.tools.sandbox.clone();
+        let message = JobRequest {
+            peer: who,
+            identity,
+            epoch,
+            request,
+        };
+        let deadline = MAX_WAIT.saturating_add(GRACE);
+        let asked = async move {
+            let answer = sandbox.ask_for(Origin::peer(who), message, deadline).await;
+            answer.unwrap_or_else(|error| {
+                tracing::debug!(peer = %who, ?id, %error, "a job request was not carried out");
+                refuse(RefusalCode::Unavailable, error.code(), Some(COME_AGAIN))
+            })
+        };
+        ctx.spawn(asked.into_actor(self).map(|response, act, _| {
+            act.calls.serving = act.calls.serving.saturating_sub(1);
+            act.respond(channel, response);
+        }));
+    }
+
+    /// Whether a peer's request is passed on, and as whose.
+    fn may_ask(
+        &self,
+        who: PeerId,
+        request: &Request,
+    ) -> Result<(Option<Arc<VerifiedIdentity>>, u64), Response> {
+        if self.memory.draining {
+            let again = Some(COME_AGAIN);
+            return Err(refuse(RefusalCode::Stopping, "the node is stopping", again));
+        }
+        let Some(peer) = self.peers.get(&who) else {
+            return Err(refuse(RefusalCode::Denied, "not admitted", None));
+        };
+        let limiter = self.tools.limiter.load();
+        let charged = limiter
+            .charge_job_request(who)
+            .and_then(|()| limiter.charge_neighbour(who, weight(request)));
+        if let Err(denial) = charged {
+            self.tools.metrics.jobs().refused("rate");
+            let again = denial.retry_after.or(Some(COME_AGAIN));
+            return Err(refuse(RefusalCode::Rate, denial.reason.code(), again));
+        }
+        if self.calls.serving >= MAX_SERVING {
+            self.tools.metrics.jobs().refused("unavailable");
+            return Err(refuse(RefusalCode::Unavailable, "busy", Some(COME_AGAIN)));
+        }
+        Ok((peer.admitted.identity.clone(), peer.admitted.epoch))
+    }
+
+    fn respond(&mut self, channel: ResponseChannel<Response>, response: Response) {
+        if let Some(swarm) = self.swarm.as_mut() {
+            // The connection may be gone; the peer asks again.
+            let _ = swarm.behaviour_mut().jobs.send_response(channel, response);
+        }
+    }
+}
+
+impl Calls {
+    fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
+        if let Some(caller) = self.waiting.remove(&id) {
+            // Who asked may have stopped waiting.
+            let _ = caller.send(answer);
+        }
+    }
+}
+
+impl Handler<SendJobRequest> for SwarmActor {
+    type Result = ResponseActFuture<Self, Result<Response, SendFault>>;
+
+    fn handle(&mut self, message: SendJobRequest, _: &mut Context<Self>) -> Self::Result {
+        let SendJobRequest { peer, request } = message;
+        let fail = |fault| -> Self::Result { Box::pin(fut::ready(Err(fault))) };
+        let (Some(swarm), Ok(target)) = (self.swarm.as_mut(), convert::to_libp2p(&peer)) else {
+            return fail(SendFault::NotConnected);
+        };
+        if self.memory.draining || !swarm.is_connected(&target) {
+            return fail(SendFault::NotConnected);
+        }
+        self.calls.waiting.retain(|_, caller| !caller.is_closed());
+        if self.calls.waiting.len() >= MAX_CALLS {
+            return fail(SendFault::Busy);
+        }
+        let (caller, answer) = oneshot::channel();
+        let id = swarm
+            .behaviour_mut()
+            .jobs
+            .send_request(&target, Ok(request));
+        self.calls.waiting.insert(id, caller);
+        let answer = async move { answer.await.unwrap_or(Err(SendFault::Broken)) };
+        Box::pin(answer.into_actor(self))
+    }
+}

@@ -1,0 +1,151 @@
+//! The seeds of the fuzz targets, replayed: what a fuzzer found once stays found, without a fuzzer.
+//! The seeds themselves are made of the frozen fixtures (`QUANTRABAND_BLESS=1 cargo test --test
+//! fuzz_seeds` writes them), but those that begin with `found-`, which a fuzzer wrote.
+#![cfg(test)]
+
+use std::{collections::BTreeMap, fs, panic::catch_unwind, path::PathBuf};
+
+use ciborium::Value;
+
+#[path = "../fuzz/src/lib.rs"]
+#[expect(
+    unreachable_pub,
+    reason = "a library of its own, read here as a module"
+)]
+mod properties;
+
+use properties::{Property, TARGETS};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn fixture(path: &str) -> Vec<u8> {
+    let path = root().join("tests/fixtures").join(path);
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn lines(path: &str) -> Vec<Vec<u8>> {
+    let text = String::from_utf8(fixture(path)).unwrap();
+    text.lines()
+        .map(|line| hex::decode(line).unwrap())
+        .collect()
+}
+
+/// What a tagged COSE message signs.
+fn payload(cose: &[u8]) -> Vec<u8> {
+    let Value::Tag(_, parts) = ciborium::from_reader(cose).unwrap() else {
+        panic!("no tag")
+    };
+    parts.into_array().unwrap().remove(2).into_bytes().unwrap()
+}
+
+/// What the fixtures make of each target's directory.
+fn made() -> BTreeMap<String, Vec<u8>> {
+    let credential = fixture("identity/credential.cose");
+    let receipt = fixture("sandbox/receipt.cose");
+    let named = [
+        ("gate_frame/credential", fixture("identity/frame.cbor")),
+        ("gate_frame/empty", fixture("identity/empty-frame.cbor")),
+        ("credential/claims", payload(&credential)),
+        ("credential/whole", credential),
+        ("enrolment/request", fixture("identity/request.cose")),
+        ("enrolment/anchor", fixture("identity/acme.anchor.cose")),
+        ("receipt/body", payload(&receipt)),
+        ("receipt/whole", receipt),
+    ];
+    let listed = [
+        ("gate_message", "network/gate.hex"),
+        ("envelope", "network/envelope.hex"),
+        ("job_request", "sandbox/request.hex"),
+        ("job_response", "sandbox/response.hex"),
+    ];
+    let listed = listed.into_iter().flat_map(|(target, path)| {
+        let numbered = lines(path).into_iter().zip(1..);
+        numbered.map(move |(bytes, number)| (format!("{target}/line-{number}"), bytes))
+    });
+    let named = named.map(|(name, bytes)| (name.to_owned(), bytes));
+    named.into_iter().chain(listed).collect()
+}
+
+/// The seeds of a target as they are committed.
+fn committed(target: &str) -> Vec<(String, Vec<u8>)> {
+    let dir = root().join("fuzz/seeds").join(target);
+    let mut seeds: Vec<_> = fs::read_dir(&dir)
+        .unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    seeds.sort();
+    seeds
+}
+
+#[test]
+fn the_seeds_are_what_the_fixtures_say() {
+    let made = made();
+    if std::env::var_os("QUANTRABAND_BLESS").is_some() {
+        for (name, bytes) in &made {
+            let path = root().join("fuzz/seeds").join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+    }
+    let mut kept = BTreeMap::new();
+    for (target, _) in TARGETS {
+        let seeds = committed(target).into_iter();
+        let seeds = seeds.filter(|(name, _)| !name.starts_with("found-"));
+        kept.extend(seeds.map(|(name, bytes)| (format!("{target}/{name}"), bytes)));
+    }
+    assert_eq!(
+        kept.keys().collect::<Vec<_>>(),
+        made.keys().collect::<Vec<_>>()
+    );
+    for (name, bytes) in &made {
+        assert_eq!(hex::encode(&kept[name]), hex::encode(bytes), "{name}");
+    }
+}
+
+#[test]
+fn every_seed_and_its_neighbours_hold_what_the_targets_assert() {
+    for (target, property) in TARGETS {
+        for (name, bytes) in committed(target) {
+            let held = catch_unwind(|| with_neighbours(property, &bytes));
+            assert!(held.is_ok(), "{target}/{name}");
+        }
+    }
+}
+
+/// The seed, cut short everywhere, and with bits changed everywhere.
+fn with_neighbours(property: Property, bytes: &[u8]) {
+    property(bytes);
+    for at in 0..bytes.len() {
+        property(&bytes[..at]);
+        let mut changed = bytes.to_vec();
+        for bit in [0, 3, 5, 7] {
+            changed[at] = bytes[at] ^ (1 << bit);
+            property(&changed);
+        }
+    }
+}
+
+#[test]
+fn every_target_has_a_program() {
+    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap();
+    for (target, _) in TARGETS {
+        let program = root()
+            .join("fuzz/fuzz_targets")
+            .join(format!("{target}.rs"));
+        let text = fs::read_to_string(&program).unwrap();
+        assert!(
+            text.contains(&format!("quantraband_fuzz::{target}(")),
+            "{target}"
+        );
+        assert!(
+            manifest.contains(&format!("name = \"{target}\"")),
+            "{target}"
+        );
+    }
+}
