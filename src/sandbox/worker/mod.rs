@@ -4,7 +4,7 @@
 //! process exits at once. Threads: *main* reads the order and then waits for a cancellation or
 //! the end of stdin; the *work* thread meets the guest's bytes; the *ticker* moves the epoch,
 //! sends collected output, and ends the process when time or memory is used up, also when the
-//! guest sits in a host call. All three run, and every protection of [`hardening`] is in force,
+//! guest sits in a host call. All three run, and every protection of `hardening` is in force,
 //! before the first byte of a guest is read. Nothing here is reused: the end of the work is the
 //! end of the process.
 
