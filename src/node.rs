@@ -24,7 +24,7 @@ use crate::{
     audit::AuditEvent,
     config::{Loaded, Machine, derive},
     identity::{IdentityPaths, NodeKey, state},
-    sandbox::worker::{Hardening, forbid_writable_executable},
+    sandbox::{Protection, forbid_writable_executable},
     store::Store,
     supervision::{Root, SupervisionEvent},
     telemetry::Metrics,
@@ -57,10 +57,10 @@ pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, Sta
     greet(&loaded, &config, &key, &notes, sockets.http());
     // Nothing here compiles: workers do, in processes of their own.
     match forbid_writable_executable() {
-        Hardening::Enforced => {
+        Protection::Enforced => {
             tracing::info!("no memory of this process is both writable and executable");
         }
-        Hardening::Unsupported => tracing::warn!(
+        Protection::Unsupported => tracing::warn!(
             "this kernel cannot forbid writable and executable memory (Linux 6.6 can)"
         ),
     }

@@ -254,7 +254,7 @@ fn who_may_not_is_told_and_recorded() {
     submitter.wait_peer(&executor.peer_id());
     let output = run(&submitter, &executor, &[], "hello.wasm");
     assert_eq!(output.status.code(), Some(77), "{}", stderr(&output));
-    let refused = records(&executor, "job_refused").pop().expect("recorded");
+    let refused = eventually("it is recorded", || records(&executor, "job_refused").pop());
     assert_eq!(refused["status_code"], "denied", "{refused}");
 
     executor.stop();

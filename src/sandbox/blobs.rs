@@ -1,86 +1,44 @@
 //! Modules and inputs on disk, named by their hash.
 //!
 //! Owner: one actor. Blocking; the actor has a thread of its own. A complete blob lies under its
-//! hash, one that is still arriving under `HASH.part`. What is pinned (a job needs it) is kept;
-//! of the rest, what was used longest ago goes first when room is needed.
+//! hash, one that is still arriving under `HASH.PEER.part`: each peer's own, so that nobody spoils
+//! or stalls what another one sends. What is pinned (a job needs it) is kept; of the rest, what
+//! was used longest ago goes first when room is needed.
 //!
 //! # Invariants
-//! - A file under its hash was hashed when it arrived and has that hash. (It is hashed again
-//!   wherever its bytes are believed: disks rot.)
+//! - A file under its hash was hashed when it arrived and had that hash. ([`Blobs::ensure`] hashes
+//!   what a former process left once more before it is believed: disks rot.)
 //! - Complete and arriving blobs together never take more than the capacity: an arriving blob
 //!   has its whole size reserved from its first piece on.
+//! - Nothing is thrown away for what cannot fit anyway.
 //!
 //! # When it fails
-//! Nothing is synced: a blob that a power failure tears is found out by its hash and sent again.
+//! What had arrived when the process died is hashed again and goes on from there. Nothing is
+//! synced, and renaming is all that completes a blob: what a power failure tears is found out by
+//! its hash, and sent again.
+
+mod error;
+mod files;
+mod room;
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
-use thiserror::Error;
-
+pub use self::error::BlobError;
+use self::files::append_to;
+pub(super) use self::files::{hash_file, read_from};
 use super::{ContentHash, Hasher};
+use crate::types::PeerId;
 
-/// Most blobs that may be arriving at the same time; each holds a file name and a hash state.
-const MAX_ARRIVING: usize = 1_024;
+/// Most blobs that may be arriving at the same time; each holds a file and about 300 bytes
+/// of memory. More than the default's unfinished jobs can have, with a module and an input each.
+const MAX_ARRIVING: usize = 4_096;
 /// Most blobs remembered; about 100 bytes each.
 const MAX_BLOBS: usize = 65_536;
-/// Bytes hashed at a time.
-const BUFFER: usize = 64 << 10;
-
-/// Why a piece was not taken, or a blob cannot be read.
-#[derive(Debug, Error)]
-pub enum BlobError {
-    /// It does not begin where the last one ended.
-    #[error("the piece begins at {offset}, but {have} bytes are here")]
-    Offset {
-        /// Where it begins.
-        offset: u64,
-        /// How much is here.
-        have: u64,
-    },
-    /// More bytes than the blob has, or another size than before.
-    #[error("the piece does not fit a blob of {size} bytes")]
-    Size {
-        /// The blob's size.
-        size: u64,
-    },
-    /// The whole is not what its name says; it was thrown away.
-    #[error("the bytes are not those of {blob}")]
-    WrongHash {
-        /// The name.
-        blob: ContentHash,
-    },
-    /// No room, and nothing that could go.
-    #[error("no room for {size} bytes: {used} of {capacity} are in use")]
-    Full {
-        /// Bytes needed.
-        size: u64,
-        /// Bytes in use.
-        used: u64,
-        /// Bytes there may be.
-        capacity: u64,
-    },
-    /// It is not here.
-    #[error("{blob} is not here")]
-    Missing {
-        /// The name.
-        blob: ContentHash,
-    },
-    /// The disk.
-    #[error("{path}: {source}: check space, permissions and health of the disk")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
-}
-
 /// How far a blob has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -90,11 +48,16 @@ pub struct Progress {
     pub complete: bool,
 }
 
+/// An arriving blob, and who sends it.
+type Key = (ContentHash, PeerId);
+
 #[derive(Debug)]
 struct Arriving {
+    /// Bytes it will have; as many as are here while nobody has said.
     size: u64,
     have: u64,
-    hasher: Hasher,
+    /// Of all that is here; `None`: a former process left it, it is not hashed yet.
+    hasher: Option<Hasher>,
     last_used: u64,
 }
 
@@ -102,6 +65,15 @@ struct Arriving {
 struct Complete {
     size: u64,
     last_used: u64,
+    /// Whether this process saw that it has its hash.
+    seen: bool,
+}
+
+/// What a file is, and what can be thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Complete(ContentHash),
+    Arriving(Key),
 }
 
 /// See the module.
@@ -110,7 +82,7 @@ pub struct Blobs {
     dir: PathBuf,
     capacity: u64,
     complete: HashMap<ContentHash, Complete>,
-    arriving: HashMap<ContentHash, Arriving>,
+    arriving: HashMap<Key, Arriving>,
     pins: HashMap<ContentHash, u32>,
     used: u64,
     /// Counts uses: the order of eviction needs no clock.
@@ -118,8 +90,7 @@ pub struct Blobs {
 }
 
 impl Blobs {
-    /// Opens the directory, making it when it is missing. What a former process left half-arrived
-    /// is thrown away: it is sent again.
+    /// Opens the directory, making it when it is missing. Files that are no blobs are removed.
     ///
     /// # Errors
     /// [`BlobError::Io`].
@@ -146,26 +117,50 @@ impl Blobs {
         for entry in fs::read_dir(dir).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let meta = entry.metadata().map_err(fail)?;
-            let name = entry.file_name();
-            let hash = name
-                .to_str()
-                .and_then(|name| name.parse::<ContentHash>().ok());
-            match hash {
-                Some(hash) if meta.is_file() && found.len() < MAX_BLOBS => {
-                    found.push((meta.modified().ok(), hash, meta.len()));
+            if !meta.is_file() {
+                continue;
+            }
+            match entry.file_name().to_str().and_then(files::name_of) {
+                Some(name) if found.len() < MAX_BLOBS => {
+                    found.push((meta.modified().ok(), meta.len(), name));
                 }
-                _ if meta.is_file() => fs::remove_file(entry.path()).map_err(fail)?,
-                _ => {}
+                _ => fs::remove_file(entry.path()).map_err(fail)?,
             }
         }
-        found.sort();
-        for (_, hash, size) in found {
-            let last_used = blobs.tick();
-            blobs.complete.insert(hash, Complete { size, last_used });
-            blobs.used = blobs.used.saturating_add(size);
+        found.sort_by_key(|(modified, ..)| *modified);
+        for (_, size, name) in found {
+            blobs.adopt(size, name);
         }
-        blobs.make_room(0)?;
+        // Nothing is pinned yet, so what is too much can go.
+        blobs.make_room(0, None)?;
+        while blobs.arriving.len() > MAX_ARRIVING {
+            blobs.evict_arriving()?;
+        }
         Ok(blobs)
+    }
+
+    fn adopt(&mut self, size: u64, name: Name) {
+        let last_used = self.tick();
+        self.used = self.used.saturating_add(size);
+        match name {
+            Name::Complete(blob) => {
+                let complete = Complete {
+                    size,
+                    last_used,
+                    seen: false,
+                };
+                self.complete.insert(blob, complete);
+            }
+            Name::Arriving(key) => {
+                let arriving = Arriving {
+                    size,
+                    have: size,
+                    hasher: None,
+                    last_used,
+                };
+                self.arriving.insert(key, arriving);
+            }
+        }
     }
 
     fn tick(&mut self) -> u64 {
@@ -179,8 +174,8 @@ impl Blobs {
         self.dir.join(blob.to_string())
     }
 
-    fn part(&self, blob: &ContentHash) -> PathBuf {
-        self.dir.join(format!("{blob}.part"))
+    fn part(&self, (blob, owner): &Key) -> PathBuf {
+        self.dir.join(format!("{blob}.{owner}.part"))
     }
 
     /// Bytes in use or reserved.
@@ -189,16 +184,31 @@ impl Blobs {
         self.used
     }
 
-    /// Whether all of it is here. The empty blob always is.
+    /// How large a blob is, when all of it is here. The empty blob always is.
     #[must_use]
-    pub fn have(&self, blob: &ContentHash) -> bool {
-        self.complete.contains_key(blob) || *blob == ContentHash::of(b"")
+    pub fn size(&self, blob: &ContentHash) -> Option<u64> {
+        let empty = (*blob == ContentHash::of(b"")).then_some(0);
+        empty.or_else(|| Some(self.complete.get(blob)?.size))
     }
 
-    /// How much of a blob that is not complete is here.
+    /// Whether all of it is here.
     #[must_use]
-    pub fn partial(&self, blob: &ContentHash) -> u64 {
-        self.arriving.get(blob).map_or(0, |arriving| arriving.have)
+    pub fn have(&self, blob: &ContentHash) -> bool {
+        self.size(blob).is_some()
+    }
+
+    /// Whether all of it is here, and that is `size` bytes. Whoever says another size is not
+    /// believed: its job would pass a limit of size with a small lie.
+    #[must_use]
+    pub fn holds(&self, blob: &ContentHash, size: u64) -> bool {
+        self.size(blob) == Some(size)
+    }
+
+    /// How much of a blob that is not complete is here from this peer.
+    #[must_use]
+    pub fn partial(&self, owner: &PeerId, blob: &ContentHash) -> u64 {
+        let arriving = self.arriving.get(&(*blob, *owner));
+        arriving.map_or(0, |arriving| arriving.have)
     }
 
     /// Keeps a blob, here or still to come, until it is unpinned as often.
@@ -225,146 +235,168 @@ impl Blobs {
     pub fn discard(&mut self, blob: &ContentHash) {
         if let Some(gone) = self.complete.remove(blob) {
             self.used = self.used.saturating_sub(gone.size);
-            // When it cannot be removed it is found, and hashed, once more.
+            // When it cannot be removed it is found again at the next start.
             let _ = fs::remove_file(self.path(blob));
         }
     }
 
-    /// Takes the next piece of a blob of `size` bytes.
+    /// Takes the next piece of a blob of `size` bytes from `owner`.
     ///
     /// # Errors
     /// As [`BlobError`] says; after [`BlobError::Offset`] go on from what is here.
     pub fn append(
         &mut self,
+        owner: &PeerId,
         blob: &ContentHash,
         size: u64,
         offset: u64,
         bytes: &[u8],
     ) -> Result<Progress, BlobError> {
-        if self.have(blob) {
-            return Ok(Progress {
-                have: size,
-                complete: true,
-            });
+        if let Some(known) = self.size(blob) {
+            return if known == size {
+                Ok(Progress {
+                    have: size,
+                    complete: true,
+                })
+            } else {
+                Err(BlobError::Size { size: known })
+            };
         }
-        let have = self.partial(blob);
+        let key = (*blob, *owner);
+        if self
+            .arriving
+            .get(&key)
+            .is_some_and(|arriving| arriving.contradicts(size))
+        {
+            // What it said before was wrong, or this is: it begins anew.
+            self.drop_arriving(&key);
+        }
+        let have = self.partial(owner, blob);
         if offset != have {
             return Err(BlobError::Offset { offset, have });
         }
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let after = have.saturating_add(length);
-        let known = self
-            .arriving
-            .get(blob)
-            .map_or(size, |arriving| arriving.size);
-        if known != size || after > size {
-            return Err(BlobError::Size { size: known });
+        if after > size {
+            return Err(BlobError::Size { size });
         }
-        self.begin(blob, size)?;
-        let last_used = self.tick();
-        let path = self.part(blob);
-        let written = append_to(&path, offset, bytes);
-        let Some(arriving) = self.arriving.get_mut(blob) else {
-            return Err(BlobError::Missing { blob: *blob });
-        };
-        if let Err(source) = written {
-            self.drop_arriving(blob);
-            return Err(BlobError::Io { path, source });
-        }
-        arriving.hasher.update(bytes);
-        arriving.have = after;
-        arriving.last_used = last_used;
+        self.begin(&key, size)?;
+        self.write(&key, bytes, after)?;
         if after < size {
             return Ok(Progress {
                 have: after,
                 complete: false,
             });
         }
-        self.complete(blob)
+        self.complete(&key)
     }
 
-    /// Reserves room for a blob that begins to arrive.
-    fn begin(&mut self, blob: &ContentHash, size: u64) -> Result<(), BlobError> {
-        if self.arriving.contains_key(blob) {
-            return Ok(());
-        }
-        self.make_room(size)?;
-        let last_used = self.tick();
-        self.used = self.used.saturating_add(size);
-        self.arriving.insert(
-            *blob,
-            Arriving {
+    /// Reserves room for a blob that begins to arrive, or goes on after a restart.
+    fn begin(&mut self, key: &Key, size: u64) -> Result<(), BlobError> {
+        let Some(known) = self.arriving.get(key) else {
+            self.make_room(size, None)?;
+            while self.arriving.len() >= MAX_ARRIVING {
+                self.evict_arriving()?;
+            }
+            let last_used = self.tick();
+            self.used = self.used.saturating_add(size);
+            let arriving = Arriving {
                 size,
                 have: 0,
-                hasher: Hasher::default(),
+                hasher: Some(Hasher::default()),
                 last_used,
-            },
-        );
+            };
+            self.arriving.insert(*key, arriving);
+            return Ok(());
+        };
+        if known.hasher.is_some() {
+            return Ok(());
+        }
+        let have = known.have;
+        let more = size.saturating_sub(known.size);
+        self.make_room(more, Some(key))?;
+        let path = self.part(key);
+        match hash_file(&path) {
+            Ok((hasher, length)) if length == have => {
+                self.used = self.used.saturating_add(more);
+                if let Some(arriving) = self.arriving.get_mut(key) {
+                    arriving.size = size;
+                    arriving.hasher = Some(hasher);
+                }
+                Ok(())
+            }
+            Ok(_) => {
+                self.drop_arriving(key);
+                Err(BlobError::Offset {
+                    offset: have,
+                    have: 0,
+                })
+            }
+            Err(source) => {
+                self.drop_arriving(key);
+                Err(BlobError::Io { path, source })
+            }
+        }
+    }
+
+    fn write(&mut self, key: &Key, bytes: &[u8], after: u64) -> Result<(), BlobError> {
+        let (path, last_used) = (self.part(key), self.tick());
+        let Some(arriving) = self.arriving.get_mut(key) else {
+            return Err(BlobError::Missing { blob: key.0 });
+        };
+        if let Err(source) = append_to(&path, arriving.have, bytes) {
+            self.drop_arriving(key);
+            return Err(BlobError::Io { path, source });
+        }
+        if let Some(hasher) = &mut arriving.hasher {
+            hasher.update(bytes);
+        }
+        arriving.have = after;
+        arriving.last_used = last_used;
         Ok(())
     }
 
     /// All bytes are here: are they the right ones?
-    fn complete(&mut self, blob: &ContentHash) -> Result<Progress, BlobError> {
-        let Some(arriving) = self.arriving.get(blob) else {
-            return Err(BlobError::Missing { blob: *blob });
+    fn complete(&mut self, key: &Key) -> Result<Progress, BlobError> {
+        let (blob, _) = *key;
+        let Some(arriving) = self.arriving.get(key) else {
+            return Err(BlobError::Missing { blob });
         };
         let size = arriving.size;
-        if arriving.hasher.finish() != *blob {
-            self.drop_arriving(blob);
-            return Err(BlobError::WrongHash { blob: *blob });
+        let hash = arriving.hasher.as_ref().map(Hasher::finish);
+        if hash != Some(blob) {
+            self.drop_arriving(key);
+            return Err(BlobError::WrongHash { blob });
         }
-        let (from, path) = (self.part(blob), self.path(blob));
+        let (from, path) = (self.part(key), self.path(&blob));
         if let Err(source) = fs::rename(&from, &path) {
-            self.drop_arriving(blob);
+            self.drop_arriving(key);
             return Err(BlobError::Io { path, source });
         }
-        self.arriving.remove(blob);
-        let last_used = self.tick();
-        self.complete.insert(*blob, Complete { size, last_used });
+        self.arriving.remove(key);
+        let complete = Complete {
+            size,
+            last_used: self.tick(),
+            seen: true,
+        };
+        self.complete.insert(blob, complete);
+        // Nobody needs to go on sending it.
+        let others = self.arriving.keys().filter(|(other, _)| *other == blob);
+        for other in others.copied().collect::<Vec<_>>() {
+            self.drop_arriving(&other);
+        }
         Ok(Progress {
             have: size,
             complete: true,
         })
     }
 
-    fn drop_arriving(&mut self, blob: &ContentHash) {
-        if let Some(gone) = self.arriving.remove(blob) {
+    fn drop_arriving(&mut self, key: &Key) {
+        if let Some(gone) = self.arriving.remove(key) {
             self.used = self.used.saturating_sub(gone.size);
             // When it cannot be removed, the next first piece replaces it.
-            let _ = fs::remove_file(self.part(blob));
+            let _ = fs::remove_file(self.part(key));
         }
-    }
-
-    /// Throws away what was used longest ago until `size` more bytes fit.
-    fn make_room(&mut self, size: u64) -> Result<(), BlobError> {
-        let full = |blobs: &Self| {
-            blobs.used.saturating_add(size) > blobs.capacity
-                || blobs.complete.len() >= MAX_BLOBS
-                || blobs.arriving.len() >= MAX_ARRIVING
-        };
-        while full(self) {
-            let complete = self.complete.iter().map(|(blob, c)| (c.last_used, *blob));
-            let arriving = self.arriving.iter().map(|(blob, a)| (a.last_used, *blob));
-            let oldest = complete
-                .chain(arriving)
-                .filter(|(_, blob)| !self.pins.contains_key(blob))
-                .min();
-            let Some((_, blob)) = oldest else {
-                return if size == 0 {
-                    // At the opening: what is pinned is not known yet, so nothing is.
-                    Ok(())
-                } else {
-                    Err(BlobError::Full {
-                        size,
-                        used: self.used,
-                        capacity: self.capacity,
-                    })
-                };
-            };
-            self.discard(&blob);
-            self.drop_arriving(&blob);
-        }
-        Ok(())
     }
 
     /// At most `most` bytes of a complete blob, from `offset` on.
@@ -383,47 +415,48 @@ impl Blobs {
         read_from(&path, offset, most).map_err(|source| BlobError::Io { path, source })
     }
 
-    /// Hashes a complete blob again: whether the disk still holds what arrived.
+    /// Makes sure that a blob is what its name says before it is believed: what arrived in this
+    /// process was hashed then, what a former one left is hashed now, once. What is wrong is
+    /// thrown away, to be sent again.
     ///
     /// # Errors
     /// [`BlobError::Missing`], [`BlobError::WrongHash`], [`BlobError::Io`].
-    pub fn check(&self, blob: &ContentHash) -> Result<(), BlobError> {
-        let (mut hasher, mut offset) = (Hasher::default(), 0_u64);
-        loop {
-            let bytes = self.read(blob, offset, BUFFER)?;
-            if bytes.is_empty() {
-                break;
-            }
-            hasher.update(&bytes);
-            let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            offset = offset.saturating_add(length);
+    pub fn ensure(&mut self, blob: &ContentHash) -> Result<(), BlobError> {
+        let last_used = self.tick();
+        let path = self.path(blob);
+        let Some(known) = self.complete.get_mut(blob) else {
+            return if self.have(blob) {
+                Ok(())
+            } else {
+                Err(BlobError::Missing { blob: *blob })
+            };
+        };
+        known.last_used = last_used;
+        if known.seen {
+            return Ok(());
         }
-        if hasher.finish() == *blob {
-            Ok(())
-        } else {
-            Err(BlobError::WrongHash { blob: *blob })
+        match hash_file(&path) {
+            Ok((hasher, _)) if hasher.finish() == *blob => {
+                known.seen = true;
+                Ok(())
+            }
+            Ok(_) => {
+                self.discard(blob);
+                Err(BlobError::WrongHash { blob: *blob })
+            }
+            Err(source) => Err(BlobError::Io { path, source }),
         }
     }
 }
 
-fn append_to(path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.create(true).write(true).mode(0o600);
-    // Whatever lies there from before is none of ours.
-    options.truncate(offset == 0);
-    let mut file = options.open(path)?;
-    file.seek(SeekFrom::Start(offset))?;
-    file.write_all(bytes)
-}
-
-/// At most `most` bytes of a file, from `offset` on.
-pub(super) fn read_from(path: &Path, offset: u64, most: usize) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = Vec::new();
-    let most = u64::try_from(most).unwrap_or(u64::MAX);
-    file.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
+impl Arriving {
+    /// Whether it cannot be a blob of this size.
+    fn contradicts(&self, size: u64) -> bool {
+        match self.hasher {
+            Some(_) => self.size != size,
+            None => self.have > size,
+        }
+    }
 }
 
 #[cfg(test)]

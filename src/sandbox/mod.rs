@@ -19,6 +19,7 @@ mod hash;
 mod job;
 mod limits;
 pub mod pool;
+mod raw;
 pub mod receipt;
 pub mod registry;
 pub mod sent;
@@ -33,4 +34,5 @@ pub use job::{
 };
 pub use limits::{LimitName, Limits, LimitsWanted, Refusal as LimitRefusal};
 pub use pool::{Output, Pool, PoolCounts, PoolError, PoolSetup, Report, Task};
+pub use raw::{Protection, forbid_writable_executable, writable_executable_forbidden};
 pub use receipt::{Content, Receipt, ReceiptBody};

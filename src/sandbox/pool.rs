@@ -9,8 +9,8 @@
 //! - The node neither parses nor maps what comes from guests: bytes go from disk to a worker, and
 //!   compiled code from a worker to disk under a message authentication code.
 //! - Whatever a worker says is bounded: output by the job's limit, compiled code by
-//!   [`MAX_COMPILED`], and one report.
-//! - No more processes than jobs that run, [`COMPILERS`], and the spares.
+//!   a bound, and one report.
+//! - No more processes than jobs that run, one compiler, and the spares.
 
 mod child;
 mod compile;
@@ -272,6 +272,9 @@ impl Pool {
                 return Err(io::Error::other("the pool is stopped"));
             }
             let spare = lock(&self.0.spares).pop_front();
+            let pool = self.clone();
+            // Not before the job that this one is for: starting a process takes a while.
+            tokio::spawn(async move { pool.refill() });
             let Some(mut child) = spare else {
                 let mut child = Child::spawn(&self.0.setup.program)?;
                 child.ready().await?;
@@ -313,6 +316,10 @@ impl Pool {
         output: mpsc::Sender<Output>,
         cancel: CancellationToken,
     ) -> Report {
+        if let Some(limit) = self.too_large(&task).await {
+            let outcome = Outcome::Stopped { limit };
+            return Report::new(outcome, Usage::default());
+        }
         let mode = Mode::of(task.limits.fuel.is_some(), task.deterministic.is_some());
         let key = (task.module, mode);
         let mut before = 0_u64;
@@ -320,7 +327,7 @@ impl Pool {
         for last in [false, true] {
             let compiled = tokio::select! {
                 compiled = self.compiled(key, &task) => compiled,
-                () = self.ended(&cancel) => return cancelled(before),
+                outcome = self.ended(&cancel) => return Report::new(outcome, used_before(before)),
             };
             let compiled = match compiled {
                 Ok(compiled) => compiled,
@@ -336,22 +343,44 @@ impl Pool {
             match ran {
                 Ok(mut report) => {
                     report.usage.cpu_us = report.usage.cpu_us.saturating_add(before);
-                    self.refill();
                     return report;
                 }
                 Err(Stale) if last => break,
                 Err(Stale) => lock(&self.0.cache).discard(key),
             }
         }
-        self.refill();
         Report::failed(JobFault::Executor)
     }
 
-    async fn ended(&self, cancel: &CancellationToken) {
+    /// Resolves when the job shall not go on: by whom it was ended.
+    async fn ended(&self, cancel: &CancellationToken) -> Outcome {
         tokio::select! {
-            () = cancel.cancelled() => {}
-            () = self.0.stopped.cancelled() => {}
+            () = cancel.cancelled() => Outcome::Cancelled {
+                by: CancelledBy::Submitter,
+            },
+            () = self.0.stopped.cancelled() => Outcome::Failed {
+                fault: JobFault::Interrupted,
+            },
         }
+    }
+
+    /// The limit that a file of the task is above; what cannot be looked at is found out later.
+    async fn too_large(&self, task: &Task) -> Option<LimitName> {
+        let config = &self.0.setup.config;
+        let module = Some((
+            LimitName::ModuleSize,
+            &task.module_path,
+            config.max_module.0,
+        ));
+        let input = task.input_path.as_ref();
+        let input = input.map(|path| (LimitName::InputSize, path, config.max_input.0));
+        for (limit, path, most) in module.into_iter().chain(input) {
+            let size = tokio::fs::metadata(path).await.map(|meta| meta.len());
+            if size.is_ok_and(|size| size > most) {
+                return Some(limit);
+            }
+        }
+        None
     }
 
     async fn run_compiled(
@@ -401,10 +430,12 @@ impl Pool {
         };
         let heard = tokio::select! {
             heard = tokio::time::timeout(deadline, talked) => heard,
-            () = self.ended(cancel) => Ok(Ok(Heard::Cancelled)),
+            outcome = self.ended(cancel) => Ok(Ok(Heard::Ended(outcome))),
+            // Nobody wants what it prints: nobody wants it to go on.
+            () = output.closed() => Ok(Ok(Heard::Ended(cancelled()))),
         };
         let heard = match heard {
-            Ok(Ok(Heard::Cancelled)) => listener.after_cancel(&mut child).await,
+            Ok(Ok(Heard::Ended(outcome))) => listener.after_end(&mut child, outcome).await,
             other => other.unwrap_or(Ok(Heard::Late)),
         };
         child.kill().await;
@@ -418,15 +449,17 @@ impl PoolError {
     }
 }
 
-fn cancelled(cpu_us: u64) -> Report {
-    let outcome = Outcome::Cancelled {
+fn cancelled() -> Outcome {
+    Outcome::Cancelled {
         by: CancelledBy::Submitter,
-    };
-    let usage = Usage {
+    }
+}
+
+fn used_before(cpu_us: u64) -> Usage {
+    Usage {
         cpu_us,
         ..Usage::default()
-    };
-    Report::new(outcome, usage)
+    }
 }
 
 /// The compiled code cannot be used here.
@@ -438,8 +471,8 @@ enum Heard {
     Report(WorkerReport),
     /// It said what no honest worker says, or nothing more.
     Gone,
-    /// The job is to end.
-    Cancelled,
+    /// The job is to end, like this.
+    Ended(Outcome),
     /// It did not end in time.
     Late,
 }
@@ -483,17 +516,20 @@ impl<'a> Listener<'a> {
                 return Ok(Heard::Gone);
             }
             if self.output.send(Output { stream, bytes }).await.is_err() {
-                return Ok(Heard::Cancelled);
+                return Ok(Heard::Ended(cancelled()));
             }
         }
     }
 
     /// Tells the worker, and gives it a moment to say what it used.
-    async fn after_cancel(&mut self, child: &mut Child) -> io::Result<Heard> {
+    async fn after_end(&mut self, child: &mut Child, outcome: Outcome) -> io::Result<Heard> {
         child.cancel().await?;
         match tokio::time::timeout(CANCEL_GRACE, self.listen(child)).await {
-            Ok(Ok(Heard::Report(report))) => Ok(Heard::Report(report)),
-            _ => Ok(Heard::Cancelled),
+            Ok(Ok(Heard::Report(report))) if !report.stale => Ok(Heard::Report(WorkerReport {
+                outcome: Some(outcome),
+                ..report
+            })),
+            _ => Ok(Heard::Ended(outcome)),
         }
     }
 
@@ -517,7 +553,7 @@ impl<'a> Listener<'a> {
                 });
                 return Ok(Report::new(outcome, usage));
             }
-            Ok(Heard::Cancelled) => return Ok(Report::new(cancelled(0).outcome, usage)),
+            Ok(Heard::Ended(outcome)) => outcome,
             Ok(Heard::Late) => Outcome::Stopped {
                 limit: LimitName::WallClock,
             },

@@ -11,23 +11,29 @@
 //! - No more than the job's limit of output is kept.
 //!
 //! # When it fails
-//! Nothing is synced: after `kill -9` the files are whole, after a power failure they may be
-//! shorter than what was handed out; then the second attempt fills them with the same bytes (its
-//! submitter's cursor and hashes show whether they are).
+//! Nothing is synced. A torn tail cannot matter: what is on disk is always a beginning of what
+//! the attempt printed, only that was handed out, and the next attempt prints the same again or
+//! fails. After `kill -9` the files are whole; after a power failure they may be shorter than
+//! what was handed out, and the next attempt fills them with the same bytes (its submitter's
+//! cursor and hashes show whether they are). A piece that is written in part is cut off.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    fs::{self, OpenOptions},
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use thiserror::Error;
 
-use super::{Content, ContentHash, Hasher, JobId, Stream, blobs::read_from};
+use super::{
+    Content, ContentHash, Hasher, JobId, Stream,
+    blobs::{hash_file, read_from},
+};
 
-/// Bytes read or compared at a time.
-const BUFFER: usize = 64 << 10;
+/// Ends of the files' names: standard output, standard error.
+const OUT: &str = ".out";
+const ERR: &str = ".err";
 
 /// Why output cannot be kept.
 #[derive(Debug, Error)]
@@ -56,15 +62,17 @@ pub enum SpoolError {
     },
 }
 
+/// One file. It is opened for each write: thousands of remembered jobs must not hold a
+/// descriptor each.
 #[derive(Debug)]
 struct Side {
     path: PathBuf,
-    file: File,
     /// Bytes in the file.
     length: u64,
     /// Where the attempt that runs is.
     at: u64,
-    hasher: Hasher,
+    /// Of the whole file; `None`: not hashed since it was opened, for it may never be needed.
+    hasher: Option<Hasher>,
 }
 
 /// See the module.
@@ -77,34 +85,31 @@ pub struct Spool {
 
 impl Side {
     fn open(path: PathBuf) -> Result<Self, SpoolError> {
-        let opened = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path);
-        let mut hasher = Hasher::default();
-        let mut length = 0_u64;
-        let read = opened.and_then(|file| {
-            let mut reader = File::open(&path)?;
-            let mut buffer = vec![0; BUFFER];
-            loop {
-                let read = reader.read(&mut buffer)?;
-                if read == 0 {
-                    return Ok(file);
-                }
-                hasher.update(buffer.get(..read).unwrap_or_default());
-                length = length.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        let length = match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_file() => meta.len(),
+            Ok(_) => {
+                let source = io::Error::other("not a regular file");
+                return Err(SpoolError::Io { path, source });
             }
-        });
-        match read {
-            Ok(file) => Ok(Self {
-                path,
-                file,
-                length,
-                at: length,
-                hasher,
-            }),
-            Err(source) => Err(SpoolError::Io { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(source) => return Err(SpoolError::Io { path, source }),
+        };
+        Ok(Self {
+            path,
+            length,
+            at: length,
+            hasher: (length == 0).then(Hasher::default),
+        })
+    }
+
+    fn hasher(&self) -> Result<Hasher, SpoolError> {
+        if let Some(hasher) = &self.hasher {
+            return Ok(hasher.clone());
+        }
+        match hash_file(&self.path) {
+            Ok((hasher, length)) if length == self.length => Ok(hasher),
+            Ok(_) => Err(self.fail(io::Error::other("its length changed"))),
+            Err(error) => Err(self.fail(error)),
         }
     }
 
@@ -121,6 +126,9 @@ impl Side {
         let there = usize::try_from(there)
             .unwrap_or(usize::MAX)
             .min(bytes.len());
+        if there == 0 {
+            return Ok(0);
+        }
         let known = read_from(&self.path, self.at, there).map_err(|error| self.fail(error))?;
         let same = known.iter().zip(bytes).take_while(|(a, b)| a == b).count();
         self.at = self
@@ -137,12 +145,17 @@ impl Side {
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if let Err(error) = self.file.write_all(bytes) {
+        let mut hasher = self.hasher()?;
+        let mut options = OpenOptions::new();
+        let opened = options.create(true).append(true).mode(0o600);
+        let mut file = opened.open(&self.path).map_err(|error| self.fail(error))?;
+        if let Err(error) = file.write_all(bytes) {
             // Half a piece may be there: cut it off, so that the file stays what was hashed.
-            let _ = self.file.set_len(self.length);
+            let _ = file.set_len(self.length);
             return Err(self.fail(error));
         }
-        self.hasher.update(bytes);
+        hasher.update(bytes);
+        self.hasher = Some(hasher);
         self.length = self.length.saturating_add(length);
         self.at = self.at.saturating_add(length);
         Ok(())
@@ -188,6 +201,34 @@ impl Spool {
         Ok(())
     }
 
+    /// Removes the outputs of jobs that are not `known`: a crash may come between forgetting a
+    /// job and removing its output. Files of other names are left alone.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn sweep(dir: &Path, known: impl Fn(&JobId) -> bool) -> Result<(), SpoolError> {
+        let fail = |path: &Path, source| SpoolError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(|error| fail(dir, error))?,
+        };
+        for entry in entries {
+            let path = entry.map_err(|error| fail(dir, error))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let id = name.and_then(|name| {
+                let id = name.strip_suffix(OUT).or(name.strip_suffix(ERR))?;
+                id.parse::<JobId>().ok()
+            });
+            if id.is_some_and(|id| !known(&id)) {
+                fs::remove_file(&path).map_err(|error| fail(&path, error))?;
+            }
+        }
+        Ok(())
+    }
+
     fn side(&self, stream: Stream) -> &Side {
         match stream {
             Stream::Stdout => &self.out,
@@ -208,18 +249,22 @@ impl Spool {
     }
 
     /// SHA-256 of all that is there.
-    #[must_use]
-    pub fn hash(&self, stream: Stream) -> ContentHash {
-        self.side(stream).hasher.finish()
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn hash(&self, stream: Stream) -> Result<ContentHash, SpoolError> {
+        Ok(self.side(stream).hasher()?.finish())
     }
 
     /// Hash and length of all that is there.
-    #[must_use]
-    pub fn content(&self, stream: Stream) -> Content {
-        Content {
-            hash: self.hash(stream),
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn content(&self, stream: Stream) -> Result<Content, SpoolError> {
+        Ok(Content {
+            hash: self.hash(stream)?,
             size: self.len(stream),
-        }
+        })
     }
 
     /// At most `most` bytes from `offset` on.
@@ -282,8 +327,8 @@ impl Spool {
 
 fn paths(dir: &Path, job: &JobId) -> (PathBuf, PathBuf) {
     (
-        dir.join(format!("{job}.out")),
-        dir.join(format!("{job}.err")),
+        dir.join(format!("{job}{OUT}")),
+        dir.join(format!("{job}{ERR}")),
     )
 }
 

@@ -2,13 +2,13 @@
 //!
 //! It is this same program under a hidden command. It reads an order and its bytes from standard
 //! input, answers on standard output, and knows nothing else: before it reads a byte it gives up
-//! whatever it does not need ([`harden`]). One process serves one job, so nothing that a guest
+//! whatever it does not need (`harden`). One process serves one job, so nothing that a guest
 //! broke, and no memory that a time-out left half-used, is ever met by the next.
 //!
 //! Threads: the main thread reads its input for ever, since the end of input means that the node
 //! is gone; the *guest* thread compiles or runs; the *watch* thread advances the epoch and stops
 //! what takes too long, also when the guest sits in a call of the host. Whoever has the last word
-//! ([`Teller::finish`]) writes it and ends the process.
+//! (`Teller::finish`) writes it and ends the process.
 //!
 //! # Invariants
 //! - Exactly one report; nothing follows it.
@@ -20,7 +20,6 @@ mod guest;
 mod harden;
 mod inspect;
 mod orders;
-mod raw;
 
 use std::{
     io::{self, BufReader, Read},
@@ -31,22 +30,14 @@ use std::{
     },
 };
 
-pub use harden::{Hardening, forbid_writable_executable};
 pub(crate) use orders::{CompileOrder, Mode, Order, RunOrder, WorkerReport};
 
 use frame::{Frame, Kind};
 
+use crate::sandbox::raw;
+
 /// Exit code when the node is gone, or speaks another language.
 const EXIT_ORPHAN: i32 = 70;
-
-/// Ends the process beside whatever its other threads do: nothing here waits to be written.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a worker owes nobody anything but its frames, which are flushed one by one"
-)]
-fn end(code: i32) -> ! {
-    std::process::exit(code)
-}
 
 /// Where the process says things: frames, and at last one report.
 #[derive(Debug, Clone)]
@@ -57,7 +48,7 @@ impl Teller {
     pub(crate) fn tell(&self, kind: Kind, bytes: &[u8]) {
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if frame::write(&mut *out, kind, bytes).is_err() {
-            end(EXIT_ORPHAN);
+            raw::exit_now(EXIT_ORPHAN);
         }
     }
 
@@ -66,7 +57,7 @@ impl Teller {
         let bytes = serde_json::to_vec(report).unwrap_or_default();
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let told = frame::write(&mut *out, Kind::Report, &bytes);
-        end(if told.is_ok() { 0 } else { EXIT_ORPHAN });
+        raw::exit_now(if told.is_ok() { 0 } else { EXIT_ORPHAN });
     }
 }
 
@@ -122,7 +113,7 @@ fn attend(input: &mut impl Read, shared: &Shared) -> ExitCode {
                 kind: Kind::Cancel, ..
             })) => shared.cancelled.store(true, Ordering::SeqCst),
             // Not a return: that would wait for nothing, but run destructors beside the guest.
-            _ => end(EXIT_ORPHAN),
+            _ => raw::exit_now(EXIT_ORPHAN),
         }
     }
 }

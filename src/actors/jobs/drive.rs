@@ -214,9 +214,12 @@ impl JobsActor {
         } = entry.job.record();
         let receipt = Receipt::decode(&bytes).map_err(|error| bad(error.to_string()))?;
         let body = receipt.verify().map_err(|error| bad(error.to_string()))?;
+        let disk = |error: SpoolError| SentFault::Disk {
+            detail: error.to_string(),
+        };
         let expected = Expectation {
-            stdout: Some(entry.spool.content(Stream::Stdout)),
-            stderr: Some(entry.spool.content(Stream::Stderr)),
+            stdout: Some(entry.spool.content(Stream::Stdout).map_err(disk)?),
+            stderr: Some(entry.spool.content(Stream::Stderr).map_err(disk)?),
             limits: *limits,
             ..Expectation::of(*executor, self.setup.me, spec)
         };

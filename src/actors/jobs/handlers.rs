@@ -44,13 +44,13 @@ impl Handler<UploadPiece> for JobsActor {
         if running.blobs.have(&blob) {
             return Ok(size);
         }
-        let here = running.blobs.partial(&blob);
+        let here = running.blobs.partial(&self.setup.me, &blob);
         if offset != here || bytes.is_empty() {
             return Ok(here);
         }
         let progress = running
             .blobs
-            .append(&blob, size, offset, &bytes)
+            .append(&self.setup.me, &blob, size, offset, &bytes)
             .map_err(|error| blob_fault(&error))?;
         Ok(progress.have)
     }

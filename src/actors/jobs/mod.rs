@@ -160,6 +160,9 @@ impl JobsActor {
             running.jobs.insert(entry.job.record().job, entry);
             self.incarnation.progress();
         }
+        // What a crash left between forgetting a job and removing its output.
+        let known = |id: &JobId| running.jobs.contains_key(id);
+        Spool::sweep(&dir.join("output"), known).map_err(Fault::build)?;
         Ok(running)
     }
 

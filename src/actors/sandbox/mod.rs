@@ -231,6 +231,9 @@ impl SandboxActor {
                 running.get_ready(&[record.id]);
             }
         }
+        // What a crash left between forgetting a job and removing its output.
+        let known = |id: &JobId| running.registry.job(id).is_some();
+        Spool::sweep(&self.outputs(), known).map_err(Fault::build)?;
         Ok(running)
     }
 
@@ -397,11 +400,26 @@ impl Running {
         self.blobs.unpin(&record.spec.input);
     }
 
+    /// Whether module and input are here and what they should be. A disk may have lost what a
+    /// former process stored: then the job waits for it anew.
+    fn intact(&mut self, record: &JobRecord, now: Timestamp) -> bool {
+        for blob in [&record.spec.module, &record.spec.input] {
+            if let Err(error) = self.blobs.ensure(blob) {
+                tracing::warn!(job = %record.id, %error, "a module or an input must come again");
+                self.registry.unready(&record.id, now);
+                return false;
+            }
+        }
+        true
+    }
+
     /// Queues those jobs that have what they need.
     fn get_ready(&mut self, jobs: &[JobId]) {
         for id in jobs {
             let ready = self.registry.job(id).is_some_and(|record| {
-                self.blobs.have(&record.spec.module) && self.blobs.have(&record.spec.input)
+                let spec = &record.spec;
+                self.blobs.holds(&spec.module, spec.module_size)
+                    && self.blobs.holds(&spec.input, spec.input_size)
             });
             if ready {
                 self.registry.ready(id);

@@ -230,7 +230,7 @@ impl SandboxActor {
             ] {
                 let new = wanted.iter().all(|known: &Wanted| known.blob != blob);
                 if new && !running.blobs.have(&blob) {
-                    let have = running.blobs.partial(&blob);
+                    let have = running.blobs.partial(&record.submitter.peer, &blob);
                     wanted.push(Wanted { blob, have, size });
                 }
             }
@@ -302,7 +302,7 @@ impl SandboxActor {
                 have: size,
             };
         }
-        match running.blobs.append(blob, size, offset, bytes) {
+        match running.blobs.append(&peer, blob, size, offset, bytes) {
             Ok(progress) => {
                 if progress.complete {
                     let waiting = running.registry.waiting_for(blob);

@@ -46,6 +46,10 @@ impl SandboxActor {
             let Some(record) = running.registry.job(&id).cloned() else {
                 break;
             };
+            if !running.intact(&record, now) {
+                self.waiters.wake(&id);
+                continue;
+            }
             if let Err(fault) = self.start(&record, ctx) {
                 let report = Report {
                     outcome: Outcome::Failed { fault },

@@ -76,6 +76,14 @@ impl SandboxActor {
         let record = running.registry.job(&id)?;
         let outcome = record.outcome.clone()?;
         let spool = running.spools.get(&id)?;
+        let output = |stream| match spool.content(stream) {
+            Ok(content) => Some(content),
+            // Tried again at the next tick.
+            Err(error) => {
+                tracing::error!(job = %id, %error, "an output cannot be read");
+                None
+            }
+        };
         let spec = &record.spec;
         let own = self.setup.own.load();
         Some(ReceiptBody {
@@ -96,8 +104,8 @@ impl SandboxActor {
                 hash: spec.input,
                 size: spec.input_size,
             },
-            stdout: spool.content(Stream::Stdout),
-            stderr: spool.content(Stream::Stderr),
+            stdout: output(Stream::Stdout)?,
+            stderr: output(Stream::Stderr)?,
             limits: record.limits,
             deterministic: spec.deterministic,
             outcome,

@@ -130,7 +130,6 @@ impl Pool {
         let talked = talk(&mut child, &order);
         let talked = tokio::time::timeout(deadline, talked).await;
         child.kill().await;
-        self.refill();
         self.judge(key, talked, time)
     }
 

@@ -15,11 +15,27 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// forgiven: whoever wants that must make 65,536 others work first.
 const MAX_PEERS: usize = 65_536;
 
+/// What one peer owes.
+#[derive(Debug, Clone, Copy)]
+struct Debt {
+    /// When it is paid.
+    until: Timestamp,
+    /// When this was written: what was left then is the most that can be left later.
+    at: Timestamp,
+}
+
+impl Debt {
+    /// What is left of it: never more than when it was written, though the clock went back.
+    fn left(&self, now: Timestamp) -> Duration {
+        self.until.since(now).min(self.until.since(self.at))
+    }
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Quota {
     budget: Duration,
-    paid_at: HashMap<PeerId, Timestamp>,
+    debts: HashMap<PeerId, Debt>,
 }
 
 impl Quota {
@@ -28,14 +44,14 @@ impl Quota {
     pub fn new(budget: Duration) -> Self {
         Self {
             budget,
-            paid_at: HashMap::new(),
+            debts: HashMap::new(),
         }
     }
 
     /// How long a peer must wait; `None`: not at all.
     #[must_use]
     pub fn wait(&self, peer: &PeerId, now: Timestamp) -> Option<Duration> {
-        let owed = self.paid_at.get(peer)?.since(now);
+        let owed = self.debts.get(peer)?.left(now);
         let wait = owed.checked_sub(HOUR)?;
         // Exactly an hour owed: nothing is left, but the next millisecond brings some.
         Some(wait.max(Duration::from_millis(1)))
@@ -44,40 +60,46 @@ impl Quota {
     /// A job of a peer took so much.
     pub fn charge(&mut self, peer: PeerId, cpu_us: u64, now: Timestamp) {
         let budget = self.budget.as_micros().max(1);
-        let cost = u128::from(cpu_us).saturating_mul(HOUR.as_millis()) / budget;
-        let cost = Duration::from_millis(u64::try_from(cost).unwrap_or(u64::MAX));
-        if cost.is_zero() {
+        // Rounded up: a thousand tiny jobs are not free.
+        let cost = u128::from(cpu_us).saturating_mul(HOUR.as_millis());
+        let cost = u64::try_from(cost.div_ceil(budget)).unwrap_or(u64::MAX);
+        if cost == 0 {
             return;
         }
-        if self.paid_at.len() >= MAX_PEERS && !self.paid_at.contains_key(&peer) {
+        if self.debts.len() >= MAX_PEERS && !self.debts.contains_key(&peer) {
             self.forgive_smallest();
         }
-        let until = self.paid_at.entry(peer).or_insert(now);
-        *until = (*until).max(now).after(cost);
+        let left = self
+            .debts
+            .get(&peer)
+            .map_or(Duration::ZERO, |debt| debt.left(now));
+        let left = left.saturating_add(Duration::from_millis(cost));
+        let until = now.after(left);
+        self.debts.insert(peer, Debt { until, at: now });
     }
 
     /// Takes over a debt; the longer counts.
-    pub fn restore(&mut self, peer: PeerId, until: Timestamp) {
-        if self.paid_at.len() < MAX_PEERS || self.paid_at.contains_key(&peer) {
-            let known = self.paid_at.entry(peer).or_insert(until);
-            *known = (*known).max(until);
+    pub fn restore(&mut self, peer: PeerId, until: Timestamp, now: Timestamp) {
+        if self.debts.len() < MAX_PEERS || self.debts.contains_key(&peer) {
+            let known = self.debts.entry(peer).or_insert(Debt { until, at: now });
+            known.until = known.until.max(until);
         }
     }
 
     /// Forgets what is paid.
     pub fn sweep(&mut self, now: Timestamp) {
-        self.paid_at.retain(|_, until| *until > now);
+        self.debts.retain(|_, debt| !debt.left(now).is_zero());
     }
 
     /// Every debt: who, and when it is paid.
     pub fn debts(&self) -> impl Iterator<Item = (&PeerId, &Timestamp)> {
-        self.paid_at.iter()
+        self.debts.iter().map(|(peer, debt)| (peer, &debt.until))
     }
 
     fn forgive_smallest(&mut self) {
-        let smallest = self.paid_at.iter().min_by_key(|(_, until)| **until);
+        let smallest = self.debts.iter().min_by_key(|(_, debt)| debt.until);
         if let Some(peer) = smallest.map(|(peer, _)| *peer) {
-            self.paid_at.remove(&peer);
+            self.debts.remove(&peer);
         }
     }
 }
@@ -107,6 +129,25 @@ mod tests {
         assert_eq!(quota.debts().count(), 0);
     }
 
+    #[test]
+    fn a_clock_that_goes_back_locks_nobody_out() {
+        let mut quota = Quota::new(Duration::from_secs(60));
+        let now = Timestamp::from_secs(1_000_000);
+        quota.charge(peer(), 61_000_000, now);
+        let back = Timestamp::from_secs(1_000);
+        assert_eq!(quota.wait(&peer(), back), Some(Duration::from_secs(60)));
+        quota.charge(peer(), 1_000_000, back);
+        assert_eq!(quota.wait(&peer(), back), Some(Duration::from_secs(120)));
+    }
+
+    #[test]
+    fn no_job_is_free() {
+        let mut quota = Quota::new(Duration::from_secs(3_600));
+        let now = Timestamp::from_secs(1_000);
+        quota.charge(peer(), 1, now);
+        assert_eq!(quota.debts().count(), 1);
+    }
+
     proptest! {
         /// Whoever begins only when allowed gets, in any time, no more than the bucket, what was
         /// refilled, and one job's overdraft.
@@ -125,9 +166,10 @@ mod tests {
                     got += cost;
                     last = cost;
                 }
-                let refill = u64::try_from(now.since(start).as_micros()).unwrap() * 60 / 3_600;
+                let refill = now.since(start).as_micros() * 60 / 3_600;
                 // A millisecond of rounding for each charge.
-                prop_assert!(got <= 60_000_000 + refill + last + 100 * 17);
+                let most = 60_000_000 + refill + u128::from(last) + 100 * 17;
+                prop_assert!(u128::from(got) <= most);
             }
         }
     }

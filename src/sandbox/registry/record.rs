@@ -1,9 +1,11 @@
 //! What is written down of a job.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    sandbox::{JobId, JobSpec, JobState, Limits, Outcome, Usage},
+    sandbox::{CancelledBy, JobId, JobSpec, JobState, Limits, Outcome, Usage},
     types::{PeerId, Timestamp},
 };
 
@@ -39,8 +41,15 @@ pub struct JobRecord {
     pub started: Option<Timestamp>,
     /// When it ended.
     pub finished: Option<Timestamp>,
-    /// What it used so far.
+    /// Who wants it to end, when it was running then.
+    #[serde(default)]
+    pub cancelled: Option<CancelledBy>,
+    /// What it used so far, as far as that is known.
     pub usage: Usage,
+    /// The most that attempts can have used whose worker never reported, microseconds: charged
+    /// to the submitter, but not in the receipt.
+    #[serde(default)]
+    pub lost_cpu_us: u64,
     /// How it ended.
     pub outcome: Option<Outcome>,
     /// The signed receipt, once it is on record.
@@ -65,7 +74,9 @@ impl JobRecord {
             submitted: now,
             started: None,
             finished: None,
+            cancelled: None,
             usage: Usage::default(),
+            lost_cpu_us: 0,
             outcome: None,
             receipt: None,
         }
@@ -87,6 +98,16 @@ impl JobRecord {
         self.state = JobState::Finished;
         self.finished = Some(now);
         self.outcome = Some(outcome);
+    }
+
+    /// The attempt was lost with this node's last run: it is queued again, and charged for the
+    /// time it can have had.
+    pub(super) fn lose(&mut self, now: Timestamp, compile_time: Duration) {
+        let most = self.limits.cpu_time().saturating_add(compile_time);
+        let had = self.started.map_or(Duration::ZERO, |at| now.since(at));
+        let lost = u64::try_from(had.min(most).as_micros()).unwrap_or(u64::MAX);
+        self.lost_cpu_us = self.lost_cpu_us.saturating_add(lost);
+        self.state = JobState::Queued;
     }
 
     /// Adds what an attempt used; peaks and outputs are those of the last one.

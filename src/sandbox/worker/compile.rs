@@ -96,7 +96,9 @@ pub(super) fn compile(order: &CompileOrder, shared: &Shared) {
 
 /// Ends the process when compiling takes too much.
 fn watch(order: &CompileOrder, shared: &Shared) {
-    let (most, time) = (order.max_memory, Duration::from_millis(order.max_time_ms));
+    // What the program itself and the module take is not the compiler's.
+    let most = used().1.saturating_add(order.max_memory);
+    let time = Duration::from_millis(order.max_time_ms);
     let shared = shared.clone();
     std::thread::spawn(move || {
         let clock = SystemClock::new();

@@ -9,16 +9,15 @@ use std::{sync::atomic::Ordering, time::Duration};
 use nix::sys::resource::{UsageWho, getrusage};
 use tokio::runtime::Runtime;
 use wasmtime::{Engine, Linker, Module, Store, Trap, UpdateDeadline};
-use wasmtime_wasi::{I32Exit, WasiCtxBuilder, p2::pipe::MemoryInputPipe};
+use wasmtime_wasi::{WasiCtxBuilder, p2::pipe::MemoryInputPipe};
 
 use super::{
     RunOrder, Shared, WorkerReport,
     compile::{TICK, engine, used},
     orders::Mode,
-    raw,
 };
 use crate::{
-    sandbox::{CancelledBy, JobFault, LimitName, Limits, Outcome, Stream, Usage},
+    sandbox::{CancelledBy, JobFault, LimitName, Limits, Outcome, Stream, Usage, raw},
     types::{Clock, SystemClock},
 };
 use output::{Counter, GuestOutput};
@@ -170,6 +169,7 @@ fn start(
 ) -> Result<(), wasmtime::Error> {
     let mut linker: Linker<Guest> = Linker::new(engine);
     wasmtime_wasi::p1::add_to_linker_sync(&mut linker, |guest| &mut guest.wasi)?;
+    own_exit(&mut linker)?;
     if store.data().steps.is_some() {
         clocks::sleep_without_waiting(&mut linker)?;
     }
@@ -182,6 +182,23 @@ fn start(
         .call(store, ())
 }
 
+/// WASI's exit statuses are any 32 bits; wasmtime's own `proc_exit` traps above 125.
+fn own_exit(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.func_wrap(
+        "wasi_snapshot_preview1",
+        "proc_exit",
+        |status: u32| -> wasmtime::Result<()> { Err(GuestExit(status).into()) },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// The guest's last word.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("exit status {0}")]
+struct GuestExit(u32);
+
 /// Imports or exports do not fit.
 #[derive(Debug, thiserror::Error)]
 #[error("the module does not fit WASI preview 1")]
@@ -191,11 +208,8 @@ fn outcome_of(result: Result<(), wasmtime::Error>) -> Outcome {
     let Err(error) = result else {
         return Outcome::Exited { status: 0 };
     };
-    if let Some(exit) = error.downcast_ref::<I32Exit>() {
-        // WASI's exit codes are unsigned; the crate hands them over as they lay in the register.
-        return Outcome::Exited {
-            status: u32::from_ne_bytes(exit.0.to_ne_bytes()),
-        };
+    if let Some(GuestExit(status)) = error.downcast_ref() {
+        return Outcome::Exited { status: *status };
     }
     if let Some(stop) = error.downcast_ref::<Stop>() {
         return match stop {
@@ -235,7 +249,7 @@ fn trap_name(trap: Trap) -> &'static str {
         Trap::IndirectCallToNull => "indirect_call_to_null",
         Trap::BadSignature => "indirect_call_type_mismatch",
         Trap::IntegerOverflow => "integer_overflow",
-        Trap::IntegerDivisionByZero => "integer_divide_by_zero",
+        Trap::IntegerDivisionByZero => "integer_division_by_zero",
         Trap::BadConversionToInteger => "invalid_conversion_to_integer",
         _ => "other",
     }

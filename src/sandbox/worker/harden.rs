@@ -1,4 +1,9 @@
-//! What the operating system is asked to forbid: to the node, and far more to its workers.
+//! What a worker asks the operating system to forbid it, before it sees a guest's byte.
+//!
+//! Limits of the kernel (no core files, no files written, few descriptors, an end to its address
+//! space), and two filters of system calls: a list of what memory, time and two pipes need, and a
+//! list of what only an intruder would call, which ends the process at once, so that the node
+//! sees it. A worker that cannot do all of this runs nothing.
 
 use std::{collections::BTreeMap, io};
 
@@ -12,30 +17,10 @@ use seccompiler::{
 };
 use thiserror::Error;
 
-use super::raw;
-
 /// Files a worker may hold open: its pipes and what its runtime needs.
 const OPEN_FILES: u64 = 32;
-
-/// Whether a protection is in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hardening {
-    /// It is.
-    Enforced,
-    /// This kernel does not have it.
-    Unsupported,
-}
-
-/// Forbids this process to ever run code from memory that was writable
-/// (`PR_SET_MDWE`, Linux 6.3; that workers do not inherit it needs 6.6). Workers compile, so they
-/// are exempt, which is one reason why they are processes of their own.
-#[must_use]
-pub fn forbid_writable_executable() -> Hardening {
-    match raw::memory_deny_write_execute() {
-        Ok(()) => Hardening::Enforced,
-        Err(_) => Hardening::Unsupported,
-    }
-}
+/// Address space: a memory reserves 4 GiB and its guards, which cost nothing.
+const ADDRESS_SPACE: u64 = 32 << 30;
 
 /// Why a worker could not be hardened; then it runs nothing.
 #[derive(Debug, Error)]
@@ -58,11 +43,6 @@ const ALLOWED: &[(libc::c_long, &str)] = &[
     (
         libc::SYS_close,
         "end of a thread's or runtime's descriptors",
-    ),
-    (libc::SYS_mmap, "memory, code, stacks"),
-    (
-        libc::SYS_mprotect,
-        "compiled code becomes executable, memory grows",
     ),
     (libc::SYS_munmap, "memory"),
     (libc::SYS_mremap, "memory of the allocator"),
@@ -94,22 +74,82 @@ const ALLOWED: &[(libc::c_long, &str)] = &[
     (libc::SYS_exit_group, "end"),
 ];
 
+/// As [`ALLOWED`], unless the third argument asks for memory that is writable and executable.
+const NEVER_BOTH: &[(libc::c_long, &str)] = &[
+    (libc::SYS_mmap, "memory, code, stacks"),
+    (
+        libc::SYS_mprotect,
+        "memory grows; code becomes executable and stays as it is",
+    ),
+];
+
+/// What only an intruder would call: the process ends at once.
+const DEADLY: &[(libc::c_long, &str)] = &[
+    (libc::SYS_execve, "another program"),
+    (libc::SYS_execveat, "another program"),
+    (libc::SYS_ptrace, "another process's memory"),
+    (libc::SYS_process_vm_readv, "another process's memory"),
+    (libc::SYS_process_vm_writev, "another process's memory"),
+    (libc::SYS_socket, "the network"),
+    (libc::SYS_connect, "the network"),
+    (libc::SYS_bpf, "the kernel"),
+    (libc::SYS_io_uring_setup, "calls that no filter sees"),
+    (libc::SYS_userfaultfd, "a tool of kernel exploits"),
+    (libc::SYS_unshare, "namespaces"),
+    (libc::SYS_setns, "namespaces"),
+    (libc::SYS_mount, "file systems"),
+];
+
 /// Gives up what a worker does not need. After this no file and no socket can be opened.
 pub(super) fn harden() -> Result<(), HardenError> {
     for (resource, most) in [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, 0),
         (Resource::RLIMIT_NOFILE, OPEN_FILES),
+        (Resource::RLIMIT_AS, ADDRESS_SPACE),
     ] {
         setrlimit(resource, most, most)?;
     }
     prctl::set_dumpable(false)?;
     prctl::set_no_new_privs()?;
-    let program = filter().map_err(|error| HardenError::Filter(error.to_string()))?;
-    apply_filter_all_threads(&program).map_err(|error| HardenError::Filter(error.to_string()))
+    let failed = |error: String| HardenError::Filter(error);
+    for program in [deadly(), allowed()] {
+        let program = program.map_err(|error| failed(error.to_string()))?;
+        apply_filter_all_threads(&program).map_err(|error| failed(error.to_string()))?;
+    }
+    Ok(())
 }
 
-fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+fn deadly() -> Result<BpfProgram, seccompiler::BackendError> {
+    let rules = DEADLY.iter().map(|(call, _)| (*call, Vec::new())).collect();
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Allow,
+        SeccompAction::KillProcess,
+        TargetArch::try_from(std::env::consts::ARCH)?,
+    )?;
+    filter.try_into()
+}
+
+/// Rules for a third argument that is not both writable and executable.
+fn never_both() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let write = u64::try_from(libc::PROT_WRITE).unwrap_or_default();
+    let execute = u64::try_from(libc::PROT_EXEC).unwrap_or_default();
+    [0, write, execute]
+        .into_iter()
+        .map(|value| {
+            let either = SeccompCmpOp::MaskedEq(write | execute);
+            SeccompRule::new(vec![SeccompCondition::new(
+                2,
+                SeccompCmpArgLen::Dword,
+                either,
+                value,
+            )?])
+        })
+        .collect()
+}
+
+fn allowed() -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED
         .iter()
         .map(|(call, _)| (*call, Vec::new()))
@@ -122,6 +162,9 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         SeccompCmpOp::MaskedEq(threads),
         threads,
     )?;
+    for (call, _) in NEVER_BOTH {
+        rules.insert(*call, never_both()?);
+    }
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![thread])?]);
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let filter = SeccompFilter::new(
@@ -141,19 +184,14 @@ mod tests {
 
     #[test]
     fn the_filter_compiles_and_names_no_call_twice() {
-        assert!(filter().is_ok());
+        assert!(allowed().is_ok() && deadly().is_ok());
         let mut calls: Vec<_> = ALLOWED.iter().map(|(call, _)| *call).collect();
         calls.sort_unstable();
         calls.dedup();
         assert_eq!(calls.len(), ALLOWED.len());
-        for forbidden in [
-            libc::SYS_openat,
-            libc::SYS_socket,
-            libc::SYS_execve,
-            libc::SYS_ptrace,
-            libc::SYS_io_uring_setup,
-        ] {
-            assert!(!calls.contains(&forbidden));
+        assert!(!calls.contains(&libc::SYS_openat));
+        for (forbidden, _) in DEADLY {
+            assert!(!calls.contains(forbidden));
         }
     }
 }

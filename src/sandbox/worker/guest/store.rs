@@ -35,6 +35,8 @@ impl Peak {
 pub(super) struct Ceiling {
     memory: u64,
     table: u64,
+    /// Elements of all tables so far.
+    elements: u64,
     peak: Peak,
 }
 
@@ -43,6 +45,7 @@ impl Ceiling {
         Self {
             memory: limits.memory,
             table: limits.table,
+            elements: 0,
             peak,
         }
     }
@@ -68,16 +71,19 @@ impl ResourceLimiter for Ceiling {
 
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        if u64::try_from(desired).unwrap_or(u64::MAX) > self.table {
+        let more = u64::try_from(desired.saturating_sub(current)).unwrap_or(u64::MAX);
+        let elements = self.elements.saturating_add(more);
+        if elements > self.table {
             return Err(Stop::Limit(LimitName::Table).into());
         }
+        self.elements = elements;
         Ok(true)
     }
 
