@@ -1,67 +1,115 @@
-//! Compiled modules on disk, authenticated: what was tampered with is never mapped.
+//! Compiled modules on disk, which nobody but this node can have written.
 //!
-//! Owner: the pool. A file is named by the module's hash and the mode it was compiled in. It
-//! begins with a label and an HMAC-SHA256 (RFC 2104) over that name and all of its bytes, under a
-//! key that only the node has; it is checked in full before a byte of it goes to a worker. (A
-//! worker does not get the key: a guest that took one over could otherwise plant code for others.)
+//! Owner: the pool. A compiled module is machine code, so the disk is not believed: each file
+//! carries an HMAC-SHA256 over what it is for and all its bytes, and [`Cache::load`] answers only
+//! with bytes that were verified in full, held in memory, where nobody can exchange them any
+//! more. A file that fails (changed, cut, renamed, from another version) is deleted and counted,
+//! and the module is compiled again: the worst a writer of this directory can do is cost time.
 //!
-//! # Invariants
-//! - What [`Cache::get`] gives is what [`Cache::put`] was given under the same name.
-//! - No more bytes on disk than the capacity; what was used longest ago goes first.
-//!
-//! # When it fails
-//! A file that cannot be read or does not verify is removed, said aloud and counted; the module
-//! is compiled again. A file that cannot be written is no harm.
+//! The directory is bounded in bytes and files; what was used longest ago goes first (after a
+//! start: what was written longest ago). A failing disk means that nothing is found or kept,
+//! never that a job fails. Nothing is synced to disk: what a power failure leaves half-written
+//! does not verify.
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, DirBuilder, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use hmac::{Hmac, KeyInit, Mac};
+use nix::libc;
 use sha2::Sha256;
+use tracing::warn;
 use zeroize::Zeroizing;
 
-use super::{ContentHash, worker::Mode};
+use super::{
+    ContentHash,
+    worker::protocol::{MAX_ARTIFACT, Mode},
+};
 
-/// What a file begins with. The number grows when the engine's settings change.
-const LABEL: &[u8; 8] = b"QBCODE1\n";
-/// Bytes of the code.
-const CODE: usize = 32;
-/// Most files; about 200 bytes each are remembered.
-const MAX_FILES: usize = 65_536;
+/// First bytes of a file: name and version of its layout.
+const MAGIC: &[u8; 8] = b"QBcode\0\x01";
+/// Bytes before the code: magic, fingerprint, module, length.
+const HEADER: usize = 8 + 32 + 32 + 8;
+/// Bytes after it.
+const TAG: usize = 32;
+/// Most files: the index in memory has about 200 bytes for each.
+const MAX_FILES: usize = 4_096;
+/// How names end.
+const SUFFIX: &str = ".code";
+/// Machine code is private to this node.
+const FILE_MODE: u32 = 0o600;
+/// The directory likewise.
+const DIRECTORY_MODE: u32 = 0o700;
 
-/// A compiled module's name.
-pub(super) type Key = (ContentHash, Mode);
+/// What a compiled module is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct CodeKey {
+    /// The module.
+    pub(crate) module: ContentHash,
+    /// How it was compiled.
+    pub(crate) mode: Mode,
+    /// What the compiled form depends on besides: program version, settings, processor.
+    pub(crate) fingerprint: ContentHash,
+}
+
+impl CodeKey {
+    fn file_name(&self) -> String {
+        // The fingerprint is in the name so that another version's file is not taken for a
+        // changed one; it goes when it was not used for long.
+        let fingerprint = self.fingerprint.to_string();
+        let short = fingerprint.get(..16).unwrap_or_default();
+        format!("{}-{}-{short}{SUFFIX}", self.module, self.mode.name())
+    }
+
+    fn header(&self, length: usize) -> [u8; HEADER] {
+        let mut header = [0; HEADER];
+        let (magic, rest) = header.split_at_mut(8);
+        let (fingerprint, rest) = rest.split_at_mut(32);
+        let (module, size) = rest.split_at_mut(32);
+        magic.copy_from_slice(MAGIC);
+        fingerprint.copy_from_slice(&self.fingerprint.0);
+        module.copy_from_slice(&self.module.0);
+        size.copy_from_slice(&u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes());
+        header
+    }
+}
+
+/// What the cache has for a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// The compiled module, verified.
+    Code(Vec<u8>),
+    /// Nothing.
+    Nothing,
+    /// A file that this node did not write as it is; it is gone now.
+    Tampered,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     size: u64,
-    last_used: u64,
+    used: u64,
 }
 
-/// What a look came to.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    /// It is there and authentic.
-    Hit(Vec<u8>),
-    /// It is not there.
-    Miss,
-    /// It was there, but is not what was put: it was removed.
-    Tampered,
+#[derive(Debug, Default)]
+struct Index {
+    entries: HashMap<String, Entry>,
+    bytes: u64,
+    uses: u64,
 }
 
-/// See the module.
-pub(super) struct Cache {
+/// The directory.
+pub(crate) struct Cache {
     dir: PathBuf,
     key: Zeroizing<[u8; 32]>,
-    capacity: u64,
-    entries: HashMap<String, Entry>,
-    used: u64,
-    uses: u64,
+    most: u64,
+    index: Mutex<Index>,
 }
 
 impl std::fmt::Debug for Cache {
@@ -72,254 +120,228 @@ impl std::fmt::Debug for Cache {
     }
 }
 
-fn name((module, mode): Key) -> String {
-    format!("{module}.{}", mode.name())
-}
-
 impl Cache {
-    /// Opens the directory, making it when it is missing.
-    pub(super) fn open(dir: &Path, key: Zeroizing<[u8; 32]>, capacity: u64) -> io::Result<Self> {
-        fs::DirBuilder::new()
+    /// Opens or makes the directory; what is over the bound goes at once. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be made or listed.
+    pub(crate) fn open(dir: &Path, key: Zeroizing<[u8; 32]>, most: u64) -> io::Result<Self> {
+        DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(DIRECTORY_MODE)
             .create(dir)?;
-        let mut cache = Self {
-            dir: dir.to_owned(),
-            key,
-            capacity,
-            entries: HashMap::new(),
-            used: 0,
-            uses: 0,
-        };
         let mut found = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            let meta = entry.metadata()?;
-            let name = entry.file_name().to_str().map(str::to_owned);
-            match name {
-                Some(name) if meta.is_file() && !name.ends_with(".part") => {
-                    found.push((meta.modified().ok(), name, meta.len()));
-                }
-                _ if meta.is_file() => fs::remove_file(entry.path())?,
-                _ => {}
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if name.starts_with('.') && name.ends_with(".tmp") {
+                // Half a file of a node that died while it wrote.
+                remove(&entry.path());
+            } else if name.ends_with(SUFFIX)
+                && let Ok(data) = entry.metadata()
+            {
+                found.push((
+                    data.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                    name,
+                    data.len(),
+                ));
             }
         }
         found.sort();
+        let mut index = Index::default();
         for (_, name, size) in found {
-            cache.note(name, size);
+            index.insert(name, size);
         }
-        cache.make_room(0);
+        let cache = Self {
+            dir: dir.to_owned(),
+            key,
+            most,
+            index: Mutex::new(index),
+        };
+        cache.shrink(&mut cache.lock());
         Ok(cache)
     }
 
     /// Bytes on disk.
-    pub(super) fn used(&self) -> u64 {
-        self.used
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lock().bytes
     }
 
-    fn note(&mut self, name: String, size: u64) {
-        self.uses = self.uses.saturating_add(1);
-        let entry = Entry {
-            size,
-            last_used: self.uses,
+    /// Looks a compiled module up and verifies it. Blocks.
+    pub(crate) fn load(&self, key: &CodeKey) -> Found {
+        let name = key.file_name();
+        let path = self.dir.join(&name);
+        let bytes = match read_regular(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.lock().remove(&name);
+                return Found::Nothing;
+            }
+            Err(error) => {
+                warn!(file = %path.display(), %error, "a compiled module cannot be read");
+                self.discard(&name);
+                return Found::Tampered;
+            }
         };
-        let before = self.entries.insert(name, entry);
-        self.used = self
-            .used
-            .saturating_sub(before.map_or(0, |entry| entry.size));
-        self.used = self.used.saturating_add(size);
+        match self.unseal(key, bytes) {
+            Some(code) => {
+                self.lock().touch(&name);
+                Found::Code(code)
+            }
+            None => {
+                warn!(file = %path.display(), "a compiled module is not what this node wrote");
+                self.discard(&name);
+                Found::Tampered
+            }
+        }
+    }
+
+    /// Keeps a compiled module, unless it is larger than the whole cache. Blocks.
+    pub(crate) fn store(&self, key: &CodeKey, code: &[u8]) {
+        let name = key.file_name();
+        let size = code.len().saturating_add(HEADER).saturating_add(TAG);
+        let size = u64::try_from(size).unwrap_or(u64::MAX);
+        if size > self.most {
+            return;
+        }
+        if let Err(error) = self.write(key, &name, code) {
+            warn!(dir = %self.dir.display(), %error, "a compiled module cannot be kept");
+            return;
+        }
+        let mut index = self.lock();
+        index.insert(name, size);
+        self.shrink(&mut index);
+    }
+
+    /// Forgets a compiled module that a worker could not use.
+    pub(crate) fn forget(&self, key: &CodeKey) {
+        self.discard(&key.file_name());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        // The index is a hint: a panic in the middle of an update leaves at worst a wrong sum.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mac(&self, header: &[u8], code: &[u8]) -> Option<Hmac<Sha256>> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.as_slice()).ok()?;
+        mac.update(header);
+        mac.update(code);
+        Some(mac)
+    }
+
+    /// The code inside `bytes`, if this node sealed it for this key.
+    fn unseal(&self, key: &CodeKey, mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+        let length = bytes.len().checked_sub(HEADER + TAG)?;
+        let (header, rest) = bytes.split_at_checked(HEADER)?;
+        let (code, tag) = rest.split_at_checked(length)?;
+        if header != key.header(length) {
+            return None;
+        }
+        // Compares in constant time.
+        self.mac(header, code)?.verify_slice(tag).ok()?;
+        bytes.truncate(HEADER.saturating_add(length));
+        bytes.drain(..HEADER);
+        Some(bytes)
+    }
+
+    fn write(&self, key: &CodeKey, name: &str, code: &[u8]) -> io::Result<()> {
+        let header = key.header(code.len());
+        let mac = self.mac(&header, code);
+        let tag = mac.ok_or_else(|| io::Error::other("no key"))?.finalize();
+        let temporary = self
+            .dir
+            .join(format!(".{:016x}.tmp", rand::random::<u64>()));
+        // O_EXCL: follows no link and takes over no file that somebody prepared.
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(&temporary)
+            .and_then(|mut file| {
+                file.write_all(&header)?;
+                file.write_all(code)?;
+                file.write_all(&tag.into_bytes())
+            })
+            .and_then(|()| fs::rename(&temporary, self.dir.join(name)));
+        if written.is_err() {
+            remove(&temporary);
+        }
+        written
+    }
+
+    fn discard(&self, name: &str) {
+        remove(&self.dir.join(name));
+        self.lock().remove(name);
+    }
+
+    fn shrink(&self, index: &mut Index) {
+        while index.bytes > self.most || index.entries.len() > MAX_FILES {
+            let Some(oldest) = index.oldest() else {
+                return;
+            };
+            remove(&self.dir.join(&oldest));
+            index.remove(&oldest);
+        }
+    }
+}
+
+impl Index {
+    fn insert(&mut self, name: String, size: u64) {
+        self.remove(&name);
+        self.uses = self.uses.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(size);
+        let used = self.uses;
+        self.entries.insert(name, Entry { size, used });
     }
 
     fn remove(&mut self, name: &str) {
         if let Some(entry) = self.entries.remove(name) {
-            self.used = self.used.saturating_sub(entry.size);
-        }
-        // When it stays it is found to be wrong again.
-        let _ = fs::remove_file(self.dir.join(name));
-    }
-
-    fn make_room(&mut self, size: u64) {
-        while self.used.saturating_add(size) > self.capacity || self.entries.len() >= MAX_FILES {
-            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.last_used);
-            let Some(name) = oldest.map(|(name, _)| name.clone()) else {
-                return;
-            };
-            self.remove(&name);
+            self.bytes = self.bytes.saturating_sub(entry.size);
         }
     }
 
-    fn code(&self, key: Key, compiled: &[u8]) -> Option<Hmac<Sha256>> {
-        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&*self.key).ok()?;
-        let name = name(key);
-        let length = |n: usize| u64::try_from(n).unwrap_or(u64::MAX).to_be_bytes();
-        mac.update(LABEL);
-        mac.update(&length(name.len()));
-        mac.update(name.as_bytes());
-        mac.update(&length(compiled.len()));
-        mac.update(compiled);
-        Some(mac)
+    fn touch(&mut self, name: &str) {
+        self.uses = self.uses.saturating_add(1);
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.used = self.uses;
+        }
     }
 
-    /// A compiled module, when it is there and authentic.
-    pub(super) fn get(&mut self, key: Key) -> Look {
-        let name = name(key);
-        let Some(entry) = self.entries.get(&name).copied() else {
-            return Look::Miss;
-        };
-        let path = self.dir.join(&name);
-        if let Some(compiled) = read(&path, entry.size).and_then(|file| self.verified(key, file)) {
-            self.note(name, entry.size);
-            return Look::Hit(compiled);
-        }
-        tracing::warn!(
-            path = %path.display(),
-            "a compiled module is not what this node wrote: removed, and compiled again"
-        );
-        self.remove(&name);
-        Look::Tampered
-    }
-
-    fn verified(&self, key: Key, mut file: Vec<u8>) -> Option<Vec<u8>> {
-        let label = file.get(..LABEL.len())?;
-        let begin = LABEL.len().checked_add(CODE)?;
-        let code = file.get(LABEL.len()..begin)?;
-        let compiled = file.get(begin..)?;
-        if label != LABEL {
-            return None;
-        }
-        // In constant time.
-        self.code(key, compiled)?.verify_slice(code).ok()?;
-        file.drain(..begin);
-        Some(file)
-    }
-
-    /// Keeps a compiled module.
-    pub(super) fn put(&mut self, key: Key, compiled: &[u8]) {
-        let name = name(key);
-        let Some(code) = self.code(key, compiled) else {
-            return;
-        };
-        let code = code.finalize().into_bytes();
-        let size = [LABEL.len(), CODE, compiled.len()]
-            .iter()
-            .fold(0_usize, |sum, part| sum.saturating_add(*part));
-        let size = u64::try_from(size).unwrap_or(u64::MAX);
-        if size > self.capacity {
-            return;
-        }
-        self.remove(&name);
-        self.make_room(size);
-        let path = self.dir.join(&name);
-        if let Err(error) = write(&path, &[LABEL, &code, compiled]) {
-            tracing::warn!(path = %path.display(), %error, "a compiled module is not kept");
-            return;
-        }
-        self.note(name, size);
-    }
-
-    /// Forgets one that is of no use any more.
-    pub(super) fn discard(&mut self, key: Key) {
-        self.remove(&name(key));
+    /// Linear, over at most [`MAX_FILES`] entries, once for each file that goes.
+    fn oldest(&self) -> Option<String> {
+        let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used)?;
+        Some(oldest.0.clone())
     }
 }
 
-/// A file, when it still has the size it had.
-fn read(path: &Path, size: u64) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).ok()?;
-    let most = size.saturating_add(1);
-    file.take(most).read_to_end(&mut bytes).ok()?;
-    (u64::try_from(bytes.len()).ok()? == size).then_some(bytes)
+/// Reads a file of ours; no link is followed, no FIFO waited for, and no more kept than any
+/// compiled module has.
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    let data = file.metadata()?;
+    let most = u64::try_from(MAX_ARTIFACT + HEADER + TAG).unwrap_or(u64::MAX);
+    if !data.is_file() || data.len() > most {
+        return Err(io::Error::other("not a file of this cache"));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(data.len()).unwrap_or(0));
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
-fn write(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let part = path.with_extension("part");
-    let mut file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&part)?;
-    for bytes in parts {
-        file.write_all(bytes)?;
+fn remove(path: &Path) {
+    // A directory in the place of a file is somebody's doing as well.
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!(file = %path.display(), %error, "cannot be removed");
     }
-    fs::rename(&part, path)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn key(n: u8) -> Key {
-        (ContentHash([n; 32]), Mode::Epoch)
-    }
-
-    fn cache(dir: &Path, secret: u8, capacity: u64) -> Cache {
-        Cache::open(dir, Zeroizing::new([secret; 32]), capacity).unwrap()
-    }
-
-    #[test]
-    fn what_was_put_is_there_for_its_name_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut first = cache(dir.path(), 1, 10_000);
-        first.put(key(1), b"code");
-        assert_eq!(first.get(key(1)), Look::Hit(b"code".to_vec()));
-        assert_eq!(first.get(key(2)), Look::Miss);
-        assert_eq!(first.get((key(1).0, Mode::Fuel)), Look::Miss);
-        // The next process finds it.
-        assert_eq!(
-            cache(dir.path(), 1, 10_000).get(key(1)),
-            Look::Hit(b"code".to_vec())
-        );
-        // Under another key it is nothing.
-        assert_eq!(cache(dir.path(), 2, 10_000).get(key(1)), Look::Tampered);
-        assert_eq!(cache(dir.path(), 1, 10_000).get(key(1)), Look::Miss);
-    }
-
-    #[test]
-    fn code_of_one_module_does_not_pass_for_anothers() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut own = cache(dir.path(), 1, 10_000);
-        own.put(key(1), b"mine");
-        own.put(key(2), b"his");
-        let path = |key| dir.path().join(name(key));
-        fs::copy(path(key(1)), path(key(2))).unwrap();
-        let mut again = cache(dir.path(), 1, 10_000);
-        assert_eq!(again.get(key(2)), Look::Tampered);
-        assert!(!path(key(2)).exists(), "it is gone");
-    }
-
-    #[test]
-    fn what_was_used_longest_ago_makes_room() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut small = cache(dir.path(), 1, 3 * 50);
-        for n in 1..=3 {
-            small.put(key(n), b"code");
-        }
-        assert_eq!(small.get(key(1)), Look::Hit(b"code".to_vec()));
-        small.put(key(4), b"code");
-        assert_eq!(small.get(key(2)), Look::Miss);
-        assert!(small.used() <= 150);
-        small.put(key(5), &[0; 200]);
-        assert_eq!(small.get(key(5)), Look::Miss, "larger than all room");
-    }
-
-    proptest! {
-        #[test]
-        fn any_change_of_any_byte_is_noticed(at in 0_usize..60, bit in 0_u8..8, cut: bool) {
-            let dir = tempfile::tempdir().unwrap();
-            cache(dir.path(), 1, 10_000).put(key(1), b"twenty bytes of code");
-            let path = dir.path().join(name(key(1)));
-            let mut file = fs::read(&path).unwrap();
-            if cut {
-                file.truncate(at);
-            } else {
-                let index = at % file.len();
-                file[index] ^= 1 << bit;
-            }
-            fs::write(&path, file).unwrap();
-            prop_assert_eq!(cache(dir.path(), 1, 10_000).get(key(1)), Look::Tampered);
-        }
-    }
-}
+mod tests;

@@ -33,6 +33,6 @@ pub use job::{
     MAX_ARGUMENTS, Outcome, SpecError, Stream, Usage,
 };
 pub use limits::{LimitName, Limits, LimitsWanted, Refusal as LimitRefusal};
-pub use pool::{Output, Pool, PoolCounts, PoolError, PoolSetup, Report, Task};
+pub use pool::{MAX_CHUNK, Output, Pool, PoolCounts, PoolError, PoolSetup, Report, Task};
 pub use raw::{Protection, forbid_writable_executable, writable_executable_forbidden};
 pub use receipt::{Content, Receipt, ReceiptBody};

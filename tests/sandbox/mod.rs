@@ -1,8 +1,5 @@
 //! What the sandbox's tests share: a pool of real worker processes, guests as text.
-#![allow(
-    dead_code,
-    reason = "each test binary uses its own part of the workshop"
-)]
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::{
     fs,

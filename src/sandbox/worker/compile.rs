@@ -1,119 +1,41 @@
-//! Compiling: a look first, then the compiler, watched from outside its thread.
+//! One compilation.
 
-use std::time::Duration;
+use wasmtime::Engine;
 
-use nix::sys::resource::{UsageWho, getrusage};
-use wasmtime::{Config, Engine, OptLevel, Precompiled};
-
-use super::{CompileOrder, Mode, Shared, WorkerReport, frame, frame::Kind, inspect};
-use crate::{
-    sandbox::{JobFault, LimitName, Outcome, Usage},
-    types::{Clock, SystemClock},
+use super::{
+    inspect::inspect,
+    protocol::{CompileOrder, FromWorker, MAX_ARTIFACT},
+    voice::Voice,
 };
+use crate::sandbox::{JobFault, LimitName, Outcome};
 
-/// How often the watch looks.
-pub(super) const TICK: Duration = Duration::from_millis(10);
-
-/// The engine of a mode. What compiles and what runs must agree in all of it.
-pub(super) fn engine(mode: Mode, max_stack: u64) -> wasmtime::Result<Engine> {
-    let mut config = Config::new();
-    config
-        .cranelift_opt_level(OptLevel::Speed)
-        .max_wasm_stack(usize::try_from(max_stack).unwrap_or(usize::MAX))
-        .async_stack_size(
-            usize::try_from(max_stack)
-                .unwrap_or(usize::MAX)
-                .saturating_mul(2),
-        )
-        .epoch_interruption(true)
-        .consume_fuel(mode != Mode::Epoch)
-        .wasm_backtrace_max_frames(None)
-        .native_unwind_info(false)
-        .generate_address_map(false)
-        .memory_init_cow(false)
-        .wasm_memory64(false)
-        .wasm_multi_memory(false)
-        .wasm_custom_page_sizes(false)
-        .wasm_component_model(false);
-    if mode == Mode::Deterministic {
-        config
-            .cranelift_nan_canonicalization(true)
-            .relaxed_simd_deterministic(true);
+/// Checks and compiles the module, and says how that went.
+pub(crate) fn run(engine: &Engine, order: &CompileOrder, module: &[u8], voice: &Voice) -> ! {
+    if voice.start(0).is_err() {
+        voice.end(failed(JobFault::Executor), None);
     }
-    Engine::new(&config)
-}
-
-/// Processor time of the whole process, and its largest memory in bytes.
-pub(super) fn used() -> (u64, u64) {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
-        return (0, 0);
+    if let Err(outcome) = inspect(module, order) {
+        voice.end(outcome, None);
+    }
+    // The bytes passed the first look, so what is wrong now is wrong with the module: invalid,
+    // of a proposal that is off, or with a function beyond what the compiler can hold.
+    let Ok(artifact) = engine.precompile_module(module) else {
+        voice.end(failed(JobFault::InvalidModule), None);
     };
-    let micros = |time: nix::sys::time::TimeVal| {
-        let seconds = u64::try_from(time.tv_sec()).unwrap_or_default();
-        let rest = u64::try_from(time.tv_usec()).unwrap_or_default();
-        seconds.saturating_mul(1_000_000).saturating_add(rest)
-    };
-    let cpu = micros(usage.user_time()).saturating_add(micros(usage.system_time()));
-    let memory = u64::try_from(usage.max_rss()).unwrap_or_default();
-    (cpu, memory.saturating_mul(1024))
-}
-
-fn report(outcome: Option<Outcome>) -> WorkerReport {
-    WorkerReport {
-        outcome,
-        usage: Usage {
-            cpu_us: used().0,
-            ..Usage::default()
-        },
-        stale: false,
+    if artifact.len() > MAX_ARTIFACT {
+        voice.end(
+            Outcome::Stopped {
+                limit: LimitName::CompileMemory,
+            },
+            None,
+        );
+    }
+    match voice.say(&FromWorker::Artifact(artifact)) {
+        Ok(()) => voice.end(Outcome::Exited { status: 0 }, None),
+        Err(_) => voice.end(failed(JobFault::Executor), None),
     }
 }
 
-/// Compiles, tells the result, and ends the process.
-pub(super) fn compile(order: &CompileOrder, shared: &Shared) {
-    watch(order, shared);
-    let bounds = inspect::Bounds {
-        functions: order.max_functions,
-        nesting: order.max_nesting,
-    };
-    if let Err(outcome) = inspect::inspect(&order.module, bounds) {
-        shared.teller.finish(&report(Some(outcome)));
-    }
-    let compiled = engine(order.mode, order.max_stack)
-        .and_then(|engine| engine.precompile_module(&order.module));
-    match compiled {
-        Ok(bytes) if Engine::detect_precompiled(&bytes) == Some(Precompiled::Module) => {
-            for piece in bytes.chunks(frame::MAX_PAYLOAD) {
-                shared.teller.tell(Kind::Compiled, piece);
-            }
-            shared.teller.finish(&report(None));
-        }
-        _ => shared.teller.finish(&report(Some(Outcome::Failed {
-            fault: JobFault::InvalidModule,
-        }))),
-    }
-}
-
-/// Ends the process when compiling takes too much.
-fn watch(order: &CompileOrder, shared: &Shared) {
-    // What the program itself and the module take is not the compiler's.
-    let most = used().1.saturating_add(order.max_memory);
-    let time = Duration::from_millis(order.max_time_ms);
-    let shared = shared.clone();
-    std::thread::spawn(move || {
-        let clock = SystemClock::new();
-        loop {
-            let limit = if used().1 > most {
-                LimitName::CompileMemory
-            } else if clock.elapsed() >= time {
-                LimitName::CompileTime
-            } else {
-                std::thread::sleep(TICK);
-                continue;
-            };
-            shared
-                .teller
-                .finish(&report(Some(Outcome::Stopped { limit })));
-        }
-    });
+fn failed(fault: JobFault) -> Outcome {
+    Outcome::Failed { fault }
 }

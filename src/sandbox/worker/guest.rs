@@ -1,299 +1,416 @@
-//! Running: WASI preview 1 without files, sockets or anything of the host's environment.
+//! One job: the guest, what it may touch, and how its end is named.
 
-mod clocks;
-mod output;
-mod store;
-
-use std::{sync::atomic::Ordering, time::Duration};
-
-use nix::sys::resource::{UsageWho, getrusage};
-use tokio::runtime::Runtime;
-use wasmtime::{Engine, Linker, Module, Store, Trap, UpdateDeadline};
-use wasmtime_wasi::{WasiCtxBuilder, p2::pipe::MemoryInputPipe};
+use tokio_util::bytes::Bytes;
+use wasmtime::{
+    AsContextMut, Caller, Engine, Extern, Linker, Module, ResourceLimiter, Store, Trap,
+    UpdateDeadline,
+};
+use wasmtime_wasi::{
+    WasiCtxBuilder, WasiView, async_trait,
+    cli::{IsTerminal, StdoutStream},
+    p1::{self, WasiP1Ctx},
+    p2::{OutputStream, Pollable, StreamError, StreamResult, pipe::MemoryInputPipe},
+};
 
 use super::{
-    RunOrder, Shared, WorkerReport,
-    compile::{TICK, engine, used},
-    orders::Mode,
+    inspect::{ENTRY, WASI},
+    protocol::{Mode, RunOrder},
+    virtual_world::{self, SeededRng, VirtualClock},
+    voice::{Refusal, Voice, thread_cpu},
 };
-use crate::{
-    sandbox::{CancelledBy, JobFault, LimitName, Limits, Outcome, Stream, Usage, raw},
-    types::{Clock, SystemClock},
-};
-use output::{Counter, GuestOutput};
-use store::{Ceiling, Guest, Peak};
+use crate::sandbox::{CancelledBy, JobFault, LimitName, Limits, MAX_CHUNK, Outcome, Stream, raw};
 
-/// Most random bytes of one call.
-const MAX_RANDOM: u64 = 64 << 10;
+/// Most random bytes of one call; wasi-libc asks for 256 at most.
+const MAX_RANDOM: u64 = 1 << 20;
+/// Most bytes one host call may copy out of the guest: below the ceiling of its memory, so that
+/// host and guest together stay below twice that.
+const HOSTCALL_FUEL: usize = 128 << 20;
+/// Handles of one guest at the same time: three streams, and one for each thing `poll_oneoff`
+/// waits for.
+const MAX_HANDLES: usize = 4_096;
 
-/// A limit that was reached, or the node's wish, on its way out of the guest.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-pub(super) enum Stop {
-    #[error("limit {0}")]
+/// A guest's end that is neither a return nor a trap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Ending {
+    /// `proc_exit`
+    #[error("the guest exited with {0}")]
+    Exit(u32),
+    /// A limit.
+    #[error("stopped by limit {0}")]
     Limit(LimitName),
-    #[error("cancelled")]
-    Cancelled,
+    /// The machine has no memory for what the limits allow.
+    #[error("this machine is out of memory")]
+    Machine,
+    /// The node is gone.
+    #[error("nobody listens")]
+    Gone,
 }
 
-/// The runtime that the guest's timers need, with its one thread made before the process is
-/// hardened.
-pub(super) fn runtime() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(1)
-        .enable_time()
-        .build()
+/// What the store carries.
+pub(crate) struct Host {
+    wasi: WasiP1Ctx,
+    clock: VirtualClock,
+    ceiling: Ceiling,
 }
 
-/// What the report is made from, wherever the end comes from.
-#[derive(Debug, Clone)]
-struct Meter {
-    clock: SystemClock,
-    counter: Counter,
-    peak: Peak,
+/// Everything of an engine that does not depend on the job.
+pub(crate) struct Bench {
+    pub(crate) mode: Mode,
+    pub(crate) engine: Engine,
+    pub(crate) stack: u64,
+    linker: Linker<Host>,
 }
 
-impl Meter {
-    fn report(&self, outcome: Outcome, fuel: Option<u64>) -> WorkerReport {
-        let (stdout, stderr) = self.counter.written();
-        WorkerReport {
-            outcome: Some(outcome),
-            usage: Usage {
-                wall_ms: u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX),
-                cpu_us: used().0,
-                fuel,
-                memory_peak: self.peak.get(),
-                stdout,
-                stderr,
-            },
-            stale: false,
+impl Bench {
+    /// An engine of this mode with the host's functions.
+    pub(crate) fn new(mode: Mode, stack: u64) -> wasmtime::Result<Self> {
+        let size = usize::try_from(stack).unwrap_or(usize::MAX);
+        let engine = super::engine::engine(mode, size)?;
+        let mut linker = Linker::new(&engine);
+        p1::add_to_linker_sync(&mut linker, |host: &mut Host| &mut host.wasi)?;
+        linker.allow_shadowing(true);
+        // WASI's own refuses statuses above 125, which real programs use.
+        linker.func_wrap(WASI, "proc_exit", |status: u32| -> wasmtime::Result<()> {
+            Err(Ending::Exit(status).into())
+        })?;
+        if mode == Mode::Deterministic {
+            linker.func_wrap(WASI, "poll_oneoff", virtual_poll)?;
         }
+        Ok(Self {
+            mode,
+            engine,
+            stack,
+            linker,
+        })
     }
 }
 
-/// Runs, tells the result, and ends the process.
-pub(super) fn run(order: RunOrder, shared: &Shared, runtime: &Runtime) {
-    // What the guest's calls wait for is driven by the runtime's own thread.
-    let _entered = runtime.enter();
-    let loaded = engine(order.mode, order.limits.stack)
-        .and_then(|engine| Ok((raw::deserialize(&engine, &order.compiled)?, engine)));
-    let Ok((module, engine)) = loaded else {
-        shared.teller.finish(&WorkerReport {
-            outcome: None,
-            usage: Usage::default(),
-            stale: true,
-        });
+fn virtual_poll(mut caller: Caller<'_, Host>, a: u32, b: u32, c: u32, d: u32) -> i32 {
+    /// The guest's memory is not where WASI wants it.
+    const NO_MEMORY: i32 = 21;
+    let Some(memory) = caller.get_export("memory").and_then(Extern::into_memory) else {
+        return NO_MEMORY;
     };
-    let meter = Meter {
-        clock: SystemClock::new(),
-        counter: Counter::new(order.limits.output),
-        peak: Peak::default(),
-    };
-    watch(&engine, order.limits, &meter, shared);
-    let limits = order.limits;
-    let mut store = match prepare(&engine, order, &meter, shared) {
-        Ok(store) => store,
-        Err(error) => {
-            let outcome = outcome_of(Err(error));
-            shared.teller.finish(&meter.report(outcome, None));
-        }
-    };
-    let result = start(&engine, &module, &mut store);
-    let fuel = limits.fuel.and_then(|granted| {
-        let left = store.get_fuel().ok()?;
-        Some(granted.saturating_sub(left))
-    });
-    shared
-        .teller
-        .finish(&meter.report(outcome_of(result), fuel));
+    let (bytes, host) = memory.data_and_store_mut(caller.as_context_mut());
+    virtual_world::poll_oneoff(bytes, &host.clock, [a, b, c, d])
 }
 
-fn prepare(
-    engine: &Engine,
-    order: RunOrder,
-    meter: &Meter,
-    shared: &Shared,
-) -> wasmtime::Result<Store<Guest>> {
-    let mut wasi = WasiCtxBuilder::new();
-    wasi.args(&order.arguments)
+/// Runs the guest and says how it ended.
+pub(crate) fn run(
+    bench: &Bench,
+    order: &RunOrder,
+    artifact: &[u8],
+    input: Vec<u8>,
+    voice: &Voice,
+) -> ! {
+    let executor = || Outcome::Failed {
+        fault: JobFault::Executor,
+    };
+    let Ok(module) = raw::deserialize(&bench.engine, artifact) else {
+        voice.end_stale(executor());
+    };
+    let fuel = order.limits.fuel.unwrap_or(u64::MAX);
+    let mut store = store(bench, order, input, voice);
+    let prepared = match bench.mode {
+        Mode::Epoch => {
+            watch_processor_time(&mut store, &order.limits);
+            Ok(())
+        }
+        Mode::Fuel | Mode::Deterministic => store.set_fuel(fuel),
+    };
+    if prepared.is_err() || voice.start(order.limits.output).is_err() {
+        voice.end(executor(), None);
+    }
+    let outcome = call(bench, &module, &mut store);
+    let used = store.get_fuel().ok().map(|left| fuel.saturating_sub(left));
+    voice.end(outcome, used)
+}
+
+fn store(bench: &Bench, order: &RunOrder, input: Vec<u8>, voice: &Voice) -> Store<Host> {
+    let clock = VirtualClock::default();
+    let mut builder = WasiCtxBuilder::new();
+    builder
+        .args(&order.arguments)
         .envs(&order.environment)
-        .stdin(MemoryInputPipe::new(order.input))
-        .stdout(GuestOutput::new(
-            Stream::Stdout,
-            &meter.counter,
-            &shared.teller,
-        ))
-        .stderr(GuestOutput::new(
-            Stream::Stderr,
-            &meter.counter,
-            &shared.teller,
-        ))
-        .max_random_size(MAX_RANDOM)
+        .stdin(MemoryInputPipe::new(input))
+        .stdout(Pipe::new(Stream::Stdout, voice))
+        .stderr(Pipe::new(Stream::Stderr, voice))
+        // Nothing else runs here: a guest that sleeps may have its thread.
+        .allow_blocking_current_thread(true)
         .allow_tcp(false)
         .allow_udp(false)
-        .allow_ip_name_lookup(false);
-    let steps = (order.mode == Mode::Deterministic).then(clocks::Steps::default);
-    if let Some(steps) = &steps {
-        clocks::make_deterministic(&mut wasi, steps, order.seed);
+        .max_random_size(MAX_RANDOM);
+    if bench.mode == Mode::Deterministic {
+        builder
+            .wall_clock(clock.clone())
+            .monotonic_clock(clock.clone())
+            .secure_random(SeededRng::new(order.seed))
+            .insecure_random(SeededRng::new(order.seed))
+            .insecure_random_seed(u128::from(order.seed));
     }
-    let guest = Guest {
-        wasi: wasi.build_p1(),
-        ceiling: Ceiling::new(order.limits, meter.peak.clone()),
-        steps,
+    let mut wasi = builder.build_p1();
+    wasi.ctx().table.set_max_capacity(MAX_HANDLES);
+    let host = Host {
+        wasi,
+        clock,
+        ceiling: Ceiling::new(&order.limits, voice.clone()),
     };
-    let mut store = Store::new(engine, guest);
-    store.limiter(|guest| &mut guest.ceiling);
-    if let Some(fuel) = order.limits.fuel {
-        store.set_fuel(fuel)?;
-    }
-    let most = Duration::from_millis(order.limits.cpu_time_ms);
-    let cancelled = shared.cancelled.clone();
-    // At each tick, on the guest's own thread: its processor time is this thread's.
+    let mut store = Store::new(&bench.engine, host);
+    store.limiter(|host| &mut host.ceiling);
+    store.set_hostcall_fuel(HOSTCALL_FUEL);
+    store
+}
+
+/// Ends the guest from its own thread once that thread has used up its processor time.
+fn watch_processor_time(store: &mut Store<Host>, limits: &Limits) {
+    let (allowed, before) = (limits.cpu_time(), thread_cpu());
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |_| {
-        if cancelled.load(Ordering::SeqCst) {
-            return Err(Stop::Cancelled.into());
-        }
-        if thread_time() >= most {
-            return Err(Stop::Limit(LimitName::CpuTime).into());
+        if thread_cpu().saturating_sub(before) >= allowed {
+            return Err(Ending::Limit(LimitName::CpuTime).into());
         }
         Ok(UpdateDeadline::Continue(1))
     });
-    Ok(store)
 }
 
-fn start(
-    engine: &Engine,
-    module: &Module,
-    store: &mut Store<Guest>,
-) -> Result<(), wasmtime::Error> {
-    let mut linker: Linker<Guest> = Linker::new(engine);
-    wasmtime_wasi::p1::add_to_linker_sync(&mut linker, |guest| &mut guest.wasi)?;
-    own_exit(&mut linker)?;
-    if store.data().steps.is_some() {
-        clocks::sleep_without_waiting(&mut linker)?;
-    }
-    linker
-        .instantiate_pre(module)
-        .map_err(|error| error.context(Unlinkable))?
-        .instantiate(&mut *store)?
-        .get_typed_func::<(), ()>(&mut *store, "_start")
-        .map_err(|error| error.context(Unlinkable))?
-        .call(store, ())
-}
-
-/// WASI's exit statuses are any 32 bits; wasmtime's own `proc_exit` traps above 125.
-fn own_exit(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
-    linker.func_wrap(
-        "wasi_snapshot_preview1",
-        "proc_exit",
-        |status: u32| -> wasmtime::Result<()> { Err(GuestExit(status).into()) },
-    )?;
-    linker.allow_shadowing(false);
-    Ok(())
-}
-
-/// The guest's last word.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("exit status {0}")]
-struct GuestExit(u32);
-
-/// Imports or exports do not fit.
-#[derive(Debug, thiserror::Error)]
-#[error("the module does not fit WASI preview 1")]
-struct Unlinkable;
-
-fn outcome_of(result: Result<(), wasmtime::Error>) -> Outcome {
-    let Err(error) = result else {
-        return Outcome::Exited { status: 0 };
+fn call(bench: &Bench, module: &Module, store: &mut Store<Host>) -> Outcome {
+    let failed = |fault| Outcome::Failed { fault };
+    // A wrong type of an import, or of the entry.
+    let Ok(prepared) = bench.linker.instantiate_pre(module) else {
+        return failed(JobFault::Link);
     };
-    if let Some(GuestExit(status)) = error.downcast_ref() {
-        return Outcome::Exited { status: *status };
+    let instance = match prepared.instantiate(&mut *store) {
+        Ok(instance) => instance,
+        Err(error) => return name(&error).unwrap_or_else(|| failed(JobFault::Executor)),
+    };
+    let Ok(entry) = instance.get_typed_func::<(), ()>(&mut *store, ENTRY) else {
+        return failed(JobFault::Link);
+    };
+    match entry.call(store, ()) {
+        Ok(()) => Outcome::Exited { status: 0 },
+        // The host's functions trap when the guest breaks their rules.
+        Err(error) => name(&error).unwrap_or_else(|| Outcome::Trapped {
+            trap: "host_call".to_owned(),
+        }),
     }
-    if let Some(stop) = error.downcast_ref::<Stop>() {
-        return match stop {
-            Stop::Limit(limit) => Outcome::Stopped { limit: *limit },
-            Stop::Cancelled => Outcome::Cancelled {
+}
+
+/// The name of an error that the guest caused.
+fn name(error: &wasmtime::Error) -> Option<Outcome> {
+    if let Some(ending) = error.downcast_ref::<Ending>() {
+        return Some(match *ending {
+            Ending::Exit(status) => Outcome::Exited { status },
+            Ending::Limit(limit) => Outcome::Stopped { limit },
+            Ending::Machine => Outcome::Failed {
+                fault: JobFault::Executor,
+            },
+            Ending::Gone => Outcome::Cancelled {
                 by: CancelledBy::Submitter,
             },
-        };
+        });
     }
-    if error.downcast_ref::<Unlinkable>().is_some() {
-        return Outcome::Failed {
-            fault: JobFault::Link,
-        };
-    }
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::StackOverflow) => Outcome::Stopped {
+    let trap = error.downcast_ref::<Trap>()?;
+    Some(match trap {
+        Trap::StackOverflow => Outcome::Stopped {
             limit: LimitName::Stack,
         },
-        Some(Trap::OutOfFuel) => Outcome::Stopped {
+        Trap::OutOfFuel => Outcome::Stopped {
             limit: LimitName::Fuel,
         },
-        Some(trap) => Outcome::Trapped {
-            trap: trap_name(*trap).to_owned(),
+        Trap::Interrupt => Outcome::Stopped {
+            limit: LimitName::CpuTime,
         },
-        // A call of the host that failed in a way no guest may go on from.
-        None => Outcome::Trapped {
-            trap: "host_call".to_owned(),
+        Trap::UnreachableCodeReached => Outcome::Trapped {
+            trap: "unreachable".to_owned(),
         },
-    }
+        other => Outcome::Trapped {
+            trap: snake_case(&format!("{other:?}")),
+        },
+    })
 }
 
-fn trap_name(trap: Trap) -> &'static str {
-    match trap {
-        Trap::UnreachableCodeReached => "unreachable",
-        Trap::MemoryOutOfBounds => "memory_out_of_bounds",
-        Trap::TableOutOfBounds => "table_out_of_bounds",
-        Trap::IndirectCallToNull => "indirect_call_to_null",
-        Trap::BadSignature => "indirect_call_type_mismatch",
-        Trap::IntegerOverflow => "integer_overflow",
-        Trap::IntegerDivisionByZero => "integer_division_by_zero",
-        Trap::BadConversionToInteger => "invalid_conversion_to_integer",
-        _ => "other",
-    }
-}
-
-fn thread_time() -> Duration {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else {
-        return Duration::MAX;
-    };
-    let span = |time: nix::sys::time::TimeVal| {
-        let seconds = u64::try_from(time.tv_sec()).unwrap_or_default();
-        let micros = u64::try_from(time.tv_usec()).unwrap_or_default();
-        Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros))
-    };
-    span(usage.user_time()).saturating_add(span(usage.system_time()))
-}
-
-/// Advances the epoch, and ends the process when the time on the wall is over or the node said
-/// so: also while the guest sits in a call of the host, which no epoch interrupts.
-fn watch(engine: &Engine, limits: Limits, meter: &Meter, shared: &Shared) {
-    /// Ticks that a cancelled guest has to end by itself, so that its fuel can be told.
-    const GRACE: u32 = 5;
-    let (engine, meter, shared) = (engine.clone(), meter.clone(), shared.clone());
-    let wall = limits.wall_clock();
-    std::thread::spawn(move || {
-        let mut cancelled = 0_u32;
-        loop {
-            std::thread::sleep(TICK);
-            engine.increment_epoch();
-            if shared.cancelled.load(Ordering::SeqCst) {
-                cancelled = cancelled.saturating_add(1);
-            }
-            let outcome = if meter.clock.elapsed() >= wall {
-                Outcome::Stopped {
-                    limit: LimitName::WallClock,
-                }
-            } else if cancelled > GRACE {
-                Outcome::Cancelled {
-                    by: CancelledBy::Submitter,
-                }
-            } else {
-                continue;
-            };
-            shared.teller.finish(&meter.report(outcome, None));
+fn snake_case(name: &str) -> String {
+    let mut text = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !text.is_empty() {
+            text.push('_');
         }
-    });
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
+}
+
+/// Memory and tables.
+struct Ceiling {
+    memory: u64,
+    table: u64,
+    elements: u64,
+    /// The growth in progress is one that the module itself rules out.
+    beyond_own_maximum: bool,
+    voice: Voice,
+}
+
+impl Ceiling {
+    fn new(limits: &Limits, voice: Voice) -> Self {
+        Self {
+            memory: limits.memory,
+            table: limits.table,
+            elements: 0,
+            beyond_own_maximum: false,
+            voice,
+        }
+    }
+
+    /// Whether the module's own maximum already rules this out: then the instruction fails, as
+    /// the specification says.
+    fn ruled_out(&mut self, desired: usize, maximum: Option<usize>) -> bool {
+        self.beyond_own_maximum = maximum.is_some_and(|maximum| desired > maximum);
+        self.beyond_own_maximum
+    }
+
+    /// The system has no memory although the limits allow it: nothing a guest should see,
+    /// because it would run differently elsewhere.
+    fn refused_by_machine(&self) -> wasmtime::Result<()> {
+        if self.beyond_own_maximum {
+            return Ok(());
+        }
+        Err(Ending::Machine.into())
+    }
+}
+
+impl ResourceLimiter for Ceiling {
+    fn memory_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if self.ruled_out(desired, maximum) {
+            return Ok(false);
+        }
+        let desired = u64::try_from(desired)?;
+        if desired > self.memory {
+            return Err(Ending::Limit(LimitName::Memory).into());
+        }
+        self.voice.memory(desired);
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused_by_machine()
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if self.ruled_out(desired, maximum) {
+            return Ok(false);
+        }
+        let more = u64::try_from(desired.saturating_sub(current))?;
+        let elements = self.elements.saturating_add(more);
+        if elements > self.table {
+            return Err(Ending::Limit(LimitName::Table).into());
+        }
+        self.elements = elements;
+        Ok(true)
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused_by_machine()
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+}
+
+/// A guest's stdout or stderr.
+#[derive(Clone)]
+struct Pipe {
+    stream: Stream,
+    voice: Voice,
+}
+
+impl Pipe {
+    fn new(stream: Stream, voice: &Voice) -> Self {
+        Self {
+            stream,
+            voice: voice.clone(),
+        }
+    }
+}
+
+impl IsTerminal for Pipe {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Pipe {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // Preview 1 asks for `p2_stream` alone.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for Pipe {
+    async fn ready(&mut self) {}
+}
+
+#[async_trait]
+impl OutputStream for Pipe {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.voice.output(self.stream, &bytes).map_err(|refusal| {
+            StreamError::Trap(match refusal {
+                Refusal::Limit => Ending::Limit(LimitName::Output).into(),
+                Refusal::Gone => Ending::Gone.into(),
+            })
+        })
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(MAX_CHUNK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traps_have_stable_names() {
+        let named = |trap: Trap| name(&wasmtime::Error::from(trap));
+        let trapped = |text: &str| {
+            Some(Outcome::Trapped {
+                trap: text.to_owned(),
+            })
+        };
+        assert_eq!(named(Trap::UnreachableCodeReached), trapped("unreachable"));
+        assert_eq!(
+            named(Trap::IntegerDivisionByZero),
+            trapped("integer_division_by_zero")
+        );
+        assert_eq!(
+            named(Trap::StackOverflow),
+            Some(Outcome::Stopped {
+                limit: LimitName::Stack
+            })
+        );
+    }
 }

@@ -1,0 +1,368 @@
+//! One conversation with one worker: the order goes in, frames come out, and every limit ends it.
+//!
+//! The node's clock decides here, not the worker's word: whatever the worker does, the
+//! conversation ends [`GRACE`] after its limit at the latest, and the process with it.
+
+use std::os::unix::process::ExitStatusExt;
+use std::{io, process::ExitStatus, time::Duration};
+
+use futures::StreamExt;
+use nix::libc;
+use tokio::{
+    io::AsyncWriteExt,
+    process::ChildStdin,
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tokio_util::{bytes::Bytes, sync::CancellationToken};
+use tracing::warn;
+
+use super::{
+    GRACE, Output,
+    process::{Worker, bury},
+};
+use crate::{
+    sandbox::{
+        CancelledBy, JobFault, LimitName, Outcome, Usage,
+        worker::protocol::{FromWorker, ProtocolError, Verdict, from_node},
+    },
+    types::{Clock, SystemClock},
+};
+
+/// How long a worker may take to receive its bytes and load them, before its work begins. 256
+/// MiB pass in less than a second.
+const LOAD_TIME: Duration = Duration::from_secs(20);
+
+/// What is asked of a worker, and what it may do meanwhile.
+pub(super) struct Ask {
+    /// The order's frame.
+    pub(super) order: Vec<u8>,
+    /// The bytes it announces.
+    pub(super) bytes: Vec<Bytes>,
+    /// Time on the wall since the work began.
+    pub(super) wall: Duration,
+    /// What that limit is called, here also for processor time the kernel refuses.
+    pub(super) wall_name: LimitName,
+    /// The name of the kernel's limit of processor time.
+    pub(super) cpu_name: LimitName,
+    /// What an allocation that the kernel refuses is called; a worker aborts then.
+    pub(super) abort_name: Option<LimitName>,
+    /// Most output, bytes.
+    pub(super) output: u64,
+    /// Whether a compiled module is the answer.
+    pub(super) artifact: bool,
+}
+
+/// Who listens, and who may end it.
+pub(super) struct Audience<'a> {
+    /// Where output goes.
+    pub(super) output: mpsc::Sender<Output>,
+    /// The job is cancelled.
+    pub(super) cancel: &'a CancellationToken,
+    /// The pool is closed.
+    pub(super) closed: &'a CancellationToken,
+}
+
+/// The result of a conversation.
+pub(super) struct Heard {
+    /// What became of it.
+    pub(super) outcome: Outcome,
+    /// What was used: output as the node counted it, the rest as the worker said, within what
+    /// the node saw.
+    pub(super) usage: Usage,
+    /// The compiled module.
+    pub(super) artifact: Option<Vec<u8>>,
+    /// The worker could not use the compiled module it got.
+    pub(super) stale: bool,
+}
+
+/// Why a conversation ended.
+enum End {
+    Said(Verdict),
+    /// End of file, or a protocol that was broken.
+    Died,
+    Deadline,
+    Cancelled,
+    Closed,
+}
+
+struct State {
+    clock: SystemClock,
+    started: Option<Duration>,
+    cancelling: bool,
+    pending: Option<Output>,
+    stdout: u64,
+    stderr: u64,
+    artifact: Option<Vec<u8>>,
+}
+
+/// Holds the conversation to its end; then the process is gone.
+pub(super) async fn talk(worker: Worker, ask: Ask, audience: Audience<'_>) -> Heard {
+    let Worker {
+        mut child,
+        stdin,
+        mut frames,
+        slot,
+    } = worker;
+    frames.decoder_mut().artifact = ask.artifact;
+    let mut state = State::new();
+    let order = (ask.order.clone(), ask.bytes.clone());
+    let sending = send(stdin, order);
+    tokio::pin!(sending);
+    let mut sent = Sent::Not;
+    let deadline = sleep(LOAD_TIME);
+    tokio::pin!(deadline);
+    let end = loop {
+        tokio::select! {
+            biased;
+            () = audience.closed.cancelled() => break End::Closed,
+            () = gone(&audience), if !state.cancelling => {
+                let Sent::All(stdin) = &mut sent else { break End::Cancelled };
+                state.cancelling = true;
+                state.pending = None;
+                if !cancel(stdin).await { break End::Cancelled; }
+                deadline.set(sleep(GRACE));
+            }
+            () = &mut deadline => break End::Deadline,
+            done = &mut sending, if matches!(sent, Sent::Not) => {
+                // A worker that is gone says so on the other pipe.
+                sent = done.map_or(Sent::Broken, Sent::All);
+            }
+            // That nobody listens any more is seen above, the next time round.
+            Ok(room) = audience.output.reserve(), if state.pending.is_some() => {
+                if let Some(piece) = state.pending.take() { room.send(piece); }
+            }
+            frame = frames.next(), if state.pending.is_none() => {
+                let before = state.started.is_some();
+                match state.hear(frame, &ask) {
+                    Ok(None) => {}
+                    Ok(Some(end)) => break end,
+                    Err(error) => {
+                        warn!(%error, "a worker process broke the protocol");
+                        break End::Died;
+                    }
+                }
+                if !before && state.started.is_some() && !state.cancelling {
+                    deadline.set(sleep(ask.wall.saturating_add(GRACE)));
+                }
+            }
+        }
+    };
+    let cpu = child.id().and_then(processor_time);
+    let status = match end {
+        End::Died => timeout(GRACE, child.wait()).await.ok().and_then(Result::ok),
+        _ => None,
+    };
+    bury(child, slot).await;
+    state.conclude(end, status, cpu, &ask)
+}
+
+/// How far the order got.
+enum Sent {
+    Not,
+    All(ChildStdin),
+    Broken,
+}
+
+async fn send(mut stdin: ChildStdin, what: (Vec<u8>, Vec<Bytes>)) -> io::Result<ChildStdin> {
+    stdin.write_all(&what.0).await?;
+    for bytes in what.1 {
+        stdin.write_all(&bytes).await?;
+    }
+    stdin.flush().await?;
+    Ok(stdin)
+}
+
+async fn cancel(stdin: &mut ChildStdin) -> bool {
+    let Ok(frame) = from_node::cancel() else {
+        return false;
+    };
+    matches!(timeout(GRACE, stdin.write_all(&frame)).await, Ok(Ok(())))
+}
+
+/// Nobody wants the result any more.
+async fn gone(audience: &Audience<'_>) {
+    tokio::select! {
+        () = audience.cancel.cancelled() => {}
+        () = audience.output.closed() => {}
+    }
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            clock: SystemClock::new(),
+            started: None,
+            cancelling: false,
+            pending: None,
+            stdout: 0,
+            stderr: 0,
+            artifact: None,
+        }
+    }
+
+    /// Takes the next frame; an error means that the worker is not believed any more.
+    fn hear(
+        &mut self,
+        frame: Option<Result<FromWorker, ProtocolError>>,
+        ask: &Ask,
+    ) -> Result<Option<End>, ProtocolError> {
+        let Some(frame) = frame else {
+            return Ok(Some(End::Died));
+        };
+        match (frame?, self.started) {
+            (FromWorker::Started, None) => self.started = Some(self.clock.elapsed()),
+            (FromWorker::Output(stream, bytes), Some(_)) => {
+                let count = match stream {
+                    crate::sandbox::Stream::Stdout => &mut self.stdout,
+                    crate::sandbox::Stream::Stderr => &mut self.stderr,
+                };
+                *count = count.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+                if self.stdout.saturating_add(self.stderr) > ask.output {
+                    return Err(ProtocolError::Unexpected("so much output"));
+                }
+                if !self.cancelling {
+                    self.pending = Some(Output { stream, bytes });
+                }
+            }
+            (FromWorker::Artifact(bytes), Some(_)) if self.artifact.is_none() => {
+                self.artifact = Some(bytes);
+            }
+            (FromWorker::Verdict(verdict), _) => return Ok(Some(End::Said(verdict))),
+            (FromWorker::Refused(reason), None) => {
+                warn!(reason, "a worker process refuses to work");
+                return Ok(Some(End::Died));
+            }
+            _ => return Err(ProtocolError::Unexpected("that frame, now")),
+        }
+        Ok(None)
+    }
+
+    fn conclude(
+        self,
+        end: End,
+        status: Option<ExitStatus>,
+        cpu: Option<Duration>,
+        ask: &Ask,
+    ) -> Heard {
+        let wall = self
+            .started
+            .map(|started| self.clock.elapsed().saturating_sub(started))
+            .unwrap_or_default();
+        // Without the kernel's word for it: one core all the time.
+        let cpu_us = micros(cpu.unwrap_or(wall));
+        let mut heard = Heard {
+            outcome: failed(JobFault::WorkerDied),
+            usage: Usage {
+                wall_ms: micros(wall) / 1_000,
+                cpu_us,
+                stdout: self.stdout,
+                stderr: self.stderr,
+                ..Usage::default()
+            },
+            artifact: None,
+            stale: false,
+        };
+        let cancelled = Outcome::Cancelled {
+            by: CancelledBy::Submitter,
+        };
+        match end {
+            End::Said(verdict) => {
+                heard.stale = verdict.stale && self.started.is_none();
+                heard.usage.wall_ms = heard.usage.wall_ms.min(verdict.usage.wall_ms);
+                heard.usage.cpu_us = verdict.usage.cpu_us;
+                heard.usage.fuel = verdict.usage.fuel;
+                heard.usage.memory_peak = verdict.usage.memory_peak;
+                heard.artifact = self.artifact;
+                if is_for_worker_to_say(&verdict.outcome, self.cancelling) {
+                    heard.outcome = verdict.outcome;
+                }
+            }
+            End::Died if self.cancelling => heard.outcome = cancelled,
+            End::Died => {
+                let signal = status.and_then(|status| status.signal());
+                warn!(?status, "a worker process died");
+                match (signal, ask.abort_name) {
+                    (Some(libc::SIGXCPU), _) => heard.outcome = stopped(ask.cpu_name),
+                    (Some(libc::SIGABRT), Some(name)) => heard.outcome = stopped(name),
+                    _ => {}
+                }
+            }
+            End::Deadline if self.cancelling => heard.outcome = cancelled,
+            End::Deadline if self.started.is_some() => heard.outcome = stopped(ask.wall_name),
+            // The machine is too slow to hand over the bytes.
+            End::Deadline => heard.outcome = failed(JobFault::Executor),
+            End::Cancelled => heard.outcome = cancelled,
+            End::Closed => heard.outcome = failed(JobFault::Interrupted),
+        }
+        heard
+    }
+}
+
+/// Whether a worker may say this: it knows nothing of restarts, and of no cancellation but the
+/// node's.
+fn is_for_worker_to_say(outcome: &Outcome, cancelling: bool) -> bool {
+    match outcome {
+        Outcome::Exited { .. } | Outcome::Trapped { .. } | Outcome::Stopped { .. } => true,
+        Outcome::Cancelled { .. } => cancelling,
+        Outcome::Failed { fault } => matches!(
+            fault,
+            JobFault::InvalidModule | JobFault::Link | JobFault::Executor
+        ),
+    }
+}
+
+fn failed(fault: JobFault) -> Outcome {
+    Outcome::Failed { fault }
+}
+
+fn stopped(limit: LimitName) -> Outcome {
+    Outcome::Stopped { limit }
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Processor time of a process that cannot say it itself any more; also of one that has ended
+/// and was not waited for. Hundredths of a second.
+fn processor_time(pid: u32) -> Option<Duration> {
+    processor_time_of(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn processor_time_of(stat: &str) -> Option<Duration> {
+    /// The unit of these figures, fixed for programs on Linux (USER_HZ).
+    const TICKS_PER_SECOND: u64 = 100;
+    // The program's name may hold spaces and brackets; the last bracket ends it.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ').skip(11);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    let ticks = next()?.checked_add(next()?)?;
+    ticks
+        .checked_mul(1_000 / TICKS_PER_SECOND)
+        .map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_read_behind_any_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 12 30 0 0 20 0 4 0 100 1 2";
+        assert_eq!(processor_time_of(stat), Some(Duration::from_millis(420)));
+        assert_eq!(processor_time_of("7 (a"), None);
+        assert_eq!(processor_time_of("7 (a) S 1"), None);
+        assert!(processor_time(std::process::id()).is_some());
+    }
+
+    #[test]
+    fn a_worker_speaks_only_for_its_guest() {
+        assert!(is_for_worker_to_say(&Outcome::Exited { status: 3 }, false));
+        let cancelled = Outcome::Cancelled {
+            by: CancelledBy::Operator,
+        };
+        assert!(!is_for_worker_to_say(&cancelled, false));
+        assert!(!is_for_worker_to_say(&failed(JobFault::Interrupted), true));
+    }
+}
