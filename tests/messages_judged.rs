@@ -21,7 +21,8 @@ use libp2p::{
 };
 use quantraband::{
     identity::{Frame, ISSUER_KEY_FILE, IssuerKey, NodeKey},
-    network::Envelope,
+    network::{Envelope, NodeBehaviour},
+    sandbox::{ContentHash, JobId, wire::Request},
     types::{Clock, PeerId, SystemClock},
 };
 use tempfile::TempDir;
@@ -56,27 +57,37 @@ fn records(node: &Node, words: &[&str]) -> usize {
     node.audit().iter().filter(|r| matches(r)).count()
 }
 
-#[tokio::test]
-async fn a_member_that_sends_malformed_messages_is_charged_banned_and_cut_off() {
-    let root = TempDir::new().unwrap();
+/// A node that runs, and a member of its own that speaks the gate's protocol and is no node.
+fn node_and_rogue(root: &TempDir, seed: u8) -> (Node, Swarm<NodeBehaviour>, String) {
     let acme = Issuer::init(root.path(), "acme");
     let mut node = Node::init(root.path(), "node", "");
     node.enrol(&acme);
     node.start();
-    let _listening = node.subscribe("orders", 1);
     let issuer = IssuerKey::load(&acme.dir.join(ISSUER_KEY_FILE)).unwrap();
-    let key = NodeKey::from_seed(&[51; 32]);
-    let frame = Frame::of(Some(&credential(
-        &issuer,
-        &key,
-        "rogue",
-        SystemClock::new().now(),
-    )))
-    .encode();
-    let mut rogue = swarm(&key, frame);
+    let key = NodeKey::from_seed(&[seed; 32]);
+    let credential = credential(&issuer, &key, "rogue", SystemClock::new().now());
+    let mut rogue = swarm(&key, Frame::of(Some(&credential)).encode());
     rogue
         .dial(node.address().parse::<Multiaddr>().unwrap())
         .unwrap();
+    (node, rogue, key.peer().to_string())
+}
+
+/// It was charged for what it sent, banned for it, and cut off.
+fn banned(node: &Node, who: &str) {
+    // 0.5 at first, 0.05 each, banned below 0.1: the ninth.
+    assert!(records(node, &["invalid_message", who]) >= 8);
+    let bans = node.json(&["peers", "bans"]);
+    assert_eq!(bans["bans"][0]["party"]["peer"], who, "{bans}");
+    assert!(!node.peers().contains(&who.to_owned()));
+    node.verify_log();
+}
+
+#[tokio::test]
+async fn a_member_that_sends_malformed_messages_is_charged_banned_and_cut_off() {
+    let root = TempDir::new().unwrap();
+    let (node, mut rogue, who) = node_and_rogue(&root, 51);
+    let _listening = node.subscribe("orders", 1);
     let mut number = 0_u32;
     drive(&mut rogue, |rogue, event| {
         if let Some(SwarmEvent::ConnectionClosed { .. }) = event {
@@ -92,13 +103,38 @@ async fn a_member_that_sends_malformed_messages_is_charged_banned_and_cut_off() 
         false
     })
     .await;
-    let who = key.peer().to_string();
-    // 0.5 at first, 0.05 each, banned below 0.1: the ninth.
-    assert!(records(&node, &["invalid_message", &who]) >= 8);
-    let bans = node.json(&["peers", "bans"]);
-    assert_eq!(bans["bans"][0]["party"]["peer"], who.as_str(), "{bans}");
-    assert!(!node.peers().contains(&who));
-    node.verify_log();
+    banned(&node, &who);
+}
+
+#[tokio::test]
+async fn a_member_that_sends_malformed_job_requests_is_charged_banned_and_cut_off() {
+    let root = TempDir::new().unwrap();
+    let (node, mut rogue, who) = node_and_rogue(&root, 52);
+    let to = libp2p::PeerId::from_bytes(&node.peer_id().parse::<PeerId>().unwrap().to_bytes());
+    let to = to.unwrap();
+    // An empty chunk: well framed, and forbidden.
+    let empty = Request::Put {
+        job: JobId([0; 16]),
+        blob: ContentHash::of(b""),
+        offset: 0,
+        bytes: Vec::new(),
+    };
+    let mut connected = false;
+    drive(&mut rogue, |rogue, event| {
+        match event {
+            Some(SwarmEvent::ConnectionClosed { .. }) => return true,
+            Some(SwarmEvent::ConnectionEstablished { .. }) => connected = true,
+            // It would be a dial, and the dial's end would look like the end of this.
+            _ if !connected => return false,
+            _ => {}
+        }
+        let jobs = &mut rogue.behaviour_mut().jobs;
+        let _ = jobs.send_request(&to, Ok(empty.clone()));
+        false
+    })
+    .await;
+    banned(&node, &who);
+    assert!(records(&node, &["a malformed request of the job protocol", &who]) >= 8);
 }
 
 /// A plain libp2p client, as any program might be: no gate, no credential.
