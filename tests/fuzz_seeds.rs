@@ -53,11 +53,6 @@ fn made() -> BTreeMap<String, Vec<u8>> {
         ("enrolment/anchor", fixture("identity/acme.anchor.cose")),
         ("receipt/body", payload(&receipt)),
         ("receipt/whole", receipt),
-        (
-            "worker_frame/output",
-            b"S\0\0\0\0O\0\0\0\x06hello\n".to_vec(),
-        ),
-        ("worker_frame/report", b"E\0\0\0\x01!D\0\0\0\x02{}".to_vec()),
     ];
     let listed = [
         ("gate_message", "network/gate.hex"),

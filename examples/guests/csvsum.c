@@ -229,7 +229,7 @@ static bool read_record(struct record *record, char separator) {
 
 /* --- Numbers ------------------------------------------------------------------------------ */
 
-/* Reads a decimal number (also .5 without a zero); raises *digits to those it has after the point. */
+/* Reads a decimal number (also .5); raises *digits to those it has after the point. */
 static bool read_decimal(const char *text, decimal *number, int *digits) {
     bool negative = *text == '-';
     int whole = 0;

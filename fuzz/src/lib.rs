@@ -10,7 +10,6 @@
 
 use ciborium::Value;
 use ed25519_dalek::{Signer, SigningKey};
-use futures::FutureExt;
 use quantraband::{
     identity::{
         Anchor, Credential, Frame, Grants, IssuerKey, MAX_CREDENTIAL_BYTES, Name, NodeKey,
@@ -25,11 +24,6 @@ use quantraband::{
     },
     types::Timestamp,
 };
-
-/// The package keeps its worker's language to itself; the file knows nothing of the package.
-#[path = "../../src/sandbox/worker/frame.rs"]
-#[expect(dead_code, reason = "the kinds and the sending side have no use here")]
-mod frame;
 
 /// Most payload of an envelope here: long enough for every length of a CBOR head but the longest.
 const MAX_PAYLOAD: usize = 70_000;
@@ -47,7 +41,7 @@ const EXECUTOR: [u8; 32] = [0x45; 32];
 pub type Property = fn(&[u8]);
 
 /// The name and the property of every target.
-pub const TARGETS: [(&str, Property); 9] = [
+pub const TARGETS: [(&str, Property); 8] = [
     ("gate_message", gate_message),
     ("gate_frame", gate_frame),
     ("credential", credential),
@@ -56,7 +50,6 @@ pub const TARGETS: [(&str, Property); 9] = [
     ("job_request", job_request),
     ("job_response", job_response),
     ("receipt", receipt),
-    ("worker_frame", worker_frame),
 ];
 
 /// A message of the gate: its length prefix, then its body.
@@ -192,28 +185,6 @@ pub fn receipt(bytes: &[u8]) {
     let own = unsigned.unverified().executor == NodeKey::from_seed(&EXECUTOR).peer();
     assert_eq!(signed.verify().is_ok(), own);
     same_when_signed_again(&signed);
-}
-
-/// What a worker process says that a guest has taken over: frames, one after the other.
-pub fn worker_frame(bytes: &[u8]) {
-    let (mut blocking, mut waiting) = (bytes, bytes);
-    let mut again = Vec::new();
-    loop {
-        let read = frame::read(&mut blocking);
-        // Bytes in memory never keep anybody waiting.
-        let received = frame::receive(&mut waiting).now_or_never().expect("ready");
-        match (read, received) {
-            (Ok(Some(read)), Ok(Some(received))) => {
-                assert_eq!(read, received);
-                assert!(read.bytes.len() <= frame::MAX_PAYLOAD);
-                frame::write(&mut again, read.kind, &read.bytes).expect("as long as it was");
-                assert!(bytes.starts_with(&again) && bytes.len() == again.len() + blocking.len());
-            }
-            (Ok(None), Ok(None)) => return assert_eq!(again, bytes),
-            (Err(read), Err(received)) => return assert_eq!(read.kind(), received.kind()),
-            (read, received) => panic!("{read:?} and {received:?}"),
-        }
-    }
 }
 
 fn same_when_signed_again(receipt: &Receipt) {

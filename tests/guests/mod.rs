@@ -154,8 +154,7 @@ pub(crate) fn skip(what: &str, why: &str, require: &str) {
         std::env::var(require).as_deref() != Ok("1"),
         "{what}: {why}, and {require}=1 demands it"
     );
-    let _ = writeln!(
-        std::io::stderr(),
-        "\n*** SKIPPED {what}: {why}. {require}=1 turns this into a failure. ***"
-    );
+    let text = format!("\n*** SKIPPED {what}: {why}. {require}=1 turns this into a failure. ***\n");
+    // In one piece, between those of other tests.
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }

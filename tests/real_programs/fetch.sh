@@ -25,7 +25,9 @@ has_hash() { # FILE SHA256
 from_npm() {
   local archive wanted
   command -v npm >/dev/null || { say "npm is not here"; return 1; }
-  archive="$1/$(cd "$1" && npm pack --silent --ignore-scripts "$2" 2>"$scratch/messages" | tail -n 1)"
+  archive="$1/$(
+    cd "$1" && npm pack --silent --ignore-scripts "$2" 2>"$scratch/messages" | tail -n 1
+  )"
   if [[ ! -f "$archive" ]]; then
     say "npm pack $2 failed: $(grep -v '^npm warn' "$scratch/messages" | head -n 1)"
     return 1

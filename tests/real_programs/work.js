@@ -38,7 +38,8 @@ const queens = (size, row = 0, columns = 0, left = 0, right = 0) => {
   return count;
 };
 print("queens(8):", queens(8));
-print("text:", "a-1 b-22 c-333".replace(/(?<name>[a-z])-(?<n>\d+)/g, "$<n>$<name>"), "ΑΣ".toLowerCase());
+const swapped = "a-1 b-22 c-333".replace(/(?<name>[a-z])-(?<n>\d+)/g, "$<n>$<name>");
+print("text:", swapped, "ΑΣ".toLowerCase());
 print("numbers:", 0.1 + 0.2, (1e21).toString(), (255).toString(16), [10, 9, 1].sort().join());
 
 print("reading a file:", std.open("/etc/hostname", "r") === null ? "refused" : "ALLOWED");

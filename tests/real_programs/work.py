@@ -1,4 +1,7 @@
-"""Work for a CPython that runs as a guest: arithmetic, texts, hashes, a database, and what it may not."""
+"""Work for a CPython that runs as a guest.
+
+Arithmetic, texts, hashes, a database, and what it may not.
+"""
 
 import collections
 import decimal
