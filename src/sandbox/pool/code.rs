@@ -254,6 +254,8 @@ impl Code {
             cpu_name: LimitName::CompileTime,
             abort_name: Some(LimitName::CompileMemory),
             output: 0,
+            memory: 0,
+            fuel: None,
             artifact: true,
         };
         // No output is allowed, so nothing is ever sent.

@@ -365,6 +365,8 @@ fn ask(task: &Task, code: Bytes, input: Bytes) -> io::Result<Ask> {
         cpu_name: LimitName::CpuTime,
         abort_name: None,
         output: task.limits.output,
+        memory: task.limits.memory,
+        fuel: task.limits.fuel,
         artifact: false,
     })
 }

@@ -33,6 +33,9 @@ use crate::{
 /// MiB pass in less than a second.
 const LOAD_TIME: Duration = Duration::from_secs(20);
 
+/// Threads of a worker, which can use that many processors at most.
+const THREADS: u64 = 3;
+
 /// What is asked of a worker, and what it may do meanwhile.
 pub(super) struct Ask {
     /// The order's frame.
@@ -49,6 +52,10 @@ pub(super) struct Ask {
     pub(super) abort_name: Option<LimitName>,
     /// Most output, bytes.
     pub(super) output: u64,
+    /// Most linear memory, bytes: a worker that claims more is not believed that far.
+    pub(super) memory: u64,
+    /// The fuel it was given; likewise.
+    pub(super) fuel: Option<u64>,
     /// Whether a compiled module is the answer.
     pub(super) artifact: bool,
 }
@@ -270,9 +277,13 @@ impl State {
             End::Said(verdict) => {
                 heard.stale = verdict.stale && self.started.is_none();
                 heard.usage.wall_ms = heard.usage.wall_ms.min(verdict.usage.wall_ms);
-                heard.usage.cpu_us = verdict.usage.cpu_us;
-                heard.usage.fuel = verdict.usage.fuel;
-                heard.usage.memory_peak = verdict.usage.memory_peak;
+                let all = micros(self.clock.elapsed()).saturating_mul(THREADS);
+                heard.usage.cpu_us = verdict.usage.cpu_us.min(all);
+                heard.usage.fuel = verdict
+                    .usage
+                    .fuel
+                    .and_then(|used| Some(used.min(ask.fuel?)));
+                heard.usage.memory_peak = verdict.usage.memory_peak.min(ask.memory);
                 heard.artifact = self.artifact;
                 if is_for_worker_to_say(&verdict.outcome, self.cancelling) {
                     heard.outcome = verdict.outcome;
@@ -344,25 +355,4 @@ fn processor_time_of(stat: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn processor_time_is_read_behind_any_name() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 12 30 0 0 20 0 4 0 100 1 2";
-        assert_eq!(processor_time_of(stat), Some(Duration::from_millis(420)));
-        assert_eq!(processor_time_of("7 (a"), None);
-        assert_eq!(processor_time_of("7 (a) S 1"), None);
-        assert!(processor_time(std::process::id()).is_some());
-    }
-
-    #[test]
-    fn a_worker_speaks_only_for_its_guest() {
-        assert!(is_for_worker_to_say(&Outcome::Exited { status: 3 }, false));
-        let cancelled = Outcome::Cancelled {
-            by: CancelledBy::Operator,
-        };
-        assert!(!is_for_worker_to_say(&cancelled, false));
-        assert!(!is_for_worker_to_say(&failed(JobFault::Interrupted), true));
-    }
-}
+mod tests;

@@ -99,16 +99,18 @@ fn virtual_poll(mut caller: Caller<'_, Host>, a: u32, b: u32, c: u32, d: u32) ->
 pub(crate) fn run(
     bench: &Bench,
     order: &RunOrder,
-    artifact: &[u8],
+    artifact: Vec<u8>,
     input: Vec<u8>,
     voice: &Voice,
 ) -> ! {
     let executor = || Outcome::Failed {
         fault: JobFault::Executor,
     };
-    let Ok(module) = raw::deserialize(&bench.engine, artifact) else {
+    let Ok(module) = raw::deserialize(&bench.engine, &artifact) else {
         voice.end_stale(executor());
     };
+    // The module has its own copy.
+    drop(artifact);
     let fuel = order.limits.fuel.unwrap_or(u64::MAX);
     let mut store = store(bench, order, input, voice);
     let prepared = match bench.mode {

@@ -63,7 +63,14 @@ pub(crate) struct Ceilings {
 /// The last step, when all threads run: no new process, and the filter for every thread.
 pub(crate) fn late(ceilings: &Ceilings, filters: &Filters) -> Result<(), HardeningError> {
     limit("data", Resource::RLIMIT_DATA, ceilings.data)?;
-    limit("cpu", Resource::RLIMIT_CPU, ceilings.cpu_seconds)?;
+    // Soft before hard: the soft limit's signal has a name (SIGXCPU), the hard one's is SIGKILL.
+    let seconds = ceilings.cpu_seconds;
+    limits(
+        "cpu",
+        Resource::RLIMIT_CPU,
+        seconds,
+        seconds.saturating_add(1),
+    )?;
     // Does not bind root, whom the filter binds.
     limit("nproc", Resource::RLIMIT_NPROC, 0)?;
     for program in [&filters.deadly, &filters.allowed] {
@@ -74,10 +81,18 @@ pub(crate) fn late(ceilings: &Ceilings, filters: &Filters) -> Result<(), Hardeni
 }
 
 fn limit(name: &'static str, resource: Resource, most: rlim_t) -> Result<(), HardeningError> {
-    let (_, hard) =
+    limits(name, resource, most, most)
+}
+
+fn limits(
+    name: &'static str,
+    resource: Resource,
+    soft: rlim_t,
+    hard: rlim_t,
+) -> Result<(), HardeningError> {
+    let (_, most) =
         nix::sys::resource::getrlimit(resource).map_err(|e| HardeningError::Kernel(name, e))?;
-    let most = most.min(hard);
-    setrlimit(resource, most, most).map_err(|e| HardeningError::Kernel(name, e))
+    setrlimit(resource, soft.min(most), hard.min(most)).map_err(|e| HardeningError::Kernel(name, e))
 }
 
 /// How a call is allowed.

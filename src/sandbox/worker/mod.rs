@@ -148,7 +148,7 @@ fn serve_run(
         voice,
         timers,
         move |(artifact, input): (Vec<u8>, Vec<u8>), voice| {
-            guest::run(&bench, &order, &artifact, input, voice)
+            guest::run(&bench, &order, artifact, input, voice)
         },
     )?;
     hardening::late(&ceilings, filters)?;
