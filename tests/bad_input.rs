@@ -6,7 +6,7 @@ mod common;
 
 use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, process::Output};
 
-use common::{Node, run_in};
+use common::{Node, eventually, run_in};
 use tempfile::TempDir;
 
 fn says(output: &Output, code: i32, words: &[&str]) {
@@ -208,6 +208,11 @@ fn a_damaged_log_is_found_and_a_torn_tail_is_said_but_forgiven() {
         "--reason",
         "x",
     ]);
+    // The ban is durable when it is acknowledged; its record follows.
+    eventually("the ban is on record", || {
+        let text = serde_json::to_string(&node.audit()).unwrap();
+        text.contains("198.51.100.7").then_some(())
+    });
     node.kill();
     let segment = node.dir.join("data/audit/00000001.jsonl");
     let whole = fs::read_to_string(&segment).unwrap();

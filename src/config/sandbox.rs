@@ -74,7 +74,7 @@ impl Default for SandboxConfig {
             spare_workers: 2,
             jobs: 1_024,
             jobs_per_peer: 64,
-            running_per_peer: 2,
+            running_per_peer: 1,
             cpu_per_hour: secs(600),
             default_wall_clock: secs(30),
             max_wall_clock: secs(300),

@@ -22,7 +22,7 @@ mod files;
 mod room;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -39,6 +39,8 @@ use crate::types::PeerId;
 const MAX_ARRIVING: usize = 4_096;
 /// Most blobs remembered; about 100 bytes each.
 const MAX_BLOBS: usize = 65_536;
+/// Pairs of peer and blob remembered as shown; about 100 bytes each.
+const MAX_SHOWN: usize = 65_536;
 /// How far a blob has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -84,6 +86,8 @@ pub struct Blobs {
     complete: HashMap<ContentHash, Complete>,
     arriving: HashMap<Key, Arriving>,
     pins: HashMap<ContentHash, u32>,
+    /// Who showed that they have a blob's bytes.
+    shown: HashSet<Key>,
     used: u64,
     /// Counts uses: the order of eviction needs no clock.
     uses: u64,
@@ -110,6 +114,7 @@ impl Blobs {
             complete: HashMap::new(),
             arriving: HashMap::new(),
             pins: HashMap::new(),
+            shown: HashSet::new(),
             used: 0,
             uses: 0,
         };
@@ -204,6 +209,22 @@ impl Blobs {
         self.size(blob) == Some(size)
     }
 
+    /// Whether this peer showed that it has the blob's bytes, by sending them. Who merely knows
+    /// a hash (receipts name them) must not be given what others sent: its job could print it.
+    #[must_use]
+    pub fn is_shown(&self, owner: &PeerId, blob: &ContentHash) -> bool {
+        *blob == ContentHash::of(b"") || self.shown.contains(&(*blob, *owner))
+    }
+
+    /// Notes that a peer has the blob's bytes, as its job's record tells of before a restart.
+    pub fn show(&mut self, owner: PeerId, blob: ContentHash) {
+        if self.shown.len() >= MAX_SHOWN {
+            // Everybody sends once more.
+            self.shown.clear();
+        }
+        self.shown.insert((blob, owner));
+    }
+
     /// How much of a blob that is not complete is here from this peer.
     #[must_use]
     pub fn partial(&self, owner: &PeerId, blob: &ContentHash) -> u64 {
@@ -252,7 +273,9 @@ impl Blobs {
         offset: u64,
         bytes: &[u8],
     ) -> Result<Progress, BlobError> {
-        if let Some(known) = self.size(blob) {
+        if let Some(known) = self.size(blob)
+            && (known != size || self.is_shown(owner, blob))
+        {
             return if known == size {
                 Ok(Progress {
                     have: size,
@@ -368,6 +391,15 @@ impl Blobs {
             self.drop_arriving(key);
             return Err(BlobError::WrongHash { blob });
         }
+        self.show(key.1, blob);
+        if self.complete.contains_key(&blob) {
+            // Another's copy is here: this one was a proof and no more.
+            self.drop_arriving(key);
+            return Ok(Progress {
+                have: size,
+                complete: true,
+            });
+        }
         let (from, path) = (self.part(key), self.path(&blob));
         if let Err(source) = fs::rename(&from, &path) {
             self.drop_arriving(key);
@@ -380,11 +412,6 @@ impl Blobs {
             seen: true,
         };
         self.complete.insert(blob, complete);
-        // Nobody needs to go on sending it.
-        let others = self.arriving.keys().filter(|(other, _)| *other == blob);
-        for other in others.copied().collect::<Vec<_>>() {
-            self.drop_arriving(&other);
-        }
         Ok(Progress {
             have: size,
             complete: true,

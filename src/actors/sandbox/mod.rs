@@ -226,6 +226,12 @@ impl SandboxActor {
             if !record.is_finished() {
                 running.hold(&record);
             }
+            if record.state == JobState::Queued {
+                // It had come so far because its submitter sent both.
+                for blob in [record.spec.module, record.spec.input] {
+                    running.blobs.show(record.submitter.peer, blob);
+                }
+            }
             self.incarnation.progress();
             if record.state == JobState::Waiting {
                 running.get_ready(&[record.id]);
@@ -417,9 +423,13 @@ impl Running {
     fn get_ready(&mut self, jobs: &[JobId]) {
         for id in jobs {
             let ready = self.registry.job(id).is_some_and(|record| {
-                let spec = &record.spec;
-                self.blobs.holds(&spec.module, spec.module_size)
-                    && self.blobs.holds(&spec.input, spec.input_size)
+                let (spec, peer) = (&record.spec, &record.submitter.peer);
+                [
+                    (&spec.module, spec.module_size),
+                    (&spec.input, spec.input_size),
+                ]
+                .into_iter()
+                .all(|(blob, size)| self.blobs.holds(blob, size) && self.blobs.is_shown(peer, blob))
             });
             if ready {
                 self.registry.ready(id);

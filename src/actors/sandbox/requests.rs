@@ -229,7 +229,9 @@ impl SandboxActor {
                 (spec.input, spec.input_size),
             ] {
                 let new = wanted.iter().all(|known: &Wanted| known.blob != blob);
-                if new && !running.blobs.have(&blob) {
+                let peer = &record.submitter.peer;
+                let here = running.blobs.have(&blob) && running.blobs.is_shown(peer, &blob);
+                if new && !here {
                     let have = running.blobs.partial(&record.submitter.peer, &blob);
                     wanted.push(Wanted { blob, have, size });
                 }
@@ -294,7 +296,8 @@ impl SandboxActor {
             blob if blob == spec.input => spec.input_size,
             _ => return refused(RefusalCode::Invalid, "not a part of the job", None),
         };
-        if record.state != JobState::Waiting || running.blobs.have(blob) {
+        let here = running.blobs.have(blob) && running.blobs.is_shown(&peer, blob);
+        if record.state != JobState::Waiting || here {
             running.get_ready(&[job]);
             self.schedule(ctx);
             return Response::Stored {

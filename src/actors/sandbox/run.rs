@@ -1,5 +1,7 @@
 //! Whose turn it is, what a worker prints, what it reports.
 
+use std::time::Duration;
+
 use actix::{AsyncContext, Context, StreamHandler};
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -140,14 +142,25 @@ impl SandboxActor {
         let mut outcome = verdict.unwrap_or(report.outcome);
         if let Some(spool) = running.spools.get_mut(&id)
             && let Err(error) = spool.end_attempt()
-            && matches!(outcome, Outcome::Exited { .. } | Outcome::Trapped { .. })
+            && matches!(
+                outcome,
+                Outcome::Exited { .. } | Outcome::Trapped { .. } | Outcome::Stopped { .. }
+            )
         {
             outcome = Outcome::Failed {
                 fault: spool_fault(id, &error),
             };
         }
         tracing::debug!(job = %id, %outcome, "a job ended");
-        if running.registry.finish(id, outcome, report.usage, now) {
+        let mut usage = report.usage;
+        if usage.cpu_us == 0 {
+            // It ended before a worker could say what it took, as when it was cancelled while its
+            // module was compiled. Then its time on the wall counts: nobody computes for free.
+            let started = running.registry.job(&id).and_then(|record| record.started);
+            let took = started.map_or(Duration::ZERO, |started| now.since(started));
+            usage.cpu_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        }
+        if running.registry.finish(id, outcome, usage, now) {
             self.ended(id, ctx);
         }
         self.waiters.wake(&id);

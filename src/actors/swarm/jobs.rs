@@ -33,8 +33,12 @@ use crate::{
 /// How long Sandbox may take beyond what the request itself waits for: one durable record and
 /// some disk.
 const GRACE: Duration = Duration::from_secs(10);
-/// Requests of peers that Sandbox works at. Each holds at most one piece of a blob.
-const MAX_SERVING: usize = 256;
+/// Requests of peers that Sandbox works at. Most wait for news and hold nothing; an upload holds
+/// one piece of a blob.
+const MAX_SERVING: usize = 1_024;
+/// The same of one peer: a waiting request for each of its jobs, and uploads. One peer that lets
+/// all of them wait takes an eighth of the whole, and nobody else's.
+const MAX_SERVING_PER_PEER: usize = 128;
 /// Requests of this node that wait for a peer's answer.
 const MAX_CALLS: usize = 1_024;
 /// What a request weighs beside the piece it may carry, bytes.
@@ -48,7 +52,7 @@ type Answer = oneshot::Sender<Result<Response, SendFault>>;
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     waiting: HashMap<OutboundRequestId, Answer>,
-    serving: usize,
+    serving: HashMap<PeerId, usize>,
 }
 
 fn refuse(code: RefusalCode, detail: &str, again: Option<Duration>) -> Response {
@@ -148,7 +152,7 @@ impl SwarmActor {
             Ok(known) => known,
             Err(refusal) => return self.respond(channel, refusal),
         };
-        self.calls.serving = self.calls.serving.saturating_add(1);
+        self.calls.begin(who);
         let sandbox = self.tools.sandbox.clone();
         let message = JobRequest {
             peer: who,
@@ -164,8 +168,8 @@ impl SwarmActor {
                 refuse(RefusalCode::Unavailable, error.code(), Some(COME_AGAIN))
             })
         };
-        ctx.spawn(asked.into_actor(self).map(|response, act, _| {
-            act.calls.serving = act.calls.serving.saturating_sub(1);
+        ctx.spawn(asked.into_actor(self).map(move |response, act, _| {
+            act.calls.end(&who);
             act.respond(channel, response);
         }));
     }
@@ -192,7 +196,7 @@ impl SwarmActor {
             let again = denial.retry_after.or(Some(COME_AGAIN));
             return Err(refuse(RefusalCode::Rate, denial.reason.code(), again));
         }
-        if self.calls.serving >= MAX_SERVING {
+        if self.calls.is_busy(&who) {
             self.tools.metrics.jobs().refused("unavailable");
             return Err(refuse(RefusalCode::Unavailable, "busy", Some(COME_AGAIN)));
         }
@@ -208,6 +212,27 @@ impl SwarmActor {
 }
 
 impl Calls {
+    fn begin(&mut self, peer: PeerId) {
+        let count = self.serving.entry(peer).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    fn end(&mut self, peer: &PeerId) {
+        if let Some(count) = self.serving.get_mut(peer) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.serving.remove(peer);
+            }
+        }
+    }
+
+    /// Whether a request of this peer would be one too many.
+    fn is_busy(&self, peer: &PeerId) -> bool {
+        let all: usize = self.serving.values().sum();
+        let own = self.serving.get(peer).copied().unwrap_or(0);
+        all >= MAX_SERVING || own >= MAX_SERVING_PER_PEER
+    }
+
     fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
         if let Some(caller) = self.waiting.remove(&id) {
             // Who asked may have stopped waiting.
@@ -240,5 +265,31 @@ impl Handler<SendJobRequest> for SwarmActor {
         self.calls.waiting.insert(id, caller);
         let answer = async move { answer.await.unwrap_or(Err(SendFault::Broken)) };
         Box::pin(answer.into_actor(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(n: u8) -> PeerId {
+        PeerId::from(&ed25519_dalek::SigningKey::from_bytes(&[n; 32]).verifying_key())
+    }
+
+    #[test]
+    fn one_peer_that_lets_requests_wait_leaves_room_for_others() {
+        let mut calls = Calls::default();
+        while !calls.is_busy(&peer(1)) {
+            calls.begin(peer(1));
+        }
+        assert!(!calls.is_busy(&peer(2)));
+        calls.end(&peer(1));
+        assert!(!calls.is_busy(&peer(1)));
+        for n in 2..=250 {
+            while !calls.is_busy(&peer(n)) {
+                calls.begin(peer(n));
+            }
+        }
+        assert_eq!(calls.serving.values().sum::<usize>(), MAX_SERVING);
     }
 }

@@ -124,10 +124,34 @@ fn nobody_spoils_what_another_sends() {
             .unwrap()
             .complete
     );
-    // The others need not go on.
-    assert_eq!((blobs.used(), files(&dir)), (10, 1));
+    // The others have still to show that they have it.
+    assert_eq!(blobs.partial(&peer(1), &blob), 9);
     let error = blobs.append(&peer(2), &blob, 50, 9, &[1; 9]).unwrap_err();
     assert!(matches!(error, BlobError::Size { size: 10 }));
+}
+
+#[test]
+fn who_knows_a_hash_has_not_shown_its_bytes() {
+    let dir = TempDir::new().unwrap();
+    let mut blobs = open(&dir, 100);
+    let blob = send(&mut blobs, 1, 10).unwrap();
+    let (_, bytes) = content(1, 10);
+    assert!(blobs.is_shown(&peer(0), &blob));
+    assert!(blobs.have(&blob) && !blobs.is_shown(&peer(1), &blob));
+    // Rubbish is no proof, and takes nothing from the one who has it.
+    let rubbish = blobs.append(&peer(1), &blob, 10, 0, &[9; 10]);
+    assert!(matches!(rubbish, Err(BlobError::WrongHash { .. })));
+    assert!(blobs.have(&blob) && !blobs.is_shown(&peer(1), &blob));
+    let half = blobs.append(&peer(1), &blob, 10, 0, &bytes[..5]).unwrap();
+    assert!(!half.complete && !blobs.is_shown(&peer(1), &blob));
+    assert!(
+        blobs
+            .append(&peer(1), &blob, 10, 5, &bytes[5..])
+            .unwrap()
+            .complete
+    );
+    assert!(blobs.is_shown(&peer(1), &blob));
+    assert_eq!((blobs.used(), files(&dir)), (10, 1), "one copy");
 }
 
 #[test]
@@ -345,8 +369,14 @@ proptest! {
                     }
                     let size = bytes.len() as u64;
                     match blobs.append(&peer(owner), &blob, size, at as u64, &piece) {
-                        Ok(progress) => prop_assert_eq!(progress.complete, blobs.have(&blob)),
-                        Err(BlobError::WrongHash { .. }) => prop_assert!(!blobs.have(&blob)),
+                        Ok(progress) => prop_assert_eq!(
+                            progress.complete,
+                            blobs.have(&blob) && blobs.is_shown(&peer(owner), &blob)
+                        ),
+                        Err(BlobError::WrongHash { .. }) => {
+                            let shown = blobs.is_shown(&peer(owner), &blob);
+                            prop_assert!(!(blobs.have(&blob) && shown));
+                        }
                         Err(BlobError::Full { .. }) => {}
                         Err(error) => prop_assert!(false, "{error}"),
                     }
