@@ -102,6 +102,8 @@ enum Rule {
     Always,
     /// When the protection in its third argument is not writable *and* executable.
     NeverBoth,
+    /// When its first argument is this process.
+    OwnProcess,
 }
 
 /// What a worker may call once it works, each with its reason.
@@ -201,8 +203,8 @@ const CALLS: &[(libc::c_long, Rule, &str)] = &[
     (libc::SYS_gettid, Rule::Always, "as above"),
     (
         libc::SYS_tgkill,
-        Rule::Always,
-        "as above; without fork there is nobody else's to name",
+        Rule::OwnProcess,
+        "as above; the node runs as the same user, and must not be named",
     ),
     (
         libc::SYS_restart_syscall,
@@ -268,9 +270,18 @@ fn program(
 }
 
 fn rules(rule: Rule) -> Result<Vec<SeccompRule>, HardeningError> {
-    let Rule::NeverBoth = rule else {
-        return Ok(Vec::new());
-    };
+    let refuse = |error: seccompiler::BackendError| HardeningError::Filter(error.to_string());
+    match rule {
+        Rule::Always => return Ok(Vec::new()),
+        Rule::OwnProcess => {
+            let own = u64::from(std::process::id());
+            return SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, own)
+                .and_then(|condition| SeccompRule::new(vec![condition]))
+                .map(|rule| vec![rule])
+                .map_err(refuse);
+        }
+        Rule::NeverBoth => {}
+    }
     let write = u64::try_from(libc::PROT_WRITE).unwrap_or(0);
     let execute = u64::try_from(libc::PROT_EXEC).unwrap_or(0);
     [0, write, execute]
@@ -283,7 +294,7 @@ fn rules(rule: Rule) -> Result<Vec<SeccompRule>, HardeningError> {
                 value,
             )
             .and_then(|condition| SeccompRule::new(vec![condition]))
-            .map_err(|error| HardeningError::Filter(error.to_string()))
+            .map_err(refuse)
         })
         .collect()
 }
