@@ -9,6 +9,7 @@
 //! Formats: `docs/reference/credential.md`.
 
 pub mod anchor;
+mod binding;
 pub mod claims;
 pub(crate) mod cose;
 mod credential;
@@ -29,6 +30,7 @@ mod verify;
 
 pub use crate::cbor::Malformed;
 pub use anchor::{Anchor, AnchorError, Grants, GroupPattern, TrustAnchor, TrustAnchors};
+pub use binding::{BINDING_BYTES, Binding, Channel, Role};
 pub use claims::{Attributes, ClaimError, Claims, Groups, Validity};
 pub use cose::{ED25519, PublicKey, Thumbprint};
 pub use credential::{Credential, ENFORCED, MAX_CREDENTIAL_BYTES, TooLong};
