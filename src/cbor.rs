@@ -50,6 +50,33 @@ pub(crate) fn decode_counted(bytes: &[u8], max: usize, items: usize) -> Read<Val
     decode(bytes, max)
 }
 
+/// Cuts a sequence (RFC 8742) of 1 to `most` items of at most `max` bytes each into its items.
+pub(crate) fn sequence(mut bytes: &[u8], most: usize, max: usize) -> Read<Vec<&[u8]>> {
+    if bytes.len() > most.saturating_mul(max) {
+        return Err(Malformed("longer than allowed"));
+    }
+    let mut items = Vec::new();
+    while !bytes.is_empty() {
+        let mut rest = bytes;
+        ciborium::de::from_reader_with_recursion_limit::<Value, _>(&mut rest, MAX_DEPTH)
+            .map_err(|_| Malformed("not CBOR, cut short, or nested too deep"))?;
+        let length = bytes.len().saturating_sub(rest.len());
+        let (item, after) = bytes
+            .split_at_checked(length)
+            .filter(|_| length > 0 && length <= max)
+            .ok_or(Malformed("longer than allowed"))?;
+        if items.len() >= most {
+            return Err(Malformed("a sequence has too many items"));
+        }
+        items.push(item);
+        bytes = after;
+    }
+    if items.is_empty() {
+        return Err(Malformed("a sequence is empty"));
+    }
+    Ok(items)
+}
+
 /// Walks over the heads of one item and refuses more than `most`.
 fn count(mut bytes: &[u8], most: usize) -> Read<()> {
     const CUT: Malformed = Malformed("not CBOR, cut short, or nested too deep");
@@ -266,6 +293,17 @@ mod tests {
         assert!(decode_counted(&[0xf9, 0x3c, 0x00], 64, 1).is_ok());
         assert!(decode_counted(&[0x00, 0x00], 64, 9).is_err());
         assert!(decode_counted(&[], 64, 9).is_err());
+    }
+
+    #[test]
+    fn a_sequence_is_cut_where_its_items_end() {
+        let bytes = [0x01, 0x82, 0x02, 0x03, 0x43, 0x01, 0x02, 0x03];
+        let items = sequence(&bytes, 3, 4).unwrap();
+        assert_eq!(items, [&bytes[..1], &bytes[1..4], &bytes[4..]]);
+        assert!(sequence(&bytes, 2, 8).is_err());
+        assert!(sequence(&bytes, 3, 3).is_err());
+        assert!(sequence(&bytes[..7], 3, 4).is_err());
+        assert!(sequence(&[], 3, 4).is_err());
     }
 
     #[test]

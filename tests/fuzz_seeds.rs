@@ -43,12 +43,15 @@ fn payload(cose: &[u8]) -> Vec<u8> {
 /// What the fixtures make of each target's directory.
 fn made() -> BTreeMap<String, Vec<u8>> {
     let credential = fixture("identity/credential.cose");
+    let delegation = fixture("identity/delegation.cose");
     let receipt = fixture("sandbox/receipt.cose");
     let named = [
         ("gate_frame/credential", fixture("identity/frame.cbor")),
         ("gate_frame/empty", fixture("identity/empty-frame.cbor")),
         ("credential/claims", payload(&credential)),
         ("credential/whole", credential),
+        ("delegation/claims", payload(&delegation)),
+        ("delegation/whole", delegation),
         ("enrolment/request", fixture("identity/request.cose")),
         ("enrolment/anchor", fixture("identity/acme.anchor.cose")),
         ("receipt/body", payload(&receipt)),
@@ -118,10 +121,12 @@ fn every_seed_and_its_neighbours_hold_what_the_targets_assert() {
     }
 }
 
-/// The seed, cut short everywhere, and with bits changed everywhere.
+/// The seed, cut short everywhere, and with bits changed everywhere. What is long is keys and
+/// signatures for the most part: there one place in eight will do.
 fn with_neighbours(property: Property, bytes: &[u8]) {
     property(bytes);
-    for at in 0..bytes.len() {
+    let step = if bytes.len() > 1024 { 8 } else { 1 };
+    for at in (0..bytes.len()).filter(|at| *at < 512 || at % step == 0) {
         property(&bytes[..at]);
         let mut changed = bytes.to_vec();
         for bit in [0, 3, 5, 7] {

@@ -14,7 +14,7 @@ use common::{
 };
 use quantraband::{
     identity::{
-        Frame, ISSUER_KEY_FILE, IdentityPaths, IssuerKey, Name, NodeKey, state, verify_credential,
+        ISSUER_KEY_FILE, IdentityPaths, IssuerKey, Name, NodeKey, state, verify_credential,
     },
     types::{Clock, PeerId, SystemClock, Timestamp},
 };
@@ -49,10 +49,14 @@ impl Cose {
         self.parts[2] = Value::Bytes(payload);
     }
 
-    fn signature(&mut self) -> &mut Vec<u8> {
-        let signatures = self.parts[3].as_array_mut().expect("signatures");
-        let first = signatures[0].as_array_mut().expect("a signature");
-        first[2].as_bytes_mut().expect("bytes")
+    fn signatures(&mut self) -> &mut Vec<Value> {
+        self.parts[3].as_array_mut().expect("signatures")
+    }
+
+    /// The Ed25519 signature (0) or the ML-DSA one (1).
+    fn signature(&mut self, which: usize) -> &mut Vec<u8> {
+        let one = self.signatures()[which].as_array_mut();
+        one.expect("a signature")[2].as_bytes_mut().expect("bytes")
     }
 
     fn close(self) -> Vec<u8> {
@@ -119,12 +123,7 @@ impl Scene {
     async fn refused(&self, what: &str, bytes: &[u8], code: &str, charged: bool) {
         let before = self.records(code);
         let charges = self.charges();
-        let outcome = present(
-            &self.forger,
-            Frame::of(Some(bytes)).encode(),
-            &self.node.address(),
-        )
-        .await;
+        let outcome = present(&self.forger, bytes, &self.node.address()).await;
         let said = outcome.expect_err(what);
         eventually(
             &format!("{what} is on record as {code} (the forger heard: {said})"),
@@ -168,7 +167,7 @@ async fn each_field_changed_in_turn_is_refused_audited_and_charged() {
     let scene = scene();
     let claims = Cose::open(&scene.good).claims();
     assert!(
-        claims.len() >= 9,
+        claims.len() >= 11,
         "the claims are all looked at: {claims:?}"
     );
     // Private-use claims (attributes, groups, required algorithms) first.
@@ -183,8 +182,7 @@ async fn each_field_changed_in_turn_is_refused_audited_and_charged() {
         // Another issuer's name is not known; whatever else changes breaks the signature, a form
         // rule, or the binding to the key.
         let before: Vec<usize> = CODES.iter().map(|c| scene.records(c)).collect();
-        let frame = Frame::of(Some(&forged.close())).encode();
-        let outcome = present(&scene.forger, frame, &scene.node.address()).await;
+        let outcome = present(&scene.forger, &forged.close(), &scene.node.address()).await;
         assert!(outcome.is_err(), "claim {key} changed and let in");
         eventually(&format!("the change of claim {key} is on record"), || {
             CODES
@@ -217,9 +215,16 @@ const CODES: [&str; 5] = [
 #[tokio::test]
 async fn wrong_signatures_and_stolen_credentials_are_charged_lapsed_ones_are_not() {
     let scene = scene();
-    for length in [63_usize, 65, 0, 32] {
+    for (which, length) in [
+        (0, 63_usize),
+        (0, 65),
+        (0, 0),
+        (1, 3308),
+        (1, 3310),
+        (1, 64),
+    ] {
         let mut forged = Cose::open(&scene.good);
-        forged.signature().resize(length, 7);
+        forged.signature(which).resize(length, 7);
         let bytes = forged.close();
         let code = if scene_code(&bytes, &scene) == "malformed" {
             "malformed"
@@ -235,15 +240,25 @@ async fn wrong_signatures_and_stolen_credentials_are_charged_lapsed_ones_are_not
             )
             .await;
     }
+    for which in [0, 1] {
+        let mut forged = Cose::open(&scene.good);
+        forged.signature(which)[10] ^= 1;
+        let what = format!("a flipped bit in signature {which}");
+        scene
+            .refused(&what, &forged.close(), "signature", true)
+            .await;
+        // Either signature cut away: the other alone is not enough.
+        let mut forged = Cose::open(&scene.good);
+        forged.signatures().remove(which);
+        let what = format!("signature {which} stripped");
+        scene
+            .refused(&what, &forged.close(), "signature", true)
+            .await;
+    }
     let mut forged = Cose::open(&scene.good);
-    forged.signature()[10] ^= 1;
+    forged.signatures().reverse();
     scene
-        .refused(
-            "a flipped bit in the signature",
-            &forged.close(),
-            "signature",
-            true,
-        )
+        .refused("the signatures swapped", &forged.close(), "signature", true)
         .await;
     scene
         .refused(
@@ -279,8 +294,7 @@ async fn wrong_signatures_and_stolen_credentials_are_charged_lapsed_ones_are_not
         .await;
 
     // The defence does not refuse everything: the untouched credential is let in.
-    let good = Frame::of(Some(&scene.good)).encode();
-    present(&scene.forger, good, &scene.node.address())
+    present(&scene.forger, &scene.good, &scene.node.address())
         .await
         .expect("a good credential");
     scene.node.verify_log();

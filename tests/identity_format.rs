@@ -7,10 +7,12 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use quantraband::{
     identity::{
-        Anchor, Attributes, Credential, Frame, Grant, Grants, Groups, IssuerKey, Name, NodeKey,
-        SigningRequest, TrustAnchor, TrustAnchors, issue, verify_frame,
+        Anchor, Attributes, BINDING_BYTES, Binding, Chain, Channel, Credential, Delegation, Frame,
+        Grant, Grants, Groups, IssuerKey, ML_DSA_SIGNATURE_BYTES, Name, NodeKey, Role, Scope,
+        Serial, SigningRequest, TrustAnchor, TrustAnchors, delegate, issue, verify_credential,
+        verify_delegations, verify_frame,
     },
-    types::Timestamp,
+    types::{Span, Timestamp},
 };
 
 /// 2026-11-24T00:00:00Z.
@@ -53,7 +55,14 @@ fn credential() -> Credential {
         lifetime: Duration::from_hours(24 * 30),
     };
     let request = SigningRequest::open(&request()).unwrap();
-    issue(&acme(), &request, &grant, [0x1d; 16], NOW).unwrap()
+    issue(&acme(), &request, &grant, serial(1), NOW).unwrap()
+}
+
+fn serial(index: u32) -> Serial {
+    Serial {
+        id: [0x1d; 16],
+        index,
+    }
 }
 
 fn entry() -> TrustAnchor {
@@ -65,7 +74,42 @@ fn entry() -> TrustAnchor {
     }
 }
 
-/// Compares with a committed fixture, byte for byte.
+/// The node's channel to a listener, as far as the frame's proof is concerned.
+fn channel() -> Channel {
+    Channel {
+        opener: node().peer(),
+        listener: NodeKey::from_seed(&[0x4c; 32]).peer(),
+        binding: Binding::Exporter([0x42; BINDING_BYTES]),
+    }
+}
+
+fn anchors() -> TrustAnchors {
+    let mut anchors = TrustAnchors::default();
+    anchors.add(entry()).unwrap();
+    anchors
+}
+
+/// The bytes of a document but for its ML-DSA signatures, which are never the same twice: each is
+/// the end of what has the right length, so zeroes take its place.
+fn without_ml_dsa(bytes: &[u8]) -> Vec<u8> {
+    // bstr of 3309 bytes: 59 0c ed.
+    let head = [0x59, 0x0c, 0xed];
+    let mut out = bytes.to_vec();
+    let mut at = 0;
+    while at + head.len() + ML_DSA_SIGNATURE_BYTES <= out.len() {
+        if out[at..].starts_with(&head) {
+            let from = at + head.len();
+            out[from..from + ML_DSA_SIGNATURE_BYTES].fill(0);
+            at = from + ML_DSA_SIGNATURE_BYTES;
+        } else {
+            at += 1;
+        }
+    }
+    out
+}
+
+/// Compares with a committed fixture, byte for byte, ML-DSA signatures aside; returns the fixture,
+/// whose own signatures the caller verifies.
 fn frozen(file: &str, made: &[u8]) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/identity")
@@ -75,8 +119,8 @@ fn frozen(file: &str, made: &[u8]) -> Vec<u8> {
     }
     let kept = fs::read(&path).unwrap();
     assert_eq!(
-        hex::encode(&kept),
-        hex::encode(made),
+        hex::encode(without_ml_dsa(&kept)),
+        hex::encode(without_ml_dsa(made)),
         "{file}: the format changed; old nodes will not read it"
     );
     kept
@@ -85,32 +129,50 @@ fn frozen(file: &str, made: &[u8]) -> Vec<u8> {
 #[test]
 fn the_request_is_frozen() {
     let kept = frozen("request.cose", &request());
-    assert_eq!(SigningRequest::open(&kept).unwrap().peer, node().peer());
+    assert_eq!(SigningRequest::open(&kept).unwrap().keys, *node().public());
 }
 
 #[test]
-fn the_credential_is_frozen() {
+fn the_credential_is_frozen_and_verifies() {
     let kept = frozen("credential.cose", credential().as_bytes());
-    assert_eq!(Credential::decode(&kept).unwrap(), credential());
+    let read = Credential::decode(&kept).unwrap();
+    assert_eq!(read.claims(), credential().claims());
+    verify_credential(&kept, node().peer(), &anchors(), NOW).unwrap();
+}
+
+#[test]
+fn the_delegation_is_frozen_and_verifies() {
+    let europe = IssuerKey::from_seed(name("acme.eu"), &[0x45; 32]);
+    let anchor = Anchor::open(&Anchor::seal(&europe, NOW)).unwrap();
+    let scope = Scope {
+        groups: ["workers", "gate*"].map(|g| g.parse().unwrap()).into(),
+        max_lifetime: Span(Duration::from_hours(24 * 30)),
+        depth: 1,
+    };
+    let (lifetime, serial) = (Duration::from_hours(24 * 60), serial(2));
+    let made = delegate((&acme(), &[]), &anchor, scope, lifetime, serial, NOW).unwrap();
+    let kept = frozen("delegation.cose", made[0].as_bytes());
+    let read = Delegation::decode(&kept).unwrap();
+    assert_eq!(read.mandate(), made[0].mandate());
+    verify_delegations(&name("acme.eu"), &[read], &anchors(), NOW).unwrap();
 }
 
 #[test]
 fn the_anchor_is_frozen() {
     let kept = frozen("acme.anchor.cose", &Anchor::seal(&acme(), NOW));
-    assert_eq!(Anchor::open(&kept).unwrap().key, acme().public());
+    assert_eq!(Anchor::open(&kept).unwrap().key, *acme().public());
 }
 
 #[test]
 fn the_gate_frame_is_frozen_and_verifies() {
-    let kept = frozen(
-        "frame.cbor",
-        &Frame::of(Some(credential().as_bytes())).encode(),
-    );
-    let mut anchors = TrustAnchors::default();
-    anchors.add(entry()).unwrap();
-    let identity = verify_frame(&kept, node().peer(), &anchors, NOW).unwrap();
+    let chain = Chain::of(credential());
+    let made = Frame::of(&chain, &node(), &channel(), Role::Opener).encode();
+    let kept = frozen("frame.cbor", &made);
+    let peer = node().peer();
+    let identity = verify_frame(&kept, peer, &channel(), Role::Opener, &anchors(), NOW).unwrap();
     assert_eq!(identity.groups, ["acme/gateways", "acme/workers"]);
-    frozen("empty-frame.cbor", &Frame::of(None).encode());
+    assert!(identity.pq_auth);
+    frozen("empty-frame.cbor", &Frame::bare().encode());
 }
 
 #[test]
@@ -121,19 +183,42 @@ fn the_trust_entry_is_frozen() {
 }
 
 #[test]
-fn the_node_key_file_is_frozen() {
+fn the_key_files_are_frozen() {
     use std::os::unix::fs::OpenOptionsExt;
-    let text = format!("quantraband-node-key-v1\n{}\n", "4e".repeat(32));
+    let (ed25519, ml_dsa, x_wing) = ("4e".repeat(32), "4f".repeat(32), "50".repeat(32));
+    let keys = format!("ed25519 {ed25519}\nml-dsa-65 {ml_dsa}\n");
+    let node_file = format!("quantraband-node-key-v2\n{keys}x-wing {x_wing}\n");
+    let issuer_file = format!("quantraband-issuer-key-v2\nacme\n{keys}");
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("node.key");
-    let mut options = fs::OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(&path);
-    std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
-    assert_eq!(NodeKey::load(&path).unwrap().peer(), node().peer());
+    let put = |file: &str, text: &str| {
+        let path = dir.path().join(file);
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&path);
+        std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
+        path
+    };
+    let key = NodeKey::load(&put("node.key", &node_file)).unwrap();
+    assert_eq!(key.peer(), node().peer());
+    // The seeds are independent: each key comes from its own line alone.
+    assert_ne!(key.public().ml_dsa, node().public().ml_dsa);
+    let issuer = IssuerKey::load(&put("issuer.key", &issuer_file)).unwrap();
+    assert_eq!(issuer.public(), key.signer().public());
+    assert_eq!(*issuer.name(), name("acme"));
+    let old = format!("quantraband-node-key-v1\n{ed25519}\n");
+    let error = NodeKey::load(&put("old.key", &old))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("version 1") && error.contains("new key"),
+        "{error}"
+    );
+
     let made = dir.path().join("made.key");
     let key = NodeKey::create(&made).unwrap();
-    assert_eq!(
-        fs::read_to_string(&made).unwrap(),
-        format!("quantraband-node-key-v1\n{}\n", hex::encode(*key.seed()))
-    );
+    let text = fs::read_to_string(&made).unwrap();
+    let seeds: Vec<_> = text.lines().skip(1).collect();
+    let [first, second, third] = <[&str; 3]>::try_from(seeds).unwrap();
+    assert_eq!(first, format!("ed25519 {}", hex::encode(*key.seed())));
+    assert!(second.starts_with("ml-dsa-65 ") && third.starts_with("x-wing "));
+    assert_ne!(second[10..], third[7..], "independent seeds");
 }

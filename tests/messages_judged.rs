@@ -20,7 +20,7 @@ use libp2p::{
     tcp, yamux,
 };
 use quantraband::{
-    identity::{Frame, ISSUER_KEY_FILE, IssuerKey, NodeKey},
+    identity::{ISSUER_KEY_FILE, IssuerKey, NodeKey},
     network::{Envelope, NodeBehaviour},
     sandbox::{ContentHash, JobId, wire::Request},
     types::{Clock, PeerId, SystemClock},
@@ -66,7 +66,7 @@ fn node_and_rogue(root: &TempDir, seed: u8) -> (Node, Swarm<NodeBehaviour>, Stri
     let issuer = IssuerKey::load(&acme.dir.join(ISSUER_KEY_FILE)).unwrap();
     let key = NodeKey::from_seed(&[seed; 32]);
     let credential = credential(&issuer, &key, "rogue", SystemClock::new().now());
-    let mut rogue = swarm(&key, Frame::of(Some(&credential)).encode());
+    let mut rogue = swarm(&key, &credential);
     rogue
         .dial(node.address().parse::<Multiaddr>().unwrap())
         .unwrap();

@@ -8,13 +8,15 @@
 //! Used by the fuzz targets, and by `tests/fuzz_seeds.rs` of the package, which replays the
 //! committed seeds.
 
+use std::sync::LazyLock;
+
 use ciborium::Value;
 use ed25519_dalek::{Signer, SigningKey};
 use quantraband::{
     identity::{
-        Anchor, Credential, Frame, Grants, IssuerKey, MAX_CREDENTIAL_BYTES, Name, NodeKey,
-        PublicKey, Refusal, SigningRequest, TrustAnchor, TrustAnchors, verify_credential,
-        verify_frame,
+        Anchor, BINDING_BYTES, Binding, Chain, Channel, Credential, Delegation, Domain, Frame,
+        Grants, IssuerKey, MAX_CREDENTIAL_BYTES, Name, NodeKey, Refusal, Role, SigningRequest,
+        TrustAnchor, TrustAnchors, verify_credential, verify_frame,
     },
     network::{Envelope, gate::wire},
     sandbox::{
@@ -22,7 +24,7 @@ use quantraband::{
         receipt::{MAX_RECEIPT_BYTES, ReceiptError},
         wire::{MAX_REQUEST, MAX_RESPONSE, Request, Response},
     },
-    types::Timestamp,
+    types::{PeerId, Timestamp},
 };
 
 /// Most payload of an envelope here: long enough for every length of a CBOR head but the longest.
@@ -30,8 +32,6 @@ const MAX_PAYLOAD: usize = 70_000;
 /// COSE label of the algorithm, and Ed25519's number (RFC 9864).
 const ALG: i64 = 1;
 const ED25519: i64 = -19;
-/// COSE label of the key's name.
-const KID: i64 = 4;
 /// Seed of the issuer whose credentials are believed here; it made those of the fixtures.
 const ISSUER: [u8; 32] = [0x49; 32];
 /// Seed of the node that signs receipts here; it made that of the fixtures.
@@ -41,10 +41,11 @@ const EXECUTOR: [u8; 32] = [0x45; 32];
 pub type Property = fn(&[u8]);
 
 /// The name and the property of every target.
-pub const TARGETS: [(&str, Property); 8] = [
+pub const TARGETS: [(&str, Property); 9] = [
     ("gate_message", gate_message),
     ("gate_frame", gate_frame),
     ("credential", credential),
+    ("delegation", delegation),
     ("enrolment", enrolment),
     ("envelope", envelope),
     ("job_request", job_request),
@@ -74,8 +75,9 @@ pub fn gate_message(bytes: &[u8]) {
 
 /// A credential frame, and what the gate does with it.
 pub fn gate_frame(bytes: &[u8]) {
-    let peer = NodeKey::from_seed(&[0x4e; 32]).peer();
-    let judged = verify_frame(bytes, peer, &anchors(), now());
+    let channel = channel();
+    let peer = channel.opener;
+    let judged = verify_frame(bytes, peer, &channel, Role::Opener, anchors(), now());
     match Frame::decode(bytes) {
         Ok(frame) => {
             assert_eq!(frame.encode(), bytes);
@@ -93,15 +95,36 @@ pub fn credential(bytes: &[u8]) {
         let _ = judge(bytes);
         return;
     }
-    let Some(claimed) = judge(&seal_credential(bytes, &[0; 64])) else {
-        return;
-    };
-    assert!(matches!(claimed, Err(refusal) if refusal != Refusal::Missing));
-    let issuer = SigningKey::from_bytes(&ISSUER);
-    let signature = issuer.sign(&credential_to_be_signed(bytes)).to_bytes();
-    let sealed = seal_credential(bytes, &signature);
+    let mut sealed = issuer().signer().seal(Domain::Credential, bytes);
     if let Some(Err(Refusal::Signature(why))) = judge(&sealed) {
-        assert_ne!(why, "does not verify", "the signature is good");
+        assert_ne!(why, "does not verify", "the signatures are good");
+    }
+    // The last byte is the ML-DSA signature's: a good Ed25519 signature alone is not enough.
+    if let Some(last) = sealed.last_mut() {
+        *last ^= 1;
+    }
+    assert!(!matches!(judge(&sealed), Some(Ok(()))));
+}
+
+/// A delegation; or, when the bytes have no tag of one, its claims, which are then signed.
+pub fn delegation(bytes: &[u8]) {
+    let whole = if bytes.starts_with(&[0xd8, 0x62]) {
+        bytes.to_vec()
+    } else {
+        issuer().signer().seal(Domain::Delegation, bytes)
+    };
+    if let Ok(read) = Delegation::decode(&whole) {
+        assert_eq!(read.as_bytes(), whole);
+        assert!(
+            Credential::decode(&whole).is_err(),
+            "one document, two kinds"
+        );
+        let mandate = read.mandate();
+        assert!(mandate.scope.depth < 2);
+    }
+    // As a file holds them, one after the other.
+    if let Ok(chain) = Chain::decode(&whole) {
+        assert_eq!(chain.encode(), whole);
     }
 }
 
@@ -112,13 +135,14 @@ fn judge(bytes: &[u8]) -> Option<Result<(), Refusal>> {
     assert_eq!(credential.as_bytes(), bytes);
     let claims = credential.claims();
     let from = Timestamp::from_secs(claims.validity.not_before());
-    let judged = verify_credential(bytes, claims.key, &anchors(), from);
+    let bound = claims.keys.peer;
+    let judged = verify_credential(bytes, bound, anchors(), from);
     if let Ok(identity) = &judged {
-        assert_eq!(identity.peer, claims.key);
+        assert_eq!(identity.peer, bound);
         assert_eq!(identity.issuer.as_str(), "acme");
-        let stranger = NodeKey::from_seed(&[0x58; 32]).peer();
-        let stolen = verify_credential(bytes, stranger, &anchors(), from);
-        assert!(stranger == claims.key || stolen == Err(Refusal::WrongKey));
+        let stranger = channel().listener;
+        let stolen = verify_credential(bytes, stranger, anchors(), from);
+        assert!(stranger == bound || stolen == Err(Refusal::WrongKey));
     }
     Some(judged.map(drop))
 }
@@ -201,17 +225,37 @@ fn now() -> Timestamp {
     Timestamp::from_secs(1_795_521_600)
 }
 
-fn anchors() -> TrustAnchors {
-    let issuer = IssuerKey::from_seed(Name::try_new("acme").expect("a name"), &ISSUER);
-    let mut anchors = TrustAnchors::default();
-    anchors
-        .add(TrustAnchor {
-            issuer: issuer.name().clone(),
-            key: issuer.public(),
-            grants: Grants::default(),
-        })
-        .expect("the first");
-    anchors
+fn issuer() -> &'static IssuerKey {
+    static MADE: LazyLock<IssuerKey> =
+        LazyLock::new(|| IssuerKey::from_seed(Name::try_new("acme").expect("a name"), &ISSUER));
+    &MADE
+}
+
+fn anchors() -> &'static TrustAnchors {
+    static MADE: LazyLock<TrustAnchors> = LazyLock::new(|| {
+        let mut anchors = TrustAnchors::default();
+        anchors
+            .add(TrustAnchor {
+                issuer: issuer().name().clone(),
+                key: issuer().public().clone(),
+                grants: Grants::default(),
+            })
+            .expect("the first");
+        anchors
+    });
+    &MADE
+}
+
+/// The channel over which the fixtures' frame was presented.
+fn channel() -> Channel {
+    static ENDS: LazyLock<[PeerId; 2]> =
+        LazyLock::new(|| [0x4e, 0x4c].map(|seed| NodeKey::from_seed(&[seed; 32]).peer()));
+    let [opener, listener] = *ENDS;
+    Channel {
+        opener,
+        listener,
+        binding: Binding::Exporter([0x42; BINDING_BYTES]),
+    }
 }
 
 fn cbor(value: &Value) -> Vec<u8> {
@@ -244,38 +288,5 @@ fn receipt_to_be_signed(payload: &[u8]) -> Vec<u8> {
         binary(&sign1_header()),
         binary(b"quantraband/receipt/1"),
         binary(payload),
-    ]))
-}
-
-fn credential_header() -> Vec<u8> {
-    let key = PublicKey::of(&SigningKey::from_bytes(&ISSUER)).thumbprint();
-    cbor(&Value::Map(vec![
-        (ALG.into(), ED25519.into()),
-        (KID.into(), binary(&key.0)),
-    ]))
-}
-
-fn seal_credential(claims: &[u8], signature: &[u8; 64]) -> Vec<u8> {
-    let signed = Value::Array(vec![
-        binary(&credential_header()),
-        Value::Map(Vec::new()),
-        binary(signature),
-    ]);
-    let parts = vec![
-        binary(&[]),
-        Value::Map(Vec::new()),
-        binary(claims),
-        Value::Array(vec![signed]),
-    ];
-    cbor(&Value::Tag(98, Box::new(Value::Array(parts))))
-}
-
-fn credential_to_be_signed(claims: &[u8]) -> Vec<u8> {
-    cbor(&Value::Array(vec![
-        "Signature".into(),
-        binary(&[]),
-        binary(&credential_header()),
-        binary(b"quantraband/credential/1"),
-        binary(claims),
     ]))
 }

@@ -12,7 +12,7 @@ use super::{audit::AuditHandle, identity::IdentityActor, reputation::ReputationA
 use crate::{
     audit::{AuditEvent, Direction},
     config::PolicyConfig,
-    identity::{OwnIdentity, Refusal, Tier, TrustView, VerifiedIdentity},
+    identity::{Channel, NodeKey, OwnIdentity, Refusal, Role, Tier, TrustView, VerifiedIdentity},
     messages::{
         identity::VerifyPeer,
         reputation::{Charge, GetStanding, Severity},
@@ -33,6 +33,8 @@ use crate::{
 pub struct Tools {
     /// What this node presents.
     pub own: View<OwnIdentity>,
+    /// What it proves possession with.
+    pub key: NodeKey,
     /// Whom it trusts.
     pub trust: View<TrustView>,
     /// Scores and bans.
@@ -93,6 +95,8 @@ impl Gatekeeper {
             ip,
             direction,
             frame,
+            channel,
+            role,
         } = presented;
         let tools = &self.0;
         let origin = Origin {
@@ -105,17 +109,23 @@ impl Gatekeeper {
             .await
             .map_err(|_| Refusal::Unavailable("stopping"))?;
         let before = tools.trust.load().epoch;
+        let ask = VerifyPeer {
+            peer,
+            frame,
+            channel,
+            role: role.other(),
+        };
         let identity = tools
             .identity
-            .ask_for(origin, VerifyPeer { peer, frame }, tools.deadline)
+            .ask_for(origin, ask, tools.deadline)
             .await
             .map_err(unavailable)??;
-        let member = (Tier::Member, Some(identity));
-        let admitted = self.grant(peer, ip, direction, member, before).await?;
+        let known = (identity.tier, Some(identity));
+        let admitted = self.grant(peer, ip, direction, known, before).await?;
         // Trust that was withdrawn meanwhile is withdrawn.
         match &admitted.identity {
-            Some(identity) if !tools.trust.load().covers(&identity.issuer, before) => {
-                Err(Refusal::UnknownIssuer(identity.issuer.to_string()))
+            Some(identity) if !tools.trust.load().covers(&identity.anchor, before) => {
+                Err(Refusal::UnknownIssuer(identity.anchor.to_string()))
             }
             _ => Ok(admitted),
         }
@@ -210,8 +220,8 @@ impl Gatekeeper {
 }
 
 impl GateKeeper for Gatekeeper {
-    fn own_frame(&self) -> Arc<[u8]> {
-        Arc::clone(&self.0.own.load().frame)
+    fn own_frame(&self, channel: &Channel, role: Role) -> Arc<[u8]> {
+        self.0.own.load().frame(&self.0.key, channel, role).into()
     }
 
     fn precheck(&self, peer: &PeerId, ip: Option<IpAddr>) -> Result<(), Refusal> {

@@ -7,8 +7,7 @@
 //! not at all; a reload that fails changes nothing and says why. When it fails: its guard restarts
 //! it; the last views stay in force meanwhile, and if the disk can then not be read, they stay in
 //! force until it can (the observable state and the log say so). The very first loading must
-//! succeed. Nothing is cached: a verification costs about one Ed25519 check, and an answer that
-//! is computed anew can be neither stale nor poisoned.
+//! succeed. Nothing is cached: an answer that is computed anew can be neither stale nor poisoned.
 //!
 //! Full mailbox: the gate's ask is refused (`Overloaded`), which costs the peer nothing and is
 //! never remembered as a refusal.
@@ -28,8 +27,8 @@ use serde::Serialize;
 use crate::{
     audit::AuditEvent,
     identity::{
-        IdentityPaths, OwnIdentity, Refusal, StateError, TrustAnchors, TrustView, VerifiedIdentity,
-        state, verify_frame,
+        IdentityPaths, OwnIdentity, Refusal, SelfSigned, StateError, TrustAnchors, TrustView,
+        VerifiedIdentity, state, verify_frame,
     },
     messages::identity::{DescribeIdentity, IdentityReport, ReloadIdentity, VerifyPeer},
     supervision::{Fault, Incarnation, Supervise},
@@ -70,6 +69,8 @@ pub struct IdentitySetup {
     pub peer: PeerId,
     /// Where identity lives.
     pub paths: IdentityPaths,
+    /// What becomes of nodes that sign for themselves.
+    pub self_signed: SelfSigned,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Where views are published.
@@ -149,7 +150,7 @@ impl IdentityActor {
         let IdentitySetup {
             peer, paths, clock, ..
         } = &self.setup;
-        let anchors = state::load_anchors(paths)?;
+        let anchors = state::load_anchors(paths)?.with_self_signed(self.setup.self_signed);
         let own = state::load_own(paths, *peer, &anchors, clock.now())?;
         Ok((own, anchors))
     }
@@ -236,7 +237,8 @@ impl Handler<VerifyPeer> for IdentityActor {
     fn handle(&mut self, ask: VerifyPeer, _: &mut Context<Self>) -> Self::Result {
         let _scope = self.incarnation.handling(Origin::peer(ask.peer));
         let now = self.setup.clock.now();
-        let answer = verify_frame(&ask.frame, ask.peer, &self.trust.anchors, now);
+        let anchors = &self.trust.anchors;
+        let answer = verify_frame(&ask.frame, ask.peer, &ask.channel, ask.role, anchors, now);
         match &answer {
             Ok(_) => self.verified = self.verified.saturating_add(1),
             Err(refusal) => {

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::output::Format;
 use crate::{
     admin::protocol::{FaultKind, MAX_TEXT},
-    identity::{GroupPattern, Name},
+    identity::{GroupPattern, MAX_DEPTH, Name},
     types::{Party, Span, Topic},
 };
 
@@ -91,7 +91,7 @@ pub enum Command {
     /// The audit log
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Credentials: request, issue, import, show, verify
+    /// Credentials: request, issue, delegate, import, show, verify
     #[command(subcommand)]
     Identity(IdentityCommand),
     /// Whom this node believes
@@ -271,6 +271,17 @@ pub enum IdentityCommand {
     Issuer(IssuerCommand),
     /// Issue a credential for a signing request
     Issue(IssueArgs),
+    /// Let another issuer issue, in a part of this one's name space
+    Delegate(DelegateArgs),
+    /// Make a credential by this node itself; peers let it in only where they allow that
+    SelfSign {
+        /// The name to be known by
+        #[arg(long, value_name = "NAME")]
+        subject: Name,
+        /// How long it holds
+        #[arg(long, default_value = "365d", value_name = "SPAN")]
+        lifetime: Span,
+    },
     /// Make a credential this node's own, after verifying it
     Import {
         /// The credential
@@ -302,6 +313,43 @@ pub enum IssuerCommand {
         #[arg(long, default_value = "issuer", value_name = "DIR")]
         dir: PathBuf,
     },
+    /// Take over a delegation: from then on this issuer issues under it
+    Import {
+        /// The delegation, as `identity delegate` wrote it
+        file: PathBuf,
+        /// The anchor at which it ends
+        #[arg(long, value_name = "FILE")]
+        anchor: PathBuf,
+        /// The issuer's directory
+        #[arg(long, default_value = "issuer", value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// Arguments of `identity delegate`.
+#[derive(Debug, Args)]
+pub struct DelegateArgs {
+    /// The other issuer's anchor: its name must be NAME.SOMETHING of this one's NAME
+    pub anchor: PathBuf,
+    /// The directory of the issuer that delegates
+    #[arg(long, default_value = "issuer", value_name = "DIR")]
+    pub issuer: PathBuf,
+    /// A group it may put nodes in, or a pattern; may be repeated; none means none
+    #[arg(long = "group", value_name = "PATTERN")]
+    pub groups: Vec<GroupPattern>,
+    /// Longest lifetime of a credential it issues
+    #[arg(long, default_value = "90d", value_name = "SPAN")]
+    pub max_lifetime: Span,
+    /// How many further issuers may stand between it and a node
+    #[arg(long, default_value_t = 0, value_name = "N",
+          value_parser = clap::value_parser!(u8).range(..i64::from(MAX_DEPTH)))]
+    pub depth: u8,
+    /// How long the delegation holds [default: as long as possible, at most 365 days]
+    #[arg(long, value_name = "SPAN")]
+    pub lifetime: Option<Span>,
+    /// The file to write, to be handed to the other issuer
+    #[arg(long, default_value = "delegation.cose", value_name = "FILE")]
+    pub out: PathBuf,
 }
 
 /// Arguments of `identity issue`. Nothing but the subject is taken over from the request.
@@ -321,7 +369,7 @@ pub struct IssueArgs {
     /// An attribute to grant; may be repeated
     #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = key_value)]
     pub attributes: Vec<(String, String)>,
-    /// How long it holds [default: 90 days]
+    /// How long it holds [default: 90 days, or as long as the issuer may]
     #[arg(long, value_name = "SPAN")]
     pub lifetime: Option<Span>,
     /// The file to write
@@ -342,6 +390,9 @@ pub enum TrustCommand {
         /// Longest lifetime of a credential
         #[arg(long, value_name = "SPAN")]
         max_lifetime: Option<Span>,
+        /// How many issuers may stand between it and a node; 0: it may not delegate
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=i64::from(MAX_DEPTH)))]
+        max_depth: Option<u8>,
         /// A group it may grant, or a pattern; may be repeated
         #[arg(long = "group", value_name = "PATTERN")]
         groups: Vec<GroupPattern>,

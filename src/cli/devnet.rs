@@ -234,6 +234,7 @@ fn enrol(i: usize, member: &Member, issuer: &Path) -> Result<(), DevnetError> {
             dir: issuer.to_owned(),
             request: asked,
             grant,
+            lifetime: None,
             out: granted.clone(),
         },
         now,

@@ -45,6 +45,14 @@ pub enum EnrolError {
         /// The broken rule.
         why: Malformed,
     },
+    /// A file that holds no delegations.
+    #[error("{}: not a delegation: {why}", path.display())]
+    Delegation {
+        /// The file.
+        path: PathBuf,
+        /// The broken rule.
+        why: Malformed,
+    },
     /// A credential that this node's anchors do not verify.
     #[error("{}: {refusal}{}", path.display(), hint(.refusal))]
     Refused {
@@ -111,7 +119,9 @@ impl EnrolError {
 fn key_class(error: &KeyFileError) -> FailureClass {
     match error {
         KeyFileError::Mode { .. } => FailureClass::NoPermission,
-        KeyFileError::Missing { .. } | KeyFileError::Random(_) => FailureClass::Io,
+        KeyFileError::Missing { .. } | KeyFileError::Random(_) | KeyFileError::Library => {
+            FailureClass::Io
+        }
         KeyFileError::Disk(error) => disk_class(error),
         KeyFileError::NotRegular(_) | KeyFileError::Size { .. } | KeyFileError::Content { .. } => {
             FailureClass::Data
@@ -125,7 +135,7 @@ fn disk_class(error: &DiskError) -> FailureClass {
         DiskError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             FailureClass::NoPermission
         }
-        DiskError::TooLong { .. } => FailureClass::Data,
+        DiskError::TooLong { .. } | DiskError::Counter(_) => FailureClass::Data,
         DiskError::Missing(_) | DiskError::NotRegular(_) | DiskError::Io { .. } => FailureClass::Io,
     }
 }
@@ -142,6 +152,12 @@ pub(super) fn hint(refusal: &Refusal) -> &'static str {
         }
         Refusal::Expired(_) => "; ask the issuer for a new one",
         Refusal::NotYetValid(_) => "; compare this machine's clock with the issuer's",
+        Refusal::Denied(rule) if rule == "identity.self_signed" => {
+            "; `identity.self_signed = \"allow\"` lets in nodes that sign for themselves"
+        }
+        Refusal::Denied(rule) if rule.starts_with("scope.") => {
+            "; an issuer above did not allow its issuer to grant that"
+        }
         Refusal::Denied(_) => "; this node's trust entry does not let the issuer grant that",
         _ => "",
     }

@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, path::Path};
 use serde::Serialize;
 
 use super::{
-    args::{Global, IdentityCommand, IssueArgs, IssuerCommand, TrustCommand},
+    args::{DelegateArgs, Global, IdentityCommand, IssueArgs, IssuerCommand, TrustCommand},
     client::{AdminClient, ClientError},
     config::load,
+    delegation::{self, DelegationReport},
     exit::{CliError, Exit},
     identity::{self, CredentialReport, ShowReport},
     live::block_on,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     admin::protocol::Request,
-    identity::{Attributes, ClaimError, Grant, Groups, IdentityPaths, VerifiedIdentity},
+    identity::{Attributes, ClaimError, Grant, Groups, IdentityPaths, Scope, VerifiedIdentity},
     types::{Clock, SystemClock},
 };
 
@@ -66,7 +67,27 @@ pub(super) fn identity(
                 )
             })
         }
+        IdentityCommand::Issuer(IssuerCommand::Import { file, anchor, dir }) => {
+            let report = delegation::import(dir, file, anchor, now)?;
+            out.answer("quantraband.identity-delegation/1", &report, || {
+                let next = "Next: `quantraband identity issue` now issues under it";
+                format!("{}{next}", delegated(&report, out))
+            })
+        }
         IdentityCommand::Issue(args) => issue(args, out),
+        IdentityCommand::Delegate(args) => delegate(args, out),
+        IdentityCommand::SelfSign { subject, lifetime } => {
+            let report = delegation::self_sign(&paths(global)?, subject, lifetime.0, now)?;
+            out.answer("quantraband.identity-self-sign/1", &report, || {
+                format!(
+                    "{}wrote {}\nPeers let this node in only where `identity.self_signed` is \
+                     \"allow\", and then as one that may do no more than an unverified one",
+                    credential(&report.credential, out),
+                    report.file.display()
+                )
+            })?;
+            tell_node(global, out)
+        }
         IdentityCommand::Import { file } => {
             let paths = paths(global)?;
             let report = identity::import(&paths, file, now)?;
@@ -76,7 +97,12 @@ pub(super) fn identity(
             tell_node(global, out)
         }
         IdentityCommand::Show { file } => {
-            let report = identity::show(&paths(global)?, file.as_deref(), now)?;
+            let loaded = load(global)?;
+            let (paths, rule) = (
+                IdentityPaths::new(loaded.data_dir),
+                loaded.config.identity.self_signed,
+            );
+            let report = identity::show(&paths, file.as_deref(), rule, now)?;
             out.answer("quantraband.identity/1", &report, || shown(&report, out))
         }
         IdentityCommand::Verify { file, anchor } => {
@@ -94,19 +120,17 @@ pub(super) fn identity(
 }
 
 fn issue(args: &IssueArgs, out: &Out) -> Result<(), CliError> {
-    let mut grant = Grant {
+    let grant = Grant {
         subject: args.subject.clone(),
         groups: Groups::try_new(args.groups.iter().cloned()).map_err(|error| claim(&error))?,
         attributes: attribute_map(&args.attributes)?,
         ..Grant::default()
     };
-    if let Some(lifetime) = args.lifetime {
-        grant.lifetime = lifetime.0;
-    }
     let args = identity::IssueArgs {
         dir: args.issuer.clone(),
         request: args.request.clone(),
         grant,
+        lifetime: args.lifetime.map(|span| span.0),
         out: args.out.clone(),
     };
     let report = identity::issue(&args, SystemClock::new().now())?;
@@ -120,6 +144,50 @@ fn issue(args: &IssueArgs, out: &Out) -> Result<(), CliError> {
     })
 }
 
+fn delegate(args: &DelegateArgs, out: &Out) -> Result<(), CliError> {
+    let args = delegation::DelegateArgs {
+        dir: args.issuer.clone(),
+        anchor: args.anchor.clone(),
+        scope: Scope {
+            groups: args.groups.iter().cloned().collect(),
+            max_lifetime: args.max_lifetime,
+            depth: args.depth,
+        },
+        lifetime: args.lifetime.map(|span| span.0),
+        out: args.out.clone(),
+    };
+    let report = delegation::delegate(&args, SystemClock::new().now())?;
+    out.answer("quantraband.identity-delegation/1", &report, || {
+        format!(
+            "{}wrote {}\nNext: hand it to `{}`, who runs `quantraband identity issuer import \
+             FILE --anchor YOURS`",
+            delegated(&report, out),
+            report.file.display(),
+            report.subject
+        )
+    })
+}
+
+fn delegated(report: &DelegationReport, out: &Out) -> String {
+    let groups: Vec<_> = report
+        .scope
+        .groups
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    out.list(&[
+        (
+            "delegation",
+            format!("{} lets {} issue", report.issuer, report.subject),
+        ),
+        ("keys", report.thumbprint.to_string()),
+        ("groups", groups.join(" ")),
+        ("max lifetime", report.scope.max_lifetime.to_string()),
+        ("further issuers", report.scope.depth.to_string()),
+        ("until", report.expires.to_string()),
+    ])
+}
+
 /// `trust …`
 ///
 /// # Errors
@@ -131,12 +199,14 @@ pub(super) fn trust(command: &TrustCommand, global: &Global, out: &Out) -> Resul
             anchor,
             thumbprint,
             max_lifetime,
+            max_depth,
             groups,
         } => {
             let args = trust::AddArgs {
                 anchor: anchor.clone(),
                 thumbprint: thumbprint.clone(),
                 max_lifetime: *max_lifetime,
+                max_depth: *max_depth,
                 groups: (!groups.is_empty()).then(|| groups.clone()),
             };
             let report = trust::add(&paths, &args)?;
@@ -234,6 +304,15 @@ fn credential(report: &CredentialReport, out: &Out) -> String {
         ("for", report.peer_id.to_string()),
         ("groups", report.groups.join(" ")),
         ("attributes", attributes.join(" ")),
+        (
+            "by leave of",
+            report
+                .delegated_by
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" "),
+        ),
         ("from", report.not_before.to_string()),
         ("until", report.expires.to_string()),
         (
@@ -275,6 +354,8 @@ fn verified(report: &VerifiedIdentity, out: &Out) -> String {
         ("for", report.peer.to_string()),
         ("groups", report.groups.join(" ")),
         ("attributes", attributes.join(" ")),
+        ("tier", report.tier.to_string()),
+        ("anchor", report.anchor.to_string()),
         ("until", report.expires.to_string()),
     ])
 }

@@ -1,4 +1,5 @@
-//! `identity request | issuer init | issue | import | show | verify`: enrolment, without a node.
+//! `identity request | issuer … | issue | delegate | self-sign | import | show | verify`: enrolment,
+//! without a node.
 //!
 //! Each function takes typed arguments, does its file work atomically, and returns a report that
 //! serialises. None needs a running node; a running one is told to reload afterwards. Files that
@@ -8,23 +9,28 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::Serialize;
 
-use super::enrol::{EnrolError, hint};
+use super::{
+    delegation,
+    enrol::{EnrolError, hint},
+};
 use crate::{
     identity::{
-        Anchor, Attributes, Credential, Grant, ISSUER_KEY_FILE, IdentityPaths, IssuerKey,
-        MAX_CREDENTIAL_BYTES, MAX_REQUEST_BYTES, Name, NodeKey, SigningRequest, Thumbprint,
-        TrustAnchor, TrustAnchors, VerifiedIdentity, anchor::MAX_ANCHOR_BYTES, create_new,
-        issue as issue_credential, make_dir, read_bounded, state, verify_credential, write_atomic,
+        Anchor, AnchorError, Attributes, Chain, Grant, ISSUER_KEY_FILE, IdentityPaths, IssuerKey,
+        MAX_CHAIN_BYTES, MAX_REQUEST_BYTES, Name, NodeKey, SelfSigned, Serial, SigningRequest,
+        Thumbprint, TrustAnchor, TrustAnchors, VerifiedIdentity, anchor::MAX_ANCHOR_BYTES,
+        create_new, issue_chain, longest, make_dir, read_bounded, state, take_index, verify_chain,
+        write_atomic,
     },
     types::{PeerId, Timestamp},
 };
 
 /// Mode of files made to be handed to others.
-const PUBLIC_MODE: u32 = 0o644;
+pub(super) const PUBLIC_MODE: u32 = 0o644;
 /// Mode of files inside the data directory.
 pub(super) const PRIVATE_MODE: u32 = 0o600;
 
@@ -91,6 +97,12 @@ pub struct IssuerReport {
 /// # Errors
 /// [`EnrolError`].
 pub fn issuer_init(name: &Name, dir: &Path, now: Timestamp) -> Result<IssuerReport, EnrolError> {
+    if name.is_self_signed() {
+        return Err(EnrolError::Anchor {
+            path: dir.into(),
+            why: AnchorError::Reserved(name.clone()),
+        });
+    }
     make_dir(dir)?;
     let key_path = dir.join(ISSUER_KEY_FILE);
     let anchor_path = dir.join(format!("{name}.anchor"));
@@ -123,8 +135,10 @@ pub struct IssueArgs {
     pub dir: PathBuf,
     /// The signing request.
     pub request: PathBuf,
-    /// What is granted.
+    /// What is granted; its lifetime is not read.
     pub grant: Grant,
+    /// How long it holds; `None`: the usual time, or as long as the issuer may.
+    pub lifetime: Option<Duration>,
     /// The file to write; must not exist.
     pub out: PathBuf,
 }
@@ -146,17 +160,31 @@ pub struct IssueReport {
 /// [`EnrolError`].
 pub fn issue(args: &IssueArgs, now: Timestamp) -> Result<IssueReport, EnrolError> {
     let issuer = IssuerKey::load(&args.dir.join(ISSUER_KEY_FILE))?;
+    let above = delegation::of_issuer(&args.dir)?;
     let bytes = read_bounded(&args.request, MAX_REQUEST_BYTES)?;
     let wished = SigningRequest::open(&bytes).map_err(|why| EnrolError::Request {
         path: args.request.clone(),
         why,
     })?;
-    let credential = issue_credential(&issuer, &wished, &args.grant, rand::random(), now)?;
-    create_new(&args.out, credential.as_bytes(), PUBLIC_MODE)?;
+    let grant = Grant {
+        lifetime: args.lifetime.unwrap_or_else(|| longest(&above, now)),
+        ..args.grant.clone()
+    };
+    let serial = next_serial(&args.dir)?;
+    let chain = issue_chain(&issuer, &above, &wished, &grant, serial, now)?;
+    create_new(&args.out, &chain.encode(), PUBLIC_MODE)?;
     Ok(IssueReport {
-        credential: CredentialReport::of(&credential),
+        credential: CredentialReport::of(&chain),
         wished,
         file: args.out.clone(),
+    })
+}
+
+/// What names the next document of the issuer in `dir`.
+pub(super) fn next_serial(dir: &Path) -> Result<Serial, EnrolError> {
+    Ok(Serial {
+        id: rand::random(),
+        index: take_index(dir)?,
     })
 }
 
@@ -181,26 +209,33 @@ pub struct CredentialReport {
     pub expires: Timestamp,
     /// Its random id, hex.
     pub id: String,
+    /// Its place in the issuer's status list; `None`: the node signed for itself.
+    pub status_index: Option<u32>,
     /// COSE algorithms that must have signed.
     pub algorithms: Vec<i64>,
-    /// The key said to have signed.
+    /// The pair of keys said to have signed.
     pub signed_by: Option<Thumbprint>,
+    /// The issuers above, the nearest first: who let the issuer issue, and who let that one.
+    pub delegated_by: Vec<Name>,
     /// SHA-256 of its bytes, hex.
     pub credential_hash: String,
     /// Its length in bytes.
     pub bytes: usize,
+    /// The length of the chain, delegations included.
+    pub chain_bytes: usize,
 }
 
 impl CredentialReport {
-    /// Describes a credential.
+    /// Describes a credential and what is above it.
     #[must_use]
-    pub fn of(credential: &Credential) -> Self {
+    pub fn of(chain: &Chain) -> Self {
+        let credential = chain.credential();
         let claims = credential.claims();
         let validity = claims.validity;
         Self {
             issuer: claims.issuer.clone(),
             subject: claims.subject.clone(),
-            peer_id: claims.key,
+            peer_id: claims.keys.peer,
             groups: claims
                 .groups
                 .iter()
@@ -211,10 +246,17 @@ impl CredentialReport {
             not_before: Timestamp::from_secs(validity.not_before()),
             expires: Timestamp::from_secs(validity.expires()),
             id: hex::encode(claims.id),
+            status_index: claims.status,
             algorithms: claims.algorithms.clone(),
             signed_by: credential.signed_by(),
+            delegated_by: chain
+                .delegations()
+                .iter()
+                .map(|delegation| delegation.mandate().issuer.clone())
+                .collect(),
             credential_hash: hex::encode(credential.hash()),
             bytes: credential.as_bytes().len(),
+            chain_bytes: chain.links().map(<[u8]>::len).sum(),
         }
     }
 }
@@ -240,20 +282,26 @@ pub fn import(
     now: Timestamp,
 ) -> Result<ImportReport, EnrolError> {
     let peer = NodeKey::load(&paths.node_key())?.peer();
-    let credential = read_credential(file)?;
+    let chain = read_chain(file)?;
     let anchors = state::load_anchors(paths)?;
-    judge(file, &credential, peer, &anchors, now)?;
+    judge(file, &chain, peer, &anchors, now)?;
+    let (target, replaced) = put(paths, &chain)?;
+    Ok(ImportReport {
+        credential: CredentialReport::of(&chain),
+        file: target,
+        replaced,
+    })
+}
+
+/// Makes a chain this node's own; where it is, and whether there was one.
+pub(super) fn put(paths: &IdentityPaths, chain: &Chain) -> Result<(PathBuf, bool), EnrolError> {
     let target = paths.credential();
     if let Some(parent) = target.parent() {
         make_dir(parent)?;
     }
     let replaced = target.exists();
-    write_atomic(&target, credential.as_bytes(), PRIVATE_MODE)?;
-    Ok(ImportReport {
-        credential: CredentialReport::of(&credential),
-        file: target,
-        replaced,
-    })
+    write_atomic(&target, &chain.encode(), PRIVATE_MODE)?;
+    Ok((target, replaced))
 }
 
 /// Answer of `identity show`.
@@ -285,6 +333,7 @@ pub struct Problem {
 pub fn show(
     paths: &IdentityPaths,
     file: Option<&Path>,
+    self_signed: SelfSigned,
     now: Timestamp,
 ) -> Result<ShowReport, EnrolError> {
     let peer_id = NodeKey::load(&paths.node_key())?.peer();
@@ -298,16 +347,16 @@ pub fn show(
             problem: None,
         });
     }
-    let credential = read_credential(path)?;
-    let anchors = state::load_anchors(paths)?;
+    let chain = read_chain(path)?;
+    let anchors = state::load_anchors(paths)?.with_self_signed(self_signed);
     let bound = match file {
-        Some(_) => credential.claims().key,
+        Some(_) => chain.credential().claims().keys.peer,
         None => peer_id,
     };
-    let judged = verify_credential(credential.as_bytes(), bound, &anchors, now);
+    let judged = verify_chain(&chain, bound, &anchors, now);
     Ok(ShowReport {
         peer_id,
-        credential: Some(CredentialReport::of(&credential)),
+        credential: Some(CredentialReport::of(&chain)),
         valid: judged.is_ok(),
         problem: judged.err().map(|refusal| Problem {
             code: refusal.code(),
@@ -327,46 +376,48 @@ pub fn verify(
     anchor: Option<&Path>,
     now: Timestamp,
 ) -> Result<VerifiedIdentity, EnrolError> {
-    let credential = read_credential(file)?;
+    let chain = read_chain(file)?;
     let anchors = match anchor {
         None => state::load_anchors(paths)?,
-        Some(path) => {
-            let anchor = read_anchor(path)?;
-            let mut anchors = TrustAnchors::default();
-            anchors
-                .add(TrustAnchor {
-                    issuer: anchor.issuer,
-                    key: anchor.key,
-                    grants: crate::identity::Grants::default(),
-                })
-                .map_err(|why| EnrolError::Anchor {
-                    path: path.into(),
-                    why,
-                })?;
-            anchors
-        }
+        Some(path) => alone(path)?,
     };
-    judge(file, &credential, credential.claims().key, &anchors, now)
+    let bound = chain.credential().claims().keys.peer;
+    judge(file, &chain, bound, &anchors, now)
+}
+
+/// A world in which the anchor in `path` alone is believed, and may grant everything.
+pub(super) fn alone(path: &Path) -> Result<TrustAnchors, EnrolError> {
+    let anchor = read_anchor(path)?;
+    let mut anchors = TrustAnchors::default();
+    anchors
+        .add(TrustAnchor {
+            issuer: anchor.issuer,
+            key: anchor.key,
+            grants: crate::identity::Grants::default(),
+        })
+        .map_err(|why| EnrolError::Anchor {
+            path: path.into(),
+            why,
+        })?;
+    Ok(anchors)
 }
 
 fn judge(
     path: &Path,
-    credential: &Credential,
+    chain: &Chain,
     peer: PeerId,
     anchors: &TrustAnchors,
     now: Timestamp,
 ) -> Result<VerifiedIdentity, EnrolError> {
-    verify_credential(credential.as_bytes(), peer, anchors, now).map_err(|refusal| {
-        EnrolError::Refused {
-            path: path.into(),
-            refusal,
-        }
+    verify_chain(chain, peer, anchors, now).map_err(|refusal| EnrolError::Refused {
+        path: path.into(),
+        refusal,
     })
 }
 
-fn read_credential(path: &Path) -> Result<Credential, EnrolError> {
-    let bytes = read_bounded(path, MAX_CREDENTIAL_BYTES)?;
-    Credential::decode(&bytes).map_err(|why| EnrolError::Credential {
+pub(super) fn read_chain(path: &Path) -> Result<Chain, EnrolError> {
+    let bytes = read_bounded(path, MAX_CHAIN_BYTES)?;
+    Chain::decode(&bytes).map_err(|why| EnrolError::Credential {
         path: path.into(),
         why,
     })

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod bodies;
 pub mod client;
 pub mod config;
+pub mod delegation;
 pub mod devnet;
 pub mod enrol;
 mod enrolment;

@@ -15,13 +15,11 @@ use super::{
     args::{ReceiptCommand, ReceiptVerifyArgs},
     enrol::EnrolError,
     exit::{CliError, Exit},
-    identity::read_anchor,
+    identity::{alone, read_chain},
     output::Out,
 };
 use crate::{
-    identity::{
-        Grants, MAX_CREDENTIAL_BYTES, TrustAnchor, TrustAnchors, read_bounded, verify_credential,
-    },
+    identity::{read_bounded, verify_chain},
     sandbox::{
         Content, ContentHash, Hasher, JobId, Receipt, ReceiptBody,
         receipt::{Expectation, MAX_RECEIPT_BYTES, limit_words},
@@ -150,8 +148,8 @@ fn executor(
     path: &Path,
     args: &ReceiptVerifyArgs,
 ) -> Result<Option<String>, CliError> {
-    let bytes = read_bounded(path, MAX_CREDENTIAL_BYTES).map_err(EnrolError::from)?;
-    let hash = ContentHash::of(&bytes);
+    let chain = read_chain(path)?;
+    let hash = ContentHash(chain.credential().hash());
     if body.executor_credential != Some(hash) {
         let found = body.executor_credential.map(|hash| hash.to_string());
         let found = found.unwrap_or_else(|| "none".to_owned());
@@ -161,19 +159,8 @@ fn executor(
     let Some(anchor_path) = &args.anchor else {
         return Ok(None);
     };
-    let anchor = read_anchor(anchor_path)?;
-    let mut anchors = TrustAnchors::default();
-    anchors
-        .add(TrustAnchor {
-            issuer: anchor.issuer,
-            key: anchor.key,
-            grants: Grants::default(),
-        })
-        .map_err(|why| EnrolError::Anchor {
-            path: anchor_path.clone(),
-            why,
-        })?;
-    verify_credential(&bytes, body.executor, &anchors, body.finished)
+    let anchors = alone(anchor_path)?;
+    verify_chain(&chain, body.executor, &anchors, body.finished)
         .map(|identity| Some(format!("{}/{}", identity.issuer, identity.subject)))
         .map_err(|refusal| {
             let path = path.to_owned();

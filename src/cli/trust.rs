@@ -29,6 +29,8 @@ pub struct AddArgs {
     /// Longest lifetime of a credential; `None` is the default for a new entry, and leaves a
     /// known one as it is.
     pub max_lifetime: Option<Span>,
+    /// How many issuers may stand between it and a node; `None` as above.
+    pub max_depth: Option<u8>,
     /// Groups it may grant; `None` as above.
     pub groups: Option<Vec<GroupPattern>>,
 }
@@ -102,6 +104,9 @@ pub fn add(paths: &IdentityPaths, args: &AddArgs) -> Result<AddReport, EnrolErro
     let mut grants = known.as_ref().map(|k| k.grants.clone()).unwrap_or_default();
     if let Some(span) = args.max_lifetime {
         grants.max_lifetime = span;
+    }
+    if let Some(depth) = args.max_depth {
+        grants.max_depth = depth;
     }
     if let Some(groups) = &args.groups {
         grants.groups.clone_from(groups);

@@ -10,7 +10,10 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use super::{JobsConfig, SandboxConfig, SupervisionConfig, off_or};
-use crate::types::{ByteSize, Span, Topic, TrustScore};
+use crate::{
+    identity::SelfSigned,
+    types::{ByteSize, Span, Topic, TrustScore},
+};
 
 pub(super) const fn secs(n: u64) -> Span {
     Span(Duration::from_secs(n))
@@ -38,6 +41,8 @@ pub struct Config {
     pub reputation: ReputationConfig,
     /// Who may do what.
     pub policy: PolicyConfig,
+    /// Whom to believe, besides the trust entries.
+    pub identity: IdentityConfig,
     /// The audit log.
     pub audit: AuditConfig,
     /// Jobs of others.
@@ -64,6 +69,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             reputation: ReputationConfig::default(),
             policy: PolicyConfig::default(),
+            identity: IdentityConfig::default(),
             audit: AuditConfig::default(),
             sandbox: SandboxConfig::default(),
             jobs: JobsConfig::default(),
@@ -73,6 +79,14 @@ impl Default for Config {
             testing: TestingConfig::default(),
         }
     }
+}
+
+/// `[identity]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdentityConfig {
+    /// What becomes of nodes that sign for themselves.
+    pub self_signed: SelfSigned,
 }
 
 /// `[node]`

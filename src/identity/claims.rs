@@ -10,7 +10,9 @@ use ciborium::Value;
 use serde::Serialize;
 use thiserror::Error;
 
-use super::{Name, cose};
+use super::{
+    Name, NodePublic, cose, hybrid::MAX_SIGNATURES, kem::XWingPublic, ml_dsa::MlDsaPublic,
+};
 use crate::{
     cbor::{self, Fields, Malformed, Read},
     types::PeerId,
@@ -22,8 +24,8 @@ pub const MAX_ATTRIBUTES: usize = 32;
 pub const MAX_ATTRIBUTE_BYTES: usize = 256;
 /// Most groups of one credential; each costs the policy a comparison per decision.
 pub const MAX_GROUPS: usize = 32;
-/// Most algorithms a credential may require: two are foreseen (Ed25519 and ML-DSA).
-pub const MAX_ALGORITHMS: usize = 4;
+/// Most algorithms a credential may require: two do, and a newer kind is to be recognised.
+pub const MAX_ALGORITHMS: usize = MAX_SIGNATURES;
 /// Last second a time may name: the end of the year 9999, so that milliseconds never overflow.
 pub const MAX_SECONDS: u64 = 253_402_300_799;
 
@@ -33,9 +35,17 @@ const EXP: i64 = 4;
 const NBF: i64 = 5;
 const IAT: i64 = 6;
 const CTI: i64 = 7;
-const CNF: i64 = 8;
-/// `COSE_Key` inside `cnf`, RFC 8747.
-const CNF_COSE_KEY: i64 = 1;
+pub(super) const CNF: i64 = 8;
+/// `COSE_Key` inside `cnf`, RFC 8747: the Ed25519 key.
+pub(super) const CNF_COSE_KEY: i64 = 1;
+/// Private-use members of `cnf`: the ML-DSA-65 COSE_Key, and the raw X-Wing key.
+pub(super) const CNF_ML_DSA: i64 = -65_537;
+const CNF_X_WING: i64 = -65_538;
+/// Token Status List (IETF): where the credential's revocation is to be looked up.
+const STATUS: i64 = 65_535;
+const STATUS_LIST: &str = "status_list";
+const IDX: &str = "idx";
+const URI: &str = "uri";
 /// Private-use claims (RFC 8392 leaves those below -65536 to private use).
 const ALGORITHMS: i64 = -65_537;
 const ATTRIBUTES: i64 = -65_538;
@@ -203,82 +213,193 @@ impl Validity {
     }
 }
 
-/// Everything a credential says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Claims {
+/// What names an issued document: both are given by the issuer, and never twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serial {
+    /// `cti`: 128 random bits.
+    pub id: [u8; 16],
+    /// Its place in the issuer's status list.
+    pub index: u32,
+}
+
+/// The name of an issuer's status list: its only one, so that no issuer can point to another's.
+#[must_use]
+pub fn status_list_uri(issuer: &Name) -> String {
+    format!("quantraband:status/{issuer}")
+}
+
+/// What a credential and a delegation have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
     /// `iss`: who says it.
     pub issuer: Name,
-    /// `sub`: of whom, in the issuer's name space.
+    /// `sub`: of whom.
     pub subject: Name,
     /// `iat`, `nbf`, `exp`.
     pub validity: Validity,
-    /// `cti`: 128 random bits that name this credential.
-    #[serde(serialize_with = "hex::serde::serialize")]
+    /// `cti`: 128 random bits that name this document.
     pub id: [u8; 16],
-    /// `cnf`: the key of the connection it may be presented over.
-    pub key: PeerId,
+    /// Place in the issuer's status list; `None` for the self-signed, whom nobody revokes.
+    pub status: Option<u32>,
     /// COSE algorithms that must have signed, in the order of the signatures.
     pub algorithms: Vec<i64>,
-    /// Attributes.
-    pub attributes: Attributes,
-    /// Groups.
-    pub groups: Groups,
 }
 
-impl Claims {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let cnf = cbor::int_map([(CNF_COSE_KEY, cose::cose_key(self.key.key_bytes()))]);
-        let algorithms = self
-            .algorithms
-            .iter()
-            .map(|&alg| Value::from(alg))
-            .collect();
-        cbor::encode(&cbor::int_map([
+impl Head {
+    pub(super) fn to_fields(&self) -> Vec<(i64, Value)> {
+        let algorithms = self.algorithms.iter().copied().map(Value::from).collect();
+        let mut fields = vec![
             (ISS, Value::from(self.issuer.as_str())),
             (SUB, Value::from(self.subject.as_str())),
             (EXP, Value::from(self.validity.expires)),
             (NBF, Value::from(self.validity.not_before)),
             (IAT, Value::from(self.validity.issued)),
             (CTI, Value::Bytes(self.id.to_vec())),
-            (CNF, cnf),
             (ALGORITHMS, Value::Array(algorithms)),
-            (ATTRIBUTES, self.attributes.to_value()),
-            (GROUPS, self.groups.to_value()),
-        ]))
+        ];
+        if let Some(index) = self.status {
+            let entry = cbor::map([
+                (Value::from(IDX), Value::from(index)),
+                (Value::from(URI), status_list_uri(&self.issuer).into()),
+            ]);
+            fields.push((STATUS, cbor::map([(STATUS_LIST.into(), entry)])));
+        }
+        fields
     }
 
-    /// Reads claims; that they were the canonical encoding is the caller's comparison to make.
-    pub(crate) fn decode(bytes: &[u8]) -> Read<Self> {
-        let mut fields = Fields::of(cbor::decode(bytes, bytes.len())?)?;
+    pub(super) fn take(fields: &mut Fields) -> Read<Self> {
         let issuer = name(fields.need(ISS)?)?;
         let subject = name(fields.need(SUB)?)?;
         let expires = cbor::uint(fields.need(EXP)?)?;
         let not_before = cbor::uint(fields.need(NBF)?)?;
         let issued = cbor::uint(fields.need(IAT)?)?;
         let id = cbor::exact(fields.need(CTI)?)?;
-        let mut cnf = Fields::of(fields.need(CNF)?)?;
-        let key = cose::read_cose_key(cnf.need(CNF_COSE_KEY)?)?;
-        cnf.finish()?;
         let algorithms = cbor::array(fields.need(ALGORITHMS)?, MAX_ALGORITHMS)?
             .into_iter()
             .map(cbor::int)
             .collect::<Read<Vec<i64>>>()?;
-        let attributes = Attributes::from_value(fields.need(ATTRIBUTES)?)?;
-        let groups = Groups::from_value(fields.need(GROUPS)?)?;
-        fields.finish()?;
+        let status = fields
+            .take(STATUS)
+            .map(|value| read_status(value, &issuer))
+            .transpose()?;
+        if status.is_some() == issuer.is_self_signed() {
+            return Err(Malformed(
+                "a status index belongs to what an issuer signed, and to nothing else",
+            ));
+        }
         Ok(Self {
             issuer,
             subject,
             validity: Validity::try_new(issued, not_before, expires)
                 .map_err(|_| Malformed("the times are not in order"))?,
             id,
-            key: PeerId::from_key_bytes(key)
-                .map_err(|_| Malformed("the bound key is invalid or weak"))?,
+            status,
             algorithms,
-            attributes,
-            groups,
         })
     }
+}
+
+fn read_status(value: Value, issuer: &Name) -> Read<u32> {
+    const BAD: Malformed = Malformed("a status is an index in the issuer's own list");
+    let only = |value: Value, most: usize| match value {
+        Value::Map(entries) if entries.len() == most => Ok(entries),
+        _ => Err(BAD),
+    };
+    let outer: [(Value, Value); 1] = only(value, 1)?.try_into().map_err(|_| BAD)?;
+    let [(kind, entry)] = outer;
+    let inner: [(Value, Value); 2] = only(entry, 2)?.try_into().map_err(|_| BAD)?;
+    let [(idx, index), (uri, list)] = inner;
+    let labelled = [(kind, STATUS_LIST), (idx, IDX), (uri, URI)];
+    if labelled
+        .iter()
+        .any(|(found, label)| found.as_text() != Some(*label))
+        || list.as_text() != Some(status_list_uri(issuer).as_str())
+    {
+        return Err(BAD);
+    }
+    u32::try_from(cbor::uint(index)?).map_err(|_| BAD)
+}
+
+/// Everything a credential says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// Issuer, subject, times, names.
+    pub head: Head,
+    /// `cnf`: the keys of the node; the Ed25519 key is that of the connection it may be
+    /// presented over.
+    pub keys: NodePublic,
+    /// Attributes.
+    pub attributes: Attributes,
+    /// Groups.
+    pub groups: Groups,
+}
+
+impl std::ops::Deref for Claims {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.head
+    }
+}
+
+impl std::ops::DerefMut for Claims {
+    fn deref_mut(&mut self) -> &mut Head {
+        &mut self.head
+    }
+}
+
+impl Claims {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut fields = self.head.to_fields();
+        fields.extend([
+            (CNF, keys_value(&self.keys)),
+            (ATTRIBUTES, self.attributes.to_value()),
+            (GROUPS, self.groups.to_value()),
+        ]);
+        cbor::encode(&cbor::int_map(fields))
+    }
+
+    /// Reads claims; that they were the canonical encoding is checked by encoding them again.
+    pub(crate) fn decode(bytes: &[u8]) -> Read<Self> {
+        let mut fields = Fields::of(cbor::decode(bytes, bytes.len())?)?;
+        let head = Head::take(&mut fields)?;
+        let keys = read_keys(fields.need(CNF)?)?;
+        let attributes = Attributes::from_value(fields.need(ATTRIBUTES)?)?;
+        let groups = Groups::from_value(fields.need(GROUPS)?)?;
+        fields.finish()?;
+        let claims = Self {
+            head,
+            keys,
+            attributes,
+            groups,
+        };
+        cbor::same(bytes, &claims.encode())?;
+        Ok(claims)
+    }
+}
+
+/// A node's keys as in `cnf`, and in a request.
+pub(super) fn keys_value(keys: &NodePublic) -> Value {
+    cbor::int_map([
+        (CNF_COSE_KEY, cose::cose_key(keys.peer.key_bytes())),
+        (CNF_ML_DSA, keys.ml_dsa.to_value()),
+        (CNF_X_WING, keys.x_wing.to_value()),
+    ])
+}
+
+/// Reads what [`keys_value`] writes.
+pub(super) fn read_keys(value: Value) -> Read<NodePublic> {
+    let mut fields = Fields::of(value)?;
+    let peer = cose::read_cose_key(fields.need(CNF_COSE_KEY)?)?;
+    let ml_dsa = MlDsaPublic::from_value(fields.need(CNF_ML_DSA)?)?;
+    let x_wing = XWingPublic::from_value(fields.need(CNF_X_WING)?)?;
+    fields.finish()?;
+    Ok(NodePublic {
+        peer: PeerId::from_key_bytes(peer)
+            .map_err(|_| Malformed("the bound key is invalid or weak"))?,
+        ml_dsa,
+        x_wing,
+    })
 }
 
 pub(crate) fn name(value: Value) -> Read<Name> {

@@ -1,10 +1,9 @@
-//! The signatures of this room: Ed25519 in COSE (RFC 9052, RFC 9864), each kind of document in
-//! its own domain.
+//! Ed25519 in COSE (RFC 9052, RFC 9864), and the domains that keep the kinds of documents apart.
 //!
 //! Two things keep a signature made for one purpose from serving another: COSE's own context
-//! (`Signature` for credentials, `Signature1` for requests and anchors), and an `external_aad`
-//! per kind of document ([`Domain`]). What a node key signs elsewhere (Noise, gossip) begins with
-//! other bytes than a COSE `Sig_structure` does.
+//! (`Signature` for what [`super::hybrid`] signs, `Signature1` for receipts), and an
+//! `external_aad` per kind of document ([`Domain`]). What a node key signs elsewhere (Noise,
+//! gossip, a proof of possession) begins with other bytes than a COSE `Sig_structure` does.
 //!
 //! Verification is always `verify_strict`: plain `verify` accepts weak keys and small-order
 //! points, with which one signature fits many messages.
@@ -36,31 +35,52 @@ const TAG_SIGN1: u64 = 18;
 
 /// What a signature is for; the text is its `external_aad`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Domain {
+pub enum Domain {
+    /// A node's credential.
     Credential,
+    /// An issuer's leave to another to issue.
+    Delegation,
+    /// A node's request for a credential.
     Request,
+    /// What an issuer hands out to be trusted.
     Anchor,
+    /// What an executor says of a job; Ed25519 alone.
     Receipt,
 }
 
 impl Domain {
-    pub(crate) const fn aad(self) -> &'static [u8] {
+    /// The `external_aad` of its signatures.
+    #[must_use]
+    pub const fn aad(self) -> &'static [u8] {
         match self {
-            Self::Credential => b"quantraband/credential/1",
-            Self::Request => b"quantraband/identity-request/1",
-            Self::Anchor => b"quantraband/trust-anchor/1",
+            Self::Credential => b"quantraband/credential/2",
+            Self::Delegation => b"quantraband/delegation/1",
+            Self::Request => b"quantraband/identity-request/2",
+            Self::Anchor => b"quantraband/trust-anchor/2",
             Self::Receipt => b"quantraband/receipt/1",
         }
     }
 }
 
 /// Why a signature does not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BadSignature {
-    #[error("it is not 64 bytes long")]
     Length,
-    #[error("it does not verify")]
     Mismatch,
+    Required,
+    OtherKey,
+}
+
+impl BadSignature {
+    /// In words.
+    pub(crate) const fn why(self) -> &'static str {
+        match self {
+            Self::Length => "of the wrong length",
+            Self::Mismatch => "does not verify",
+            Self::Required => "a required signature is missing, out of order, or another is added",
+            Self::OtherKey => "made by another key than the issuer's",
+        }
+    }
 }
 
 /// A public key that may verify: on the curve, not of small order.
@@ -237,11 +257,11 @@ mod tests {
     #[test]
     fn a_signature_of_one_domain_is_none_of_another() {
         let key = SigningKey::from_bytes(&[1; 32]);
-        let sealed = sign1_seal(&key, Domain::Request, b"payload".to_vec());
+        let sealed = sign1_seal(&key, Domain::Receipt, b"payload".to_vec());
         let read = Sign1::read(&sealed, 1024).unwrap();
         let public = PublicKey::of(&key);
-        assert_eq!(read.verify(public, Domain::Request), Ok(()));
-        for other in [Domain::Anchor, Domain::Credential, Domain::Receipt] {
+        assert_eq!(read.verify(public, Domain::Receipt), Ok(()));
+        for other in [Domain::Anchor, Domain::Credential, Domain::Request] {
             assert_eq!(read.verify(public, other), Err(BadSignature::Mismatch));
         }
     }

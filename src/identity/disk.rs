@@ -36,6 +36,13 @@ pub enum DiskError {
         /// Most bytes.
         max: usize,
     },
+    /// A counter that is none, or that has come to its end.
+    #[error(
+        "{}: no number as `quantraband identity issue` writes it, or the last one: restore it from \
+         a backup, for a number that is given twice lets one revocation end two credentials",
+        .0.display()
+    )]
+    Counter(PathBuf),
     /// The operating system refused.
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {

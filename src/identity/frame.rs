@@ -1,94 +1,155 @@
 //! The gate's frame: what each side shows the other inside the transport upgrade.
 //!
-//! Versioned, at most 64 KiB, in one encoding. Version 1 carries a chain of credentials; fields
-//! for a possession proof and for status-list heads have their numbers, and must be absent.
+//! Versioned, at most 64 KiB, in one encoding. Version 2 carries a chain, the proof that its
+//! presenter holds the ML-DSA key of the first link, made for this very connection, and bytes for
+//! the heads of status lists, which another room reads. A frame without a chain is that of a node
+//! that has no credential; it proves nothing and carries no proof.
+//!
 //! Owner: the identity room; the network room moves the bytes. It fails with a [`Refusal`].
 
 use ciborium::Value;
 
-use super::{Refusal, credential::MAX_CREDENTIAL_BYTES};
+use super::{
+    Chain, NodeKey, Refusal,
+    binding::{Channel, Role},
+    chain::MAX_CHAIN,
+    credential::MAX_CREDENTIAL_BYTES,
+    ml_dsa::ML_DSA_SIGNATURE_BYTES,
+};
 use crate::cbor::{self, Fields, Malformed, Read};
 
-/// Longest frame, checked before parsing; leaves room for what later versions add.
+/// Longest frame, checked before parsing: three links of 8 KiB, the proof, the heads, and room for
+/// what later versions add.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
-/// Most credentials in a chain.
-pub const MAX_CHAIN: usize = 3;
+/// Longest bytes for heads of status lists: 3.6 KB each, for the lists of a chain's issuers.
+pub const MAX_HEADS_BYTES: usize = 16 * 1024;
 /// The version this node speaks.
-pub const FRAME_VERSION: u64 = 1;
+pub const FRAME_VERSION: u64 = 2;
 
 const F_VERSION: i64 = 1;
 const F_CHAIN: i64 = 2;
-/// Reserved: a signature over the channel's binding.
+/// A signature over [`Channel::statement`] by the ML-DSA key of the first link.
 const F_POSSESSION: i64 = 3;
-/// Reserved: heads of revocation lists.
-const F_STATUS: i64 = 4;
+/// Heads of status lists.
+const F_HEADS: i64 = 4;
 
-/// A frame of version 1: credentials as bytes, the presenter's own first.
+/// A frame of version 2.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Frame {
     chain: Vec<Vec<u8>>,
+    possession: Option<Vec<u8>>,
+    heads: Vec<u8>,
 }
 
 impl Frame {
-    /// A frame that shows one credential, or none.
+    /// The frame of a node that has no credential.
     #[must_use]
-    pub fn of(credential: Option<&[u8]>) -> Self {
+    pub fn bare() -> Self {
+        Self::default()
+    }
+
+    /// A frame that shows a chain and proves, as the end of `role`, possession over `channel`.
+    #[must_use]
+    pub fn of(chain: &Chain, key: &NodeKey, channel: &Channel, role: Role) -> Self {
+        let links = chain.links().map(<[u8]>::to_vec).collect();
+        Self::with_parts(links, key.prove(channel, role))
+    }
+
+    /// A frame of parts that need not fit together.
+    #[must_use]
+    pub fn with_parts(chain: Vec<Vec<u8>>, possession: Vec<u8>) -> Self {
         Self {
-            chain: credential.map(<[u8]>::to_vec).into_iter().collect(),
+            chain,
+            possession: Some(possession),
+            heads: Vec::new(),
         }
     }
 
-    /// The credentials, as bytes.
+    /// The same frame with heads of status lists, at most [`MAX_HEADS_BYTES`].
+    #[must_use]
+    pub fn with_heads(mut self, heads: Vec<u8>) -> Self {
+        self.heads = heads;
+        self
+    }
+
+    /// The links, as bytes, the presenter's own credential first.
     #[must_use]
     pub fn chain(&self) -> &[Vec<u8>] {
         &self.chain
+    }
+
+    /// The proof of possession.
+    #[must_use]
+    pub fn possession(&self) -> Option<&[u8]> {
+        self.possession.as_deref()
+    }
+
+    /// The heads of status lists, as bytes nobody here has looked at; empty: none.
+    #[must_use]
+    pub fn heads(&self) -> &[u8] {
+        &self.heads
     }
 
     /// The frame's one encoding.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let chain = self.chain.iter().cloned().map(Value::Bytes).collect();
-        cbor::encode(&cbor::int_map([
+        let mut fields = vec![
             (F_VERSION, Value::from(FRAME_VERSION)),
             (F_CHAIN, Value::Array(chain)),
-        ]))
+        ];
+        if let Some(proof) = &self.possession {
+            fields.push((F_POSSESSION, Value::Bytes(proof.clone())));
+        }
+        if !self.heads.is_empty() {
+            fields.push((F_HEADS, Value::Bytes(self.heads.clone())));
+        }
+        cbor::encode(&cbor::int_map(fields))
     }
 
     /// Reads a frame.
     ///
     /// # Errors
-    /// [`Refusal::Version`] for a version this node does not speak, else [`Refusal::Malformed`].
+    /// [`Refusal::Version`] for a version this node does not speak; [`Refusal::Possession`] for a
+    /// chain without a proof; else [`Refusal::Malformed`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
         let mut fields = Fields::of(cbor::decode(bytes, MAX_FRAME_BYTES)?)?;
         let version = cbor::uint(fields.need(F_VERSION)?)?;
         if version != FRAME_VERSION {
             return Err(Refusal::Version(version));
         }
-        if fields.take(F_POSSESSION).is_some() || fields.take(F_STATUS).is_some() {
-            return Err(Refusal::Malformed(
-                "a field reserved in version 1 is present",
-            ));
-        }
         let chain = cbor::array(fields.need(F_CHAIN)?, MAX_CHAIN)?
             .into_iter()
-            .map(link)
+            .map(|link| bounded(link, MAX_CREDENTIAL_BYTES))
             .collect::<Read<Vec<Vec<u8>>>>()?;
+        let possession = fields
+            .take(F_POSSESSION)
+            .map(|proof| bounded(proof, ML_DSA_SIGNATURE_BYTES))
+            .transpose()?;
+        let heads = fields
+            .take(F_HEADS)
+            .map(|heads| bounded(heads, MAX_HEADS_BYTES))
+            .transpose()?
+            .unwrap_or_default();
         fields.finish()?;
-        let frame = Self { chain };
+        let frame = Self {
+            chain,
+            possession,
+            heads,
+        };
         cbor::same(bytes, &frame.encode())?;
-        Ok(frame)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn with_chain(chain: Vec<Vec<u8>>) -> Self {
-        Self { chain }
+        match (frame.chain.is_empty(), frame.possession.is_some()) {
+            (true, true) => Err(Refusal::Malformed("a proof of possession of nothing")),
+            (false, false) => Err(Refusal::Possession("absent")),
+            _ => Ok(frame),
+        }
     }
 }
 
-fn link(value: Value) -> Read<Vec<u8>> {
+fn bounded(value: Value, max: usize) -> Read<Vec<u8>> {
     let bytes = cbor::bytes(value)?;
-    if bytes.len() > MAX_CREDENTIAL_BYTES {
-        return Err(Malformed("a credential is longer than allowed"));
+    if bytes.len() > max {
+        return Err(Malformed("a part of the frame is longer than allowed"));
     }
     Ok(bytes)
 }

@@ -1,4 +1,4 @@
-//! The issuer: an organisation's key that signs credentials, kept apart from any node.
+//! The issuer: an organisation's keys that sign credentials, kept apart from any node.
 //!
 //! `DIR/issuer.key` is secret; `DIR/NAME.anchor` is handed to whoever shall trust the issuer.
 //! Owner: the operator, through the commands; no running node ever reads it. Format and checks
@@ -6,22 +6,20 @@
 
 use std::{fmt, path::Path};
 
-use ed25519_dalek::SigningKey;
-
 use super::{
     Name,
-    cose::PublicKey,
-    key_file::{self, KeyFileError, Kind},
+    hybrid::{HybridPublic, HybridSigner},
+    key_file::{self, KeyFileError, Kind, Secrets},
 };
 
 /// File name of the issuer's secret key in its directory.
 pub const ISSUER_KEY_FILE: &str = "issuer.key";
 
-/// An issuer's secret key and name. Zeroised when dropped; never shown by `Debug`.
+/// An issuer's secret keys and name. Zeroised when dropped; never shown by `Debug`.
 #[derive(Clone)]
 pub struct IssuerKey {
     name: Name,
-    key: SigningKey,
+    signer: HybridSigner,
 }
 
 impl IssuerKey {
@@ -30,9 +28,10 @@ impl IssuerKey {
     /// # Errors
     /// [`KeyFileError`]; a file that exists is never overwritten.
     pub fn create(path: &Path, name: Name) -> Result<Self, KeyFileError> {
-        let key = key_file::generate()?;
-        key_file::create(path, Kind::Issuer, Some(name.as_str()), &key)?;
-        Ok(Self { name, key })
+        let secrets = Secrets::generate(Kind::Issuer)?;
+        let key = Self::from_secrets(name, &secrets)?;
+        key_file::create(path, Kind::Issuer, Some(key.name.as_str()), &secrets)?;
+        Ok(key)
     }
 
     /// Reads the key, after checking that nobody else can.
@@ -40,22 +39,29 @@ impl IssuerKey {
     /// # Errors
     /// [`KeyFileError`] says what is wrong, where, and how to mend it.
     pub fn load(path: &Path) -> Result<Self, KeyFileError> {
-        let (key, name) = key_file::load(path, Kind::Issuer)?;
+        let (secrets, name) = key_file::load(path, Kind::Issuer)?;
         let name = Name::try_new(&name).map_err(|_| KeyFileError::Content {
             path: path.into(),
             line: 2,
             wanted: "expected the issuer's name: 1 to 64 of a-z 0-9 . _ -",
         })?;
-        Ok(Self { name, key })
+        Self::from_secrets(name, &secrets)
     }
 
-    /// An issuer from its seed, for tests and fixtures.
+    /// An issuer from one seed, for tests and fixtures.
     #[must_use]
+    #[expect(
+        clippy::expect_used,
+        reason = "for tests and fixtures; a seed of 32 bytes always makes keys"
+    )]
     pub fn from_seed(name: Name, seed: &[u8; 32]) -> Self {
-        Self {
-            name,
-            key: SigningKey::from_bytes(seed),
-        }
+        Self::from_secrets(name, &Secrets::derived(seed)).expect("keys of a seed")
+    }
+
+    fn from_secrets(name: Name, secrets: &Secrets) -> Result<Self, KeyFileError> {
+        let signer = HybridSigner::from_seeds(&secrets.ed25519, &secrets.ml_dsa)
+            .map_err(|_| KeyFileError::Library)?;
+        Ok(Self { name, signer })
     }
 
     /// The issuer's name.
@@ -64,14 +70,16 @@ impl IssuerKey {
         &self.name
     }
 
-    /// The public half.
+    /// The public halves.
     #[must_use]
-    pub fn public(&self) -> PublicKey {
-        PublicKey::of(&self.key)
+    pub fn public(&self) -> &HybridPublic {
+        self.signer.public()
     }
 
-    pub(crate) fn signing(&self) -> &SigningKey {
-        &self.key
+    /// The keys that sign.
+    #[must_use]
+    pub fn signer(&self) -> &HybridSigner {
+        &self.signer
     }
 }
 

@@ -1,15 +1,19 @@
-//! Files that hold a secret key: made once, mode 0600, read only when nobody else can.
+//! Files that hold secret keys: made once, mode 0600, read only when nobody else can.
 //!
 //! The format is text, so that a person who opens it sees what it is: a header line, for issuers
-//! a line with the name, and the 32-byte Ed25519 seed in lower-case hex.
+//! a line with the name, and a line per key with its independent 32-byte seed in lower-case hex.
 //!
 //! ```text
-//! quantraband-node-key-v1
-//! 9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60
+//! quantraband-node-key-v2
+//! ed25519 9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60
+//! ml-dsa-65 6f1c…
+//! x-wing 4be0…
 //! ```
 //!
+//! [`encode`] and [`decode`] alone know this text. Version 1 held an Ed25519 seed and nothing more.
+//!
 //! Owner: the identity room. Invariants: never overwritten, never followed through a link, never
-//! accepted when group or others may read or write it; the seed is zeroised when dropped. It
+//! accepted when group or others may read or write it; seeds are zeroised when dropped. It
 //! fails with [`KeyFileError`], which says how to mend it.
 
 use std::{
@@ -19,8 +23,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ed25519_dalek::SigningKey;
 use rand::{TryRng, rngs::SysRng};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -28,8 +32,10 @@ use super::disk::{self, DiskError};
 
 /// Mode of a key file: its owner alone.
 pub const KEY_MODE: u32 = 0o600;
-/// Longest key file: header, longest name, seed.
-const MAX_KEY_FILE: u64 = 256;
+/// Longest key file: header, longest name, three seeds with their labels.
+const MAX_KEY_FILE: u64 = 512;
+/// Shortest that is looked into: one seed, so that a file of version 1 is told as such.
+const MIN_KEY_FILE: u64 = 64;
 
 /// Why a key file cannot be used, and what to do about it.
 #[derive(Debug, Error)]
@@ -89,6 +95,9 @@ pub enum KeyFileError {
     /// The operating system's generator failed.
     #[error("the operating system gives no random numbers: {0}")]
     Random(String),
+    /// The cryptographic library failed.
+    #[error("the cryptographic library could not make a key: it has no memory")]
+    Library,
     /// Reading or writing failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -104,6 +113,13 @@ pub(crate) enum Kind {
 impl Kind {
     const fn header(self) -> &'static str {
         match self {
+            Self::Node => "quantraband-node-key-v2",
+            Self::Issuer => "quantraband-issuer-key-v2",
+        }
+    }
+
+    const fn old_header(self) -> &'static str {
+        match self {
             Self::Node => "quantraband-node-key-v1",
             Self::Issuer => "quantraband-issuer-key-v1",
         }
@@ -111,8 +127,8 @@ impl Kind {
 
     const fn wanted(self) -> &'static str {
         match self {
-            Self::Node => "expected `quantraband-node-key-v1`",
-            Self::Issuer => "expected `quantraband-issuer-key-v1`",
+            Self::Node => "expected `quantraband-node-key-v2`",
+            Self::Issuer => "expected `quantraband-issuer-key-v2`",
         }
     }
 
@@ -124,37 +140,78 @@ impl Kind {
     }
 }
 
-/// A fresh key from the operating system's generator.
-pub(crate) fn generate() -> Result<SigningKey, KeyFileError> {
-    let mut seed = Zeroizing::new([0; 32]);
-    SysRng
-        .try_fill_bytes(seed.as_mut_slice())
-        .map_err(|error| KeyFileError::Random(error.to_string()))?;
-    Ok(SigningKey::from_bytes(&seed))
+/// A secret of 32 bytes, overwritten when dropped.
+pub(crate) type Seed = Zeroizing<[u8; 32]>;
+
+/// The seeds of a node's or an issuer's keys, independent of one another.
+pub(crate) struct Secrets {
+    pub(crate) ed25519: Seed,
+    pub(crate) ml_dsa: Seed,
+    /// Nodes alone have it.
+    pub(crate) x_wing: Option<Seed>,
 }
+
+impl Secrets {
+    /// Fresh ones from the operating system's generator.
+    pub(crate) fn generate(kind: Kind) -> Result<Self, KeyFileError> {
+        let seed = || {
+            let mut seed = Zeroizing::new([0; 32]);
+            SysRng
+                .try_fill_bytes(seed.as_mut_slice())
+                .map_err(|error| KeyFileError::Random(error.to_string()))?;
+            Ok::<Seed, KeyFileError>(seed)
+        };
+        Ok(Self {
+            ed25519: seed()?,
+            ml_dsa: seed()?,
+            x_wing: matches!(kind, Kind::Node).then(seed).transpose()?,
+        })
+    }
+
+    /// For tests and fixtures: the Ed25519 seed as it is, the others derived from it.
+    pub(crate) fn derived(seed: &[u8; 32]) -> Self {
+        let derive = |label: &[u8]| {
+            let digest = Sha256::new().chain_update(label).chain_update(seed);
+            Zeroizing::new(digest.finalize().into())
+        };
+        Self {
+            ed25519: Zeroizing::new(*seed),
+            ml_dsa: derive(b"quantraband test seed: ml-dsa-65"),
+            x_wing: Some(derive(b"quantraband test seed: x-wing")),
+        }
+    }
+
+    fn labelled(&self) -> impl Iterator<Item = (&'static str, &Seed)> {
+        [
+            (ED25519, Some(&self.ed25519)),
+            (ML_DSA, Some(&self.ml_dsa)),
+            (X_WING, self.x_wing.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(label, seed)| Some((label, seed?)))
+    }
+}
+
+const ED25519: &str = "ed25519";
+const ML_DSA: &str = "ml-dsa-65";
+const X_WING: &str = "x-wing";
 
 /// Writes a key file that must not exist yet.
 pub(crate) fn create(
     path: &Path,
     kind: Kind,
     name: Option<&str>,
-    key: &SigningKey,
+    secrets: &Secrets,
 ) -> Result<(), KeyFileError> {
-    let seed = Zeroizing::new(hex::encode(key.as_bytes()));
-    let mut text = Zeroizing::new(String::with_capacity(256));
-    let lines = [Some(kind.header()), name, Some(seed.as_str())];
-    for line in lines.into_iter().flatten() {
-        text.push_str(line);
-        text.push('\n');
-    }
+    let text = encode(kind, name, secrets);
     Ok(disk::create_new(path, text.as_bytes(), KEY_MODE)?)
 }
 
 /// Reads a key file after checking what it is and who else may read it: the key, and for issuers
 /// the name.
-pub(crate) fn load(path: &Path, kind: Kind) -> Result<(SigningKey, String), KeyFileError> {
+pub(crate) fn load(path: &Path, kind: Kind) -> Result<(Secrets, String), KeyFileError> {
     let text = read_private(path, kind)?;
-    parse(&text, kind).map_err(|(line, wanted)| KeyFileError::Content {
+    decode(&text, kind).map_err(|(line, wanted)| KeyFileError::Content {
         path: path.into(),
         line,
         wanted,
@@ -186,43 +243,80 @@ fn read_private(path: &Path, kind: Kind) -> Result<Zeroizing<Vec<u8>>, KeyFileEr
             mode,
         });
     }
-    if opened.len() > MAX_KEY_FILE || opened.len() < 64 {
+    if opened.len() > MAX_KEY_FILE || opened.len() < MIN_KEY_FILE {
         return Err(KeyFileError::Size {
             path: path.into(),
             found: opened.len(),
         });
     }
     // Reserved at once, so that growing leaves no copy of the secret behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(512));
+    let mut text = Zeroizing::new(Vec::with_capacity(1024));
     file.take(MAX_KEY_FILE)
         .read_to_end(&mut text)
         .map_err(missing)?;
     Ok(text)
 }
 
-fn parse(text: &[u8], kind: Kind) -> Result<(SigningKey, String), (usize, &'static str)> {
+/// The text of a key file: what a passphrase would have to protect.
+fn encode(kind: Kind, name: Option<&str>, secrets: &Secrets) -> Zeroizing<String> {
+    // Reserved at once, so that growing leaves no copy of a secret behind.
+    let mut text = Zeroizing::new(String::with_capacity(1024));
+    for line in [Some(kind.header()), name].into_iter().flatten() {
+        text.push_str(line);
+        text.push('\n');
+    }
+    for (label, seed) in secrets.labelled() {
+        let digits = Zeroizing::new(hex::encode(seed.as_slice()));
+        for part in [label, " ", digits.as_str(), "\n"] {
+            text.push_str(part);
+        }
+    }
+    text
+}
+
+/// Reads what [`encode`] writes; fails with the line, from 1, and what should be there.
+fn decode(text: &[u8], kind: Kind) -> Result<(Secrets, String), (usize, &'static str)> {
+    const OLD: &str = "a key file of version 1 has no post-quantum keys and is not read any more";
     let text = std::str::from_utf8(text).map_err(|_| (1, kind.wanted()))?;
     let mut lines = text.split('\n');
-    if lines.next() != Some(kind.header()) {
-        return Err((1, kind.wanted()));
+    match lines.next() {
+        Some(header) if header == kind.header() => {}
+        Some(header) if header == kind.old_header() => return Err((1, OLD)),
+        _ => return Err((1, kind.wanted())),
     }
-    let (name, line) = match kind {
+    let (name, first) = match kind {
         Kind::Node => (String::new(), 2),
         Kind::Issuer => (lines.next().unwrap_or_default().to_owned(), 3),
     };
-    let digits = lines.next().unwrap_or_default();
-    let mut seed = Zeroizing::new([0; 32]);
-    let lower = digits
-        .bytes()
-        .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if !lower || hex::decode_to_slice(digits, seed.as_mut_slice()).is_err() {
-        return Err((line, "expected the key as 64 lower-case hex digits"));
-    }
+    let mut line = first;
+    let mut next = |label: &str, wanted: &'static str| {
+        let seed = seed_of(lines.next().unwrap_or_default(), label).ok_or((line, wanted))?;
+        line += 1;
+        Ok::<Seed, (usize, &'static str)>(seed)
+    };
+    let secrets = Secrets {
+        ed25519: next(ED25519, "expected `ed25519` and 64 lower-case hex digits")?,
+        ml_dsa: next(ML_DSA, "expected `ml-dsa-65` and 64 lower-case hex digits")?,
+        x_wing: match kind {
+            Kind::Node => Some(next(
+                X_WING,
+                "expected `x-wing` and 64 lower-case hex digits",
+            )?),
+            Kind::Issuer => None,
+        },
+    };
     if lines.next() != Some("") || lines.next().is_some() {
-        return Err((
-            line + 1,
-            "expected the end of the file after the key's line",
-        ));
+        return Err((line, "expected the end of the file after the keys' lines"));
     }
-    Ok((SigningKey::from_bytes(&seed), name))
+    Ok((secrets, name))
+}
+
+fn seed_of(line: &str, label: &str) -> Option<Seed> {
+    let digits = line.strip_prefix(label)?.strip_prefix(' ')?;
+    let lower = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    let mut seed = Zeroizing::new([0; 32]);
+    if !digits.bytes().all(lower) || hex::decode_to_slice(digits, seed.as_mut_slice()).is_err() {
+        return None;
+    }
+    Some(seed)
 }

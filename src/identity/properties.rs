@@ -5,14 +5,20 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{
-    Anchor, Attributes, Claims, Credential, Frame, Grant, Groups, Name, Refusal, SigningRequest,
-    TrustAnchor, TrustAnchors, Validity, issue,
+    Anchor, Attributes, Chain, Claims, Credential, Delegation, Frame, Grant, Groups, Head, Name,
+    Refusal, Role, Scope, SigningRequest, TrustAnchor, TrustAnchors, Validity, VerifiedIdentity,
+    decode_delegations, issue,
     testing::{
-        NOW, acme, anchors, attributes, credential, grant, name, node, request_of, trust_of,
+        NOW, acme, anchors, attributes, berlin, chain, chain_under, channel, credential, frame_of,
+        grant, name, node, request_of, serial, to_berlin, to_europe, trust_of,
     },
-    verify_credential, verify_frame,
+    verify_chain, verify_credential, verify_frame,
 };
-use crate::types::Timestamp;
+use crate::types::{Span, Timestamp};
+
+fn judge(frame: &[u8], anchors: &TrustAnchors) -> Result<VerifiedIdentity, Refusal> {
+    verify_frame(frame, node().peer(), &channel(), Role::Opener, anchors, NOW)
+}
 
 fn any_name() -> impl Strategy<Value = Name> {
     "[a-z0-9][a-z0-9._-]{0,63}".prop_map(|text| Name::try_new(&text).unwrap())
@@ -39,10 +45,10 @@ prop_compose! {
     }
 }
 
-/// Every single-byte change of `bytes`: each position with each other value of one bit flipped,
-/// and with `0x00` and `0xff`.
+/// Changes of every single byte of `bytes`: at each position one bit flipped (all eight in turn),
+/// and `0x00` and `0xff` put there.
 fn changes(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    let flips = (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, 1_u8 << bit)));
+    let flips = (0..bytes.len()).map(|at| (at, 1_u8 << (at % 8)));
     let sets = (0..bytes.len()).flat_map(|at| [(at, 0), (at, 0xff)]);
     let flipped = flips.map(|(at, mask)| {
         let mut changed = bytes.to_vec();
@@ -57,10 +63,9 @@ fn changes(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     flipped.chain(set).filter(move |changed| changed != bytes)
 }
 
-fn resized(bytes: &[u8]) -> Vec<Vec<u8>> {
-    let mut all: Vec<Vec<u8>> = (0..bytes.len()).map(|n| bytes[..n].to_vec()).collect();
-    all.extend([0x00_u8, 0xf6, 0xff].map(|extra| [bytes, &[extra]].concat()));
-    all
+fn resized(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let longer = [0x00_u8, 0xf6, 0xff].map(|extra| [bytes, &[extra]].concat());
+    (0..bytes.len()).map(|n| bytes[..n].to_vec()).chain(longer)
 }
 
 fn refuses_every_change<T, E>(bytes: &[u8], accept: impl Fn(&[u8]) -> Result<T, E>) {
@@ -81,9 +86,26 @@ fn any_single_byte_change_of_a_credential_is_refused() {
 #[test]
 fn any_single_byte_change_of_a_frame_is_refused() {
     let anchors = anchors();
-    let frame = Frame::of(Some(credential().as_bytes())).encode();
-    refuses_every_change(&frame, |bytes| {
-        verify_frame(bytes, node().peer(), &anchors, NOW)
+    let frame = frame_of(&chain()).encode();
+    assert!(judge(&frame, &anchors).is_ok());
+    // The credential within is looked at byte for byte above: here one change of each byte.
+    for at in 0..frame.len() {
+        let mut changed = frame.clone();
+        changed[at] ^= 1 << (at % 8);
+        assert!(judge(&changed, &anchors).is_err(), "byte {at}");
+        assert!(judge(&frame[..at], &anchors).is_err(), "cut at {at}");
+    }
+}
+
+#[test]
+fn any_single_byte_change_of_a_delegation_is_refused() {
+    let anchors = anchors();
+    let above = to_europe();
+    let leaf = chain_under(&super::testing::europe(), &above);
+    refuses_every_change(above[0].as_bytes(), |bytes| {
+        let delegation = Delegation::decode(bytes)?;
+        let chain = Chain::try_new(leaf.credential().clone(), vec![delegation])?;
+        verify_chain(&chain, node().peer(), &anchors, NOW)
     });
 }
 
@@ -98,10 +120,15 @@ fn any_single_byte_change_of_an_anchor_is_refused() {
     refuses_every_change(&Anchor::seal(&acme(), NOW), Anchor::open);
 }
 
-/// Other ways to write the first CBOR items of a document, each of them valid CBOR.
+/// Other ways to write the CBOR items of a document, each of them valid CBOR where an item begins
+/// there. Keys and signatures are 6 KB of a document; of what looks like an item within them, every
+/// 16th byte is enough.
 fn second_encodings(bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for (at, &head) in bytes.iter().enumerate() {
+        if at > 256 && at % 16 != 0 {
+            continue;
+        }
         let (major, small) = (head & 0xe0, head & 0x1f);
         let (before, after) = (&bytes[..at], &bytes[at + 1..]);
         if small < 24 {
@@ -129,7 +156,7 @@ fn second_encodings(bytes: &[u8]) -> Vec<Vec<u8>> {
 fn second_encodings_are_refused() {
     let anchors = anchors();
     let signed = credential();
-    let frame = Frame::of(Some(signed.as_bytes())).encode();
+    let frame = frame_of(&chain()).encode();
     for other in second_encodings(signed.as_bytes()) {
         assert!(
             Credential::decode(&other).is_err(),
@@ -138,7 +165,7 @@ fn second_encodings_are_refused() {
         );
     }
     for other in second_encodings(&frame) {
-        assert!(verify_frame(&other, node().peer(), &anchors, NOW).is_err());
+        assert!(judge(&other, &anchors).is_err());
     }
     let request = SigningRequest::seal(&node(), &name("n"), &attributes(&[]), NOW);
     for other in second_encodings(&request) {
@@ -146,6 +173,10 @@ fn second_encodings_are_refused() {
     }
     for other in second_encodings(&Anchor::seal(&acme(), NOW)) {
         assert!(Anchor::open(&other).is_err());
+    }
+    for other in second_encodings(to_europe()[0].as_bytes()) {
+        assert!(Delegation::decode(&other).is_err());
+        assert!(decode_delegations(&other).is_err());
     }
 }
 
@@ -179,8 +210,11 @@ fn a_second_writing_of_the_unsigned_wrapping_is_refused() {
 
 proptest! {
     #[test]
-    fn what_is_issued_decodes_to_itself_and_verifies(grant in any_grant(), id: [u8; 16]) {
-        let Ok(made) = issue(&acme(), &request_of(&node()), &grant, id, NOW) else {
+    fn what_is_issued_decodes_to_itself_and_verifies(
+        grant in any_grant(), id: [u8; 16], index: u32,
+    ) {
+        let serial = super::Serial { id, index };
+        let Ok(made) = issue(&acme(), &request_of(&node()), &grant, serial, NOW) else {
             // Only a credential that would be too long may fail here.
             return Ok(());
         };
@@ -190,19 +224,24 @@ proptest! {
         let identity = verify_credential(made.as_bytes(), node().peer(), &anchors(), NOW).unwrap();
         prop_assert_eq!(&identity.attributes, grant.attributes.as_map());
         prop_assert_eq!(identity.groups.len(), grant.groups.iter().count());
+        prop_assert_eq!(identity.statuses[0].index, index);
     }
 
     #[test]
     fn claims_decode_to_themselves(
-        grant in any_grant(), id: [u8; 16], issued in 0_u64..4_000_000_000, wait in 0_u64..1000,
+        grant in any_grant(), id: [u8; 16], index: u32,
+        issued in 0_u64..4_000_000_000, wait in 0_u64..1000,
     ) {
         let claims = Claims {
-            issuer: name("acme"),
-            subject: grant.subject.unwrap_or_else(|| name("x")),
-            validity: Validity::try_new(issued, issued + wait, issued + wait + 1).unwrap(),
-            id,
-            key: node().peer(),
-            algorithms: vec![-19],
+            head: Head {
+                issuer: name("acme"),
+                subject: grant.subject.unwrap_or_else(|| name("x")),
+                validity: Validity::try_new(issued, issued + wait, issued + wait + 1).unwrap(),
+                id,
+                status: Some(index),
+                algorithms: vec![-19],
+            },
+            keys: node().public().clone(),
             attributes: grant.attributes,
             groups: grant.groups,
         };
@@ -217,7 +256,13 @@ proptest! {
         let read = SigningRequest::open(&SigningRequest::seal(&node(), &subject, &wishes, at));
         prop_assert_eq!(
             read.unwrap(),
-            SigningRequest { peer: node().peer(), subject, attributes: wishes, created: at }
+            SigningRequest {
+                peer: node().peer(),
+                keys: node().public().clone(),
+                subject,
+                attributes: wishes,
+                created: at,
+            }
         );
     }
 
@@ -225,7 +270,7 @@ proptest! {
     fn trust_entries_read_as_written(days in 1_u64..10_000) {
         let mut entry = trust_of(&acme());
         let span = std::time::Duration::from_secs(days * 86_400);
-        entry.grants.max_lifetime = crate::types::Span(span);
+        entry.grants.max_lifetime = Span(span);
         entry.grants.groups = vec!["workers".parse().unwrap(), "o*".parse().unwrap()];
         prop_assert_eq!(TrustAnchor::from_text(&entry.to_text()).unwrap(), entry);
     }
@@ -234,10 +279,41 @@ proptest! {
     fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = Credential::decode(&bytes);
         let _ = Frame::decode(&bytes);
+        let _ = Delegation::decode(&bytes);
+        let _ = Chain::decode(&bytes);
         let _ = SigningRequest::open(&bytes);
         let _ = Anchor::open(&bytes);
         let _ = TrustAnchor::from_text(&String::from_utf8_lossy(&bytes));
-        prop_assert!(verify_frame(&bytes, node().peer(), &TrustAnchors::default(), NOW).is_err());
+        prop_assert!(judge(&bytes, &TrustAnchors::default()).is_err());
+    }
+
+    #[test]
+    fn delegations_decode_to_themselves(
+        groups in proptest::collection::btree_set("[a-z]{1,8}[*]?", 0..20),
+        seconds in 0_u64..=3_000_000_000, depth in 0_u8..2,
+    ) {
+        let groups = groups.into_iter().map(|g| g.parse().unwrap()).collect();
+        let mut mandate = to_europe()[0].mandate().clone();
+        mandate.scope = Scope {
+            groups,
+            max_lifetime: Span(std::time::Duration::from_secs(seconds)),
+            depth,
+        };
+        let made = Delegation::sign(mandate.clone(), acme().signer()).unwrap();
+        let read = Delegation::decode(made.as_bytes()).unwrap();
+        prop_assert_eq!(read.mandate(), &mandate);
+        prop_assert_eq!(read, made);
+    }
+
+    #[test]
+    fn a_byte_changed_anywhere_in_a_chain_of_three_is_refused(
+        at in any::<prop::sample::Index>(), mask in 1_u8..,
+    ) {
+        let frame = three().1;
+        let mut changed = frame.clone();
+        changed[at.index(frame.len())] ^= mask;
+        prop_assert!(judge(frame, three().0).is_ok());
+        prop_assert!(judge(&changed, three().0).is_err());
     }
 
     #[test]
@@ -254,11 +330,31 @@ proptest! {
     }
 }
 
+/// The anchors, and the frame of a chain of three links.
+fn three() -> (&'static TrustAnchors, &'static Vec<u8>) {
+    static MADE: std::sync::LazyLock<(TrustAnchors, Vec<u8>)> = std::sync::LazyLock::new(|| {
+        let chain = chain_under(&berlin(), &to_berlin());
+        (anchors(), frame_of(&chain).encode())
+    });
+    (&MADE.0, &MADE.1)
+}
+
+#[test]
+fn sizes_are_what_the_bounds_were_chosen_for() {
+    let (one, three) = (frame_of(&chain()).encode().len(), three().1.len());
+    let credential = credential().as_bytes().len();
+    assert!((6_600..7_200).contains(&credential), "{credential}");
+    assert!((9_900..10_600).contains(&one), "{one}");
+    assert!((20_000..24_000).contains(&three), "{three}");
+    let anchor = Anchor::seal(&acme(), NOW).len();
+    assert!((5_300..5_800).contains(&anchor), "{anchor}");
+}
+
 #[test]
 fn the_issuer_decides_and_refuses_what_is_out_of_bounds() {
     use super::IssueError;
     let request = request_of(&node());
-    let issued = |grant: &Grant, now| issue(&acme(), &request, grant, [0; 16], now);
+    let issued = |grant: &Grant, now| issue(&acme(), &request, grant, serial(0), now);
     // The request wishes `role = boss`; the grant says `worker`, and that is what counts.
     let role = issued(&grant(), NOW).unwrap();
     assert_eq!(

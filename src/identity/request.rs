@@ -1,7 +1,8 @@
-//! The signing request: a node asks an issuer for a credential and proves that it holds its key.
+//! The signing request: a node asks an issuer for a credential and proves that it holds its keys.
 //!
-//! A tagged COSE_Sign1 by the node key in a domain of its own, so that no signature the node makes
-//! elsewhere can pass for a request. What it wishes is only a wish: the issuer decides.
+//! A tagged COSE_Sign by both of the node's signing keys in a domain of its own, so that no
+//! signature the node makes elsewhere can pass for a request. The X-Wing key is only named: who
+//! names another's harms nobody but itself. What it wishes is only a wish: the issuer decides.
 //!
 //! Owner: the identity room. Invariant: a [`SigningRequest`] exists only with a valid proof. It
 //! fails with [`RequestError`].
@@ -11,9 +12,10 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    Name, NodeKey,
+    Name, NodeKey, NodePublic,
     claims::{self, Attributes, MAX_SECONDS},
-    cose::{self, Domain, PublicKey, Sign1},
+    cose::Domain,
+    hybrid::Sealed,
 };
 use crate::{
     cbor::{self, Fields, Malformed},
@@ -23,9 +25,9 @@ use crate::{
 /// Longest request, checked before parsing: as long as the credential it may lead to.
 pub const MAX_REQUEST_BYTES: usize = 8 * 1024;
 
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const F_VERSION: i64 = 1;
-const F_KEY: i64 = 2;
+const F_KEYS: i64 = 2;
 const F_SUBJECT: i64 = 3;
 const F_ATTRIBUTES: i64 = 4;
 const F_CREATED: i64 = 5;
@@ -47,8 +49,11 @@ pub enum RequestError {
 /// A request whose proof of possession was verified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SigningRequest {
-    /// The node that asks, proved to hold its key.
+    /// The node that asks, proved to hold its keys.
     pub peer: PeerId,
+    /// Its keys.
+    #[serde(skip)]
+    pub keys: NodePublic,
     /// The subject it wishes to be called.
     pub subject: Name,
     /// The attributes it wishes for.
@@ -62,8 +67,8 @@ impl SigningRequest {
     #[must_use]
     pub fn seal(key: &NodeKey, subject: &Name, attributes: &Attributes, now: Timestamp) -> Vec<u8> {
         let created = now.secs().min(MAX_SECONDS);
-        let payload = encode_payload(&key.peer().key_bytes(), subject, attributes, created);
-        cose::sign1_seal(key.signing(), Domain::Request, payload)
+        let payload = encode_payload(key.public(), subject, attributes, created);
+        key.signer().seal(Domain::Request, &payload)
     }
 
     /// Reads a request and verifies its proof.
@@ -71,14 +76,14 @@ impl SigningRequest {
     /// # Errors
     /// [`RequestError`].
     pub fn open(bytes: &[u8]) -> Result<Self, RequestError> {
-        let message = Sign1::read(bytes, MAX_REQUEST_BYTES)?;
+        let message = Sealed::read(bytes, MAX_REQUEST_BYTES)?;
         let payload = message.payload();
         let mut fields = Fields::of(cbor::decode(payload, payload.len())?)?;
         let version = cbor::uint(fields.need(F_VERSION)?)?;
         if version != VERSION {
             return Err(RequestError::Version(version));
         }
-        let raw = cose::read_cose_key(fields.need(F_KEY)?)?;
+        let keys = claims::read_keys(fields.need(F_KEYS)?)?;
         let subject = claims::name(fields.need(F_SUBJECT)?)?;
         let attributes = Attributes::from_value(fields.need(F_ATTRIBUTES)?)?;
         let created = cbor::uint(fields.need(F_CREATED)?)?;
@@ -86,17 +91,17 @@ impl SigningRequest {
         if created > MAX_SECONDS {
             return Err(Malformed("a time is out of range").into());
         }
-        let weak = || Malformed("the key is invalid or weak");
-        let key = PublicKey::from_bytes(&raw).ok_or_else(weak)?;
         cbor::same(
             payload,
-            &encode_payload(&raw, &subject, &attributes, created),
+            &encode_payload(&keys, &subject, &attributes, created),
         )?;
+        let signing = keys.signing().ok_or(RequestError::Proof)?;
         message
-            .verify(key, Domain::Request)
+            .verify(&signing, Domain::Request)
             .map_err(|_| RequestError::Proof)?;
         Ok(Self {
-            peer: PeerId::from_key_bytes(raw).map_err(|_| weak())?,
+            peer: keys.peer,
+            keys,
             subject,
             attributes,
             created: Timestamp::from_secs(created),
@@ -105,14 +110,14 @@ impl SigningRequest {
 }
 
 fn encode_payload(
-    key: &[u8; 32],
+    keys: &NodePublic,
     subject: &Name,
     attributes: &Attributes,
     created: u64,
 ) -> Vec<u8> {
     cbor::encode(&cbor::int_map([
         (F_VERSION, Value::from(VERSION)),
-        (F_KEY, cose::cose_key(*key)),
+        (F_KEYS, claims::keys_value(keys)),
         (F_SUBJECT, Value::from(subject.as_str())),
         (F_ATTRIBUTES, attributes.to_value()),
         (F_CREATED, Value::from(created)),

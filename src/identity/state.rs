@@ -14,10 +14,10 @@ use std::{
 use thiserror::Error;
 
 use super::{
-    AnchorError, Credential, DiskError, Frame, KeyFileError, MAX_CREDENTIAL_BYTES, Malformed, Name,
-    NodeKey, Refusal, TrustAnchor, TrustAnchors, VerifiedIdentity,
+    AnchorError, Chain, Channel, DiskError, Frame, KeyFileError, MAX_CHAIN_BYTES, Malformed, Name,
+    NodeKey, Refusal, Role, SelfSigned, TrustAnchor, TrustAnchors, VerifiedIdentity,
     anchor::{MAX_ANCHORS, MAX_ENTRY_BYTES},
-    disk, verify_credential,
+    disk, verify_chain,
 };
 use crate::types::{PeerId, Timestamp};
 
@@ -45,7 +45,7 @@ impl IdentityPaths {
         self.data.join("node.key")
     }
 
-    /// The node's own credential.
+    /// The node's own credential, and the delegations above it.
     #[must_use]
     pub fn credential(&self) -> PathBuf {
         self.data.join("identity").join("credential.cose")
@@ -125,10 +125,8 @@ pub enum StateError {
 pub struct OwnIdentity {
     /// Who this node is.
     pub peer: PeerId,
-    /// The frame to present at the gate; without a credential, one with an empty chain.
-    pub frame: Arc<[u8]>,
-    /// The own credential as read, when there is one.
-    pub credential: Option<Arc<Credential>>,
+    /// The own credential and the delegations above it as read, when there is one.
+    pub chain: Option<Arc<Chain>>,
     /// The identity, when this node's own anchors verify it.
     pub identity: Option<Arc<VerifiedIdentity>>,
     /// Why they do not: expired, issuer not trusted here. Peers may judge otherwise.
@@ -141,8 +139,7 @@ impl OwnIdentity {
     pub fn bare(peer: PeerId) -> Self {
         Self {
             peer,
-            frame: Frame::of(None).encode().into(),
-            credential: None,
+            chain: None,
             identity: None,
             problem: None,
         }
@@ -150,37 +147,42 @@ impl OwnIdentity {
 
     /// A node with a credential of its own key, judged by its own anchors.
     #[must_use]
-    pub fn with(
-        peer: PeerId,
-        credential: Credential,
-        anchors: &TrustAnchors,
-        now: Timestamp,
-    ) -> Self {
-        let judged = verify_credential(credential.as_bytes(), peer, anchors, now);
+    pub fn with(peer: PeerId, chain: Chain, anchors: &TrustAnchors, now: Timestamp) -> Self {
+        let judged = verify_chain(&chain, peer, anchors, now);
         let (identity, problem) = match judged {
             Ok(identity) => (Some(Arc::new(identity)), None),
             Err(refusal) => (None, Some(refusal)),
         };
         Self {
             peer,
-            frame: Frame::of(Some(credential.as_bytes())).encode().into(),
-            credential: Some(Arc::new(credential)),
+            chain: Some(Arc::new(chain)),
             identity,
             problem,
         }
     }
 
+    /// What this node presents, as the end of `role`, over `channel`: its chain and the proof that
+    /// it holds its key, or that it has no credential.
+    #[must_use]
+    pub fn frame(&self, key: &NodeKey, channel: &Channel, role: Role) -> Vec<u8> {
+        let frame = match &self.chain {
+            Some(chain) => Frame::of(chain, key, channel, role),
+            None => Frame::bare(),
+        };
+        frame.encode()
+    }
+
     /// When the own credential expires, verified or not.
     #[must_use]
     pub fn expires(&self) -> Option<Timestamp> {
-        let claims = self.credential.as_ref()?.claims();
+        let claims = self.chain.as_ref()?.credential().claims();
         Some(Timestamp::from_secs(claims.validity.expires()))
     }
 
     /// `issuer/subject` of the own credential, verified or not.
     #[must_use]
     pub fn label(&self) -> Option<String> {
-        let claims = self.credential.as_ref()?.claims();
+        let claims = self.chain.as_ref()?.credential().claims();
         Some(format!("{}/{}", claims.issuer, claims.subject))
     }
 }
@@ -222,12 +224,16 @@ impl TrustView {
         }
     }
 
-    /// Whether what `issuer` said, as verified when this view's epoch was `verified_at`, still
-    /// holds: its entry exists and has not changed since.
+    /// Whether what rests on `anchor` ([`VerifiedIdentity::anchor`]), as verified when this view's
+    /// epoch was `verified_at`, still holds: its entry exists and has not changed since. A node
+    /// that signed for itself is covered for as long as such nodes are let in.
     #[must_use]
-    pub fn covers(&self, issuer: &Name, verified_at: u64) -> bool {
+    pub fn covers(&self, anchor: &Name, verified_at: u64) -> bool {
+        if anchor.is_self_signed() {
+            return self.anchors.self_signed() == SelfSigned::Allow;
+        }
         self.since
-            .get(issuer)
+            .get(anchor)
             .is_some_and(|&since| since <= verified_at)
     }
 }
@@ -295,7 +301,7 @@ fn load_anchor(path: &Path) -> Result<TrustAnchor, StateError> {
     }
 }
 
-/// Reads the own credential, if there is one, and judges it.
+/// Reads the own credential and the delegations above it, if there is one, and judges them.
 ///
 /// # Errors
 /// [`StateError`] when it is malformed or of another key. One that expired, or whose issuer is
@@ -307,20 +313,20 @@ pub fn load_own(
     now: Timestamp,
 ) -> Result<OwnIdentity, StateError> {
     let path = paths.credential();
-    let bytes = match disk::read_bounded(&path, MAX_CREDENTIAL_BYTES) {
+    let bytes = match disk::read_bounded(&path, MAX_CHAIN_BYTES) {
         Ok(bytes) => bytes,
         Err(DiskError::Missing(_)) => return Ok(OwnIdentity::bare(peer)),
         Err(error) => return Err(error.into()),
     };
-    let credential = match Credential::decode(&bytes) {
-        Ok(credential) => credential,
+    let chain = match Chain::decode(&bytes) {
+        Ok(chain) => chain,
         Err(why) => return Err(StateError::Credential { path, why }),
     };
-    let bound = credential.claims().key;
+    let bound = chain.credential().claims().keys.peer;
     if bound != peer {
         return Err(StateError::ForeignCredential { path, bound, peer });
     }
-    Ok(OwnIdentity::with(peer, credential, anchors, now))
+    Ok(OwnIdentity::with(peer, chain, anchors, now))
 }
 
 /// Reads everything: the key (for the peer id alone), the anchors, the own credential.

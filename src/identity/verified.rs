@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::{NodePublic, Thumbprint};
 use crate::types::{PeerId, Timestamp};
 
 /// The name of an issuer or of a subject: 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter
@@ -49,7 +50,36 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether this name lies in the name space of `other`: `acme.eu` in that of `acme`.
+    #[must_use]
+    pub fn is_under(&self, other: &Self) -> bool {
+        self.0
+            .strip_prefix(&*other.0)
+            .is_some_and(|rest| rest.len() > 1 && rest.starts_with('.'))
+    }
+
+    /// Whether the name is of the name space in which nodes sign for themselves, `self`: no issuer
+    /// can bear it.
+    #[must_use]
+    pub fn is_self_signed(&self) -> bool {
+        &*self.0 == SELF || self.0.starts_with("self.")
+    }
+
+    /// The issuer's name of a node that signs for itself with this pair of keys: `self.` and the
+    /// first 56 hex digits (224 bits) of the pair's thumbprint, for a name has 64 characters.
+    #[must_use]
+    pub fn self_signed(thumbprint: &Thumbprint) -> Self {
+        let digits = hex::encode(thumbprint.0);
+        let digits = digits.get(..SELF_DIGITS).unwrap_or_default();
+        Self(format!("{SELF}.{digits}").into())
+    }
 }
+
+/// The name space of nodes that sign for themselves.
+const SELF: &str = "self";
+/// Hex digits of a thumbprint in such a name.
+const SELF_DIGITS: usize = 56;
 
 impl FromStr for Name {
     type Err = NameError;
@@ -85,6 +115,8 @@ impl fmt::Display for Name {
 pub enum Tier {
     /// A key and nothing more: a plain libp2p client on an open listener.
     Unverified,
+    /// A credential that the node signed itself: the same keys as last time, and nothing more.
+    SelfSigned,
     /// A credential of a trusted issuer.
     Member,
 }
@@ -93,18 +125,35 @@ impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unverified => "unverified",
+            Self::SelfSigned => "self_signed",
             Self::Member => "member",
         })
     }
 }
 
-/// A peer whose credential was verified: signature, issuer, times, and the key it is bound to.
+/// Where the revocation of one document of a chain is to be looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StatusEntry {
+    /// Whose list.
+    pub issuer: Name,
+    /// The place in it.
+    pub index: u32,
+    /// When the document was issued (`iat`), for lists that end all that is older.
+    pub issued: Timestamp,
+}
+
+/// A peer whose credential was verified: signatures, issuers, times, and the keys it is bound to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VerifiedIdentity {
     /// The peer, as the connection proved it and the credential's `cnf` claim names it.
     pub peer: PeerId,
-    /// The issuer (`iss`), a trust anchor of this node.
+    /// What the identity is worth.
+    pub tier: Tier,
+    /// The issuer (`iss`): a trust anchor of this node, one that it delegated to, or the name of
+    /// a node that signs for itself.
     pub issuer: Name,
+    /// The trust anchor of this node at which the chain ends; the issuer itself without delegation.
+    pub anchor: Name,
     /// The subject (`sub`) in the issuer's name space.
     pub subject: Name,
     /// Groups in the issuer's name: `acme/workers`.
@@ -116,6 +165,14 @@ pub struct VerifiedIdentity {
     /// SHA-256 of the credential's bytes as received.
     #[serde(serialize_with = "hex::serde::serialize")]
     pub credential_hash: [u8; 32],
+    /// The credential's place in its issuer's status list, then that of each delegation.
+    pub statuses: Vec<StatusEntry>,
+    /// Whether the peer proved its ML-DSA key over a channel that a quantum computer could not
+    /// have relayed. `false` as well when a credential was verified without a channel.
+    pub pq_auth: bool,
+    /// The public keys that the credential is bound to.
+    #[serde(skip)]
+    pub keys: NodePublic,
 }
 
 /// Why a presented credential, or the frame around it, was refused.
@@ -139,9 +196,15 @@ pub enum Refusal {
     /// A signature does not verify, is of the wrong length, or a required one is missing.
     #[error("signature: {0}")]
     Signature(&'static str),
+    /// The links of the chain do not fit together.
+    #[error("chain: {0}")]
+    Chain(&'static str),
     /// The credential is bound to another key than the connection's.
     #[error("the credential belongs to another key")]
     WrongKey,
+    /// The proof of possession of the ML-DSA key does not hold for this connection.
+    #[error("proof of possession: {0}")]
+    Possession(&'static str),
     /// Expired at the time given.
     #[error("the credential expired at {0}")]
     Expired(Timestamp),
@@ -181,7 +244,9 @@ impl Refusal {
             Self::Missing => "missing",
             Self::UnknownIssuer(_) => "unknown_issuer",
             Self::Signature(_) => "signature",
+            Self::Chain(_) => "chain",
             Self::WrongKey => "wrong_key",
+            Self::Possession(_) => "possession",
             Self::Expired(_) => "expired",
             Self::NotYetValid(_) => "not_yet_valid",
             Self::Banned(_) => "banned",
@@ -202,7 +267,12 @@ impl Refusal {
     pub fn charged(&self) -> bool {
         matches!(
             self,
-            Self::Malformed(_) | Self::Signature(_) | Self::WrongKey | Self::Violation(_)
+            Self::Malformed(_)
+                | Self::Signature(_)
+                | Self::Chain(_)
+                | Self::WrongKey
+                | Self::Possession(_)
+                | Self::Violation(_)
         )
     }
 }

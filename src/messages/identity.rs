@@ -4,7 +4,7 @@ use actix::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    identity::{Refusal, VerifiedIdentity},
+    identity::{Channel, Refusal, Role, VerifiedIdentity},
     types::{PeerId, Timestamp},
 };
 
@@ -19,6 +19,10 @@ pub struct VerifyPeer {
     pub peer: PeerId,
     /// The frame as received, at most 64 KiB.
     pub frame: Vec<u8>,
+    /// The channel it came over, which its proof of possession must be about.
+    pub channel: Channel,
+    /// Which end of the channel the peer is.
+    pub role: Role,
 }
 
 // Used by Admin.

@@ -15,10 +15,14 @@ use thiserror::Error;
 use super::{
     Admission, Attribution, GateKeeper, Listeners, NodeBehaviour, Tasks, admission,
     attribution::Attributed,
+    convert,
     gate::{Gated, Ledger},
     gossip, jobs, transport,
 };
-use crate::{config::Config, types::Clock};
+use crate::{
+    config::Config,
+    types::{Clock, PeerIdError},
+};
 
 /// Protocol version that identify tells; peers of other versions still connect.
 const PROTOCOL_VERSION: &str = "/quantraband/1";
@@ -60,6 +64,9 @@ pub enum BuildError {
     /// The seed is no key.
     #[error("the node key: {0}; restore DATA/node.key from a backup")]
     Key(#[from] libp2p::identity::DecodingError),
+    /// The key has no name here.
+    #[error("the node key: {0}")]
+    Name(#[from] PeerIdError),
     /// Noise could not make its key.
     #[error("the secure channel: {0}")]
     Noise(#[from] noise::Error),
@@ -90,6 +97,7 @@ pub fn build_with<B: NetworkBehaviour>(
     let secured = transport::secured(&key, network.handshake_timeout.0)?;
     let gated = Gated::new(
         secured,
+        convert::from_libp2p(&key.public().to_peer_id())?,
         ledger.clone(),
         setup.keeper.clone(),
         network.identity_timeout.0,

@@ -52,7 +52,7 @@ impl Health for NodeHealth {
             }
         }
         let own = self.own.load();
-        match (&own.credential, &own.problem) {
+        match (&own.chain, &own.problem) {
             (None, _) => readiness.notes.push(
                 "this node has no credential: peers that require one refuse it \
                  (`quantraband identity request`)"

@@ -188,6 +188,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
     });
     let gatekeeper = Gatekeeper::new(Tools {
         own,
+        key: key.clone(),
         trust,
         standings,
         limiter,
@@ -271,6 +272,7 @@ impl Site {
         let setup = IdentitySetup {
             peer: self.peer,
             paths: IdentityPaths::new(&self.data_dir),
+            self_signed: self.config.identity.self_signed,
             clock: Arc::clone(&self.clock),
             publishers: publishers.clone(),
             note: Arc::clone(&self.note),

@@ -3,6 +3,11 @@
 //! A pure function of the request and the rules; whoever enforces it audits it. Rules are tried
 //! in a fixed order, each with a stable name; what no rule allows is denied.
 //!
+//! Three tiers come here. A *member* has a credential of a trusted issuer. A *self-signed* peer has
+//! one that it made itself, where `identity.self_signed` allows that: it is known again by its keys,
+//! and may do what an unverified peer may, by rules of its own name (`connect.self_signed`,
+//! `topic.self_signed`). An *unverified* peer has a key. Neither of the latter two runs jobs.
+//!
 //! *Quarantine* (a score between `policy.connect_min_score` and `policy.messages_min_score`): the
 //! peer may be connected, but publishes nothing, subscribes to nothing and runs nothing. It is answered only where the
 //! request would otherwise be allowed; a stranger is never let in by it.
@@ -49,7 +54,7 @@ pub struct Subject<'a> {
     pub peer: PeerId,
     /// What its identity is worth.
     pub tier: Tier,
-    /// Its verified credential. Members have one, unverified peers have none.
+    /// Its verified credential. Members and the self-signed have one, unverified peers have none.
     pub identity: Option<&'a VerifiedIdentity>,
     /// Where it stands; `None` when Reputation has not said, which denies.
     pub standing: Option<Standing>,
@@ -212,14 +217,14 @@ fn check_identity(subject: &Subject<'_>, now: Timestamp) -> Option<Decision> {
         (Tier::Unverified, None) => None,
         // A credential that did not make its holder a member was not accepted: trust neither.
         (Tier::Unverified, Some(_)) => denied("identity.contradicts_tier"),
-        (Tier::Member, None) => denied("identity.missing"),
-        (Tier::Member, Some(identity)) if identity.peer != subject.peer => {
-            denied("identity.other_peer")
-        }
-        (Tier::Member, Some(identity)) if now >= identity.expires => {
+        (Tier::SelfSigned | Tier::Member, None) => denied("identity.missing"),
+        // Who signs for itself is never taken for a member, nor the other way round.
+        (tier, Some(identity)) if identity.tier != tier => denied("identity.contradicts_tier"),
+        (_, Some(identity)) if identity.peer != subject.peer => denied("identity.other_peer"),
+        (_, Some(identity)) if now >= identity.expires => {
             Some(Decision::deny(DenyReason::Expired, "identity.expired"))
         }
-        (Tier::Member, Some(_)) => None,
+        (_, Some(_)) => None,
     }
 }
 
@@ -230,11 +235,13 @@ fn permit(request: &Request<'_>) -> Result<&'static str, Decision> {
         // An unverified peer comes this far only on a listener opened for such peers.
         return Ok(match tier {
             Tier::Member => "connect.member",
+            // The verification let it come this far: `identity.self_signed` allows it.
+            Tier::SelfSigned => "connect.self_signed",
             Tier::Unverified => "connect.unverified",
         });
     }
     if request.action == Action::RunJob {
-        // Never an unverified peer: nobody answers for what it runs.
+        // Never an unverified peer, nor one that signs for itself: nobody answers for what it runs.
         return if tier == Tier::Member && request.policy.members_run_jobs {
             Ok("run_job.member")
         } else {
@@ -248,6 +255,11 @@ fn permit(request: &Request<'_>) -> Result<&'static str, Decision> {
         Tier::Member => {
             let patterns = &request.policy.member_topics;
             (patterns.iter().any(|p| matches(p, topic)), "topic.member")
+        }
+        // It can be known again, and that is all: it gets no topic more than a stranger.
+        Tier::SelfSigned => {
+            let topics = &request.policy.unverified_topics;
+            (topics.contains(topic), "topic.self_signed")
         }
         Tier::Unverified => {
             let topics = &request.policy.unverified_topics;

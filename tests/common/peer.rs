@@ -1,5 +1,5 @@
 //! A libp2p peer of the test's own: it speaks the gate's protocol, accepts everybody, and presents
-//! whatever frame it is given.
+//! whatever credential it is given, with a good proof that it holds its own key.
 
 use std::{
     net::IpAddr,
@@ -13,7 +13,8 @@ use quantraband::{
     audit::Direction,
     config::Config,
     identity::{
-        Attributes, Grant, Groups, IssuerKey, Name, NodeKey, Refusal, SigningRequest, Tier, issue,
+        Attributes, Channel, Frame, Grant, Groups, IssuerKey, Name, NodeKey, Refusal, Role, Serial,
+        SigningRequest, Tier, issue,
     },
     network::{
         self, Admission, Admitted, Attribution, GateKeeper, Listeners, NodeBehaviour, Presented,
@@ -24,13 +25,16 @@ use quantraband::{
 
 /// Accepts everybody and presents what it was given.
 pub(crate) struct Forger {
-    frame: Arc<[u8]>,
+    key: NodeKey,
+    credential: Vec<u8>,
     told: Mutex<Option<Refusal>>,
 }
 
 impl GateKeeper for Forger {
-    fn own_frame(&self) -> Arc<[u8]> {
-        self.frame.clone()
+    fn own_frame(&self, channel: &Channel, role: Role) -> Arc<[u8]> {
+        let proof = self.key.prove(channel, role);
+        let frame = Frame::with_parts(vec![self.credential.clone()], proof);
+        frame.encode().into()
     }
     fn precheck(&self, _: &PeerId, _: Option<IpAddr>) -> Result<(), Refusal> {
         Ok(())
@@ -78,9 +82,9 @@ impl Attribution for Forger {
     }
 }
 
-/// Dials `address` once with `key`, presenting `frame`. `Ok` when it was let in.
-pub(crate) async fn present(key: &NodeKey, frame: Vec<u8>, address: &str) -> Result<(), String> {
-    let mut swarm = swarm(key, frame);
+/// Dials `address` once with `key`, presenting `credential`. `Ok` when it was let in.
+pub(crate) async fn present(key: &NodeKey, credential: &[u8], address: &str) -> Result<(), String> {
+    let mut swarm = swarm(key, credential);
     swarm
         .dial(address.parse::<libp2p::Multiaddr>().expect("an address"))
         .expect("dialling");
@@ -101,10 +105,11 @@ pub(crate) async fn present(key: &NodeKey, frame: Vec<u8>, address: &str) -> Res
         .expect("an outcome")
 }
 
-/// A Swarm with `key` that presents `frame`; it listens nowhere.
-pub(crate) fn swarm(key: &NodeKey, frame: Vec<u8>) -> Swarm<NodeBehaviour> {
+/// A Swarm with `key` that presents `credential`; it listens nowhere.
+pub(crate) fn swarm(key: &NodeKey, credential: &[u8]) -> Swarm<NodeBehaviour> {
     let forger = Arc::new(Forger {
-        frame: frame.into(),
+        key: key.clone(),
+        credential: credential.to_vec(),
         told: Mutex::new(None),
     });
     let config = Config::default();
@@ -134,7 +139,11 @@ pub(crate) fn credential(issuer: &IssuerKey, key: &NodeKey, name: &str, now: Tim
         lifetime: Duration::from_secs(3600),
         ..Grant::default()
     };
-    issue(issuer, &request, &grant, rand::random(), now)
+    let serial = Serial {
+        id: rand::random(),
+        index: rand::random(),
+    };
+    issue(issuer, &request, &grant, serial, now)
         .unwrap()
         .as_bytes()
         .to_vec()

@@ -22,7 +22,7 @@ use libp2p::{
 };
 use quantraband::{
     audit::Direction,
-    identity::{Refusal, Tier},
+    identity::{Channel, Refusal, Role, Tier},
     network::{self, Admission, Admitted, Attribution, GateKeeper, Listeners, Presented},
     types::{Origin, PeerId, Topic},
 };
@@ -95,7 +95,7 @@ impl Keeper {
 }
 
 impl GateKeeper for Keeper {
-    fn own_frame(&self) -> Arc<[u8]> {
+    fn own_frame(&self, _: &Channel, _: Role) -> Arc<[u8]> {
         (*b"a credential frame").into()
     }
 

@@ -4,8 +4,10 @@ use super::*;
 use crate::{
     config::{RestartConfig, SupervisionConfig},
     identity::{
-        Frame, Name,
-        testing::{HOUR, NOW, acme, credential, mallory, name, node, trust_of},
+        Frame, Name, NodeKey, Role, Tier, self_sign,
+        testing::{
+            HOUR, NOW, acme, chain, channel, credential, frame_of, mallory, name, node, trust_of,
+        },
     },
     supervision::{ActorRef, Cause, Inject, Placement, Root},
     types::ManualClock,
@@ -38,6 +40,10 @@ fn house() -> House {
 
 /// A house whose data directory was prepared before the actor started.
 fn house_after(prepare: impl FnOnce(&IdentityPaths)) -> House {
+    house_with(SelfSigned::Deny, prepare)
+}
+
+fn house_with(self_signed: SelfSigned, prepare: impl FnOnce(&IdentityPaths)) -> House {
     let dir = tempfile::tempdir().unwrap();
     let paths = IdentityPaths::new(dir.path());
     fs::create_dir(paths.trust()).unwrap();
@@ -60,6 +66,7 @@ fn house_after(prepare: impl FnOnce(&IdentityPaths)) -> House {
     let setup = IdentitySetup {
         peer: node().peer(),
         paths: paths.clone(),
+        self_signed,
         clock: Arc::new(clock.clone()),
         publishers: publishers.clone(),
         note: Arc::new(move |event| noted.lock().unwrap().push(event)),
@@ -81,9 +88,15 @@ fn house_after(prepare: impl FnOnce(&IdentityPaths)) -> House {
 
 impl House {
     async fn verify(&self) -> Result<VerifiedIdentity, Refusal> {
+        self.present(&frame_of(&chain())).await
+    }
+
+    async fn present(&self, frame: &Frame) -> Result<VerifiedIdentity, Refusal> {
         let ask = VerifyPeer {
             peer: node().peer(),
-            frame: Frame::of(Some(credential().as_bytes())).encode(),
+            frame: frame.encode(),
+            channel: channel(),
+            role: Role::Opener,
         };
         self.actor.ask(ask, LONG).await.unwrap()
     }
@@ -278,9 +291,29 @@ fn frames_are_judged_for_the_key_of_the_connection() {
         house.reload().await.unwrap();
         let stolen = VerifyPeer {
             peer: mallory().peer(),
-            frame: Frame::of(Some(credential().as_bytes())).encode(),
+            frame: frame_of(&chain()).encode(),
+            channel: channel(),
+            role: Role::Listener,
         };
         let answer = house.actor.ask(stolen, LONG).await.unwrap();
         assert_eq!(answer, Err(Refusal::WrongKey));
+    });
+}
+
+#[test]
+fn who_signs_for_itself_is_believed_only_where_the_operator_says_so() {
+    run(async {
+        let own = |key: &NodeKey| self_sign(key, &name("lone"), HOUR, [1; 16], NOW).unwrap();
+        let chain = crate::identity::Chain::of(own(&node()));
+        let house = house();
+        assert_eq!(
+            house.present(&frame_of(&chain)).await,
+            Err(Refusal::Denied("identity.self_signed".into()))
+        );
+        let house = house_with(SelfSigned::Allow, |_| ());
+        let identity = house.present(&frame_of(&chain)).await.unwrap();
+        assert_eq!(identity.tier, Tier::SelfSigned);
+        let view = house.publishers.trust.view().load();
+        assert!(view.covers(&identity.anchor, view.epoch));
     });
 }

@@ -32,7 +32,7 @@ impl SandboxActor {
             action: Action::RunJob,
             subject: Subject {
                 peer,
-                tier: identity.map_or(Tier::Unverified, |_| Tier::Member),
+                tier: identity.map_or(Tier::Unverified, |identity| identity.tier),
                 identity,
                 standing: self.setup.standings.load().standing(&peer, now),
             },
@@ -101,14 +101,14 @@ impl SandboxActor {
         let trust = self.setup.trust.load();
         match self.known.get(&peer) {
             Some((identity, epoch)) => {
-                if !trust.covers(&identity.issuer, *epoch) {
+                if !trust.covers(&identity.anchor, *epoch) {
                     return Some("its issuer is no longer trusted");
                 }
                 let verdict = decision::evaluate(&Request {
                     action: Action::RunJob,
                     subject: Subject {
                         peer,
-                        tier: Tier::Member,
+                        tier: identity.tier,
                         identity: Some(identity),
                         standing: standings.standing(&peer, now),
                     },

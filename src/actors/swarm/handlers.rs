@@ -35,11 +35,7 @@ impl SwarmActor {
             action,
             subject: Subject {
                 peer: self.me,
-                tier: if identity.is_some() {
-                    Tier::Member
-                } else {
-                    Tier::Unverified
-                },
+                tier: identity.map_or(Tier::Unverified, |identity| identity.tier),
                 identity,
                 // A node has no opinion of itself that could be worse than this.
                 standing: Some(Standing {
@@ -64,13 +60,13 @@ impl SwarmActor {
                     rule: decision.rule.to_owned(),
                 });
                 let rule = decision.rule;
-                Err(PublishFault::Denied(if identity.is_some() {
-                    format!("{rule}: see `policy.member_topics`")
-                } else {
-                    format!(
+                Err(PublishFault::Denied(match identity.map(|i| i.tier) {
+                    Some(Tier::Member) => format!("{rule}: see `policy.member_topics`"),
+                    Some(Tier::SelfSigned) => format!("{rule}: see `policy.unverified_topics`"),
+                    Some(Tier::Unverified) | None => format!(
                         "{rule}: this node has no valid credential of an issuer it trusts; see \
                          `quantraband identity show` and `identity request`"
-                    )
+                    ),
                 }))
             }
         }

@@ -50,7 +50,7 @@ impl SwarmActor {
         }
         let trust = self.tools.trust.load();
         self.peers.forget_authors(|identity, epoch| {
-            identity.expires > now && trust.covers(&identity.issuer, epoch)
+            identity.expires > now && trust.covers(&identity.anchor, epoch)
         });
     }
 
@@ -65,7 +65,7 @@ impl SwarmActor {
                 .tools
                 .trust
                 .load()
-                .covers(&identity.issuer, peer.admitted.epoch)
+                .covers(&identity.anchor, peer.admitted.epoch)
             {
                 return Some("issuer no longer trusted");
             }

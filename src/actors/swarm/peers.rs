@@ -111,7 +111,7 @@ impl Peers {
             None => self
                 .authors
                 .get(author)
-                .map(|(i, _)| (Tier::Member, Some(Arc::clone(i)))),
+                .map(|(i, _)| (i.tier, Some(Arc::clone(i)))),
         }
     }
 

@@ -49,13 +49,13 @@ impl World {
     fn issue(&self, who: &str, from: &str, out: &str) -> Result<IssueReport, EnrolError> {
         let grant = Grant {
             groups: Groups::try_new([name("workers")]).unwrap(),
-            lifetime: Duration::from_hours(1),
             ..Grant::default()
         };
         let args = IssueArgs {
             dir: self.path(who),
             request: self.path(from),
             grant,
+            lifetime: Some(Duration::from_hours(1)),
             out: self.path(out),
         };
         issue(&args, NOW)
@@ -73,7 +73,12 @@ impl World {
 #[test]
 fn a_node_is_enrolled_by_the_commands() {
     let world = World::new();
-    assert_eq!(show(&world.node, None, NOW).unwrap().credential, None);
+    assert_eq!(
+        show(&world.node, None, SelfSigned::Deny, NOW)
+            .unwrap()
+            .credential,
+        None
+    );
     let acme = world.issuer("acme");
     let asked = world.request(&world.node, "req");
     let issued = world.issue("acme", "req", "cred").unwrap();
@@ -93,14 +98,14 @@ fn a_node_is_enrolled_by_the_commands() {
     let imported = import(&world.node, &issued.file, NOW).unwrap();
     assert!(!imported.replaced);
     assert!(import(&world.node, &issued.file, NOW).unwrap().replaced);
-    let shown = show(&world.node, None, NOW).unwrap();
+    let shown = show(&world.node, None, SelfSigned::Deny, NOW).unwrap();
     assert!(shown.valid);
     assert_eq!(shown.credential, Some(issued.credential));
     let verified = verify(&world.node, &issued.file, Some(&acme.anchor), NOW).unwrap();
     assert_eq!(verified.peer, asked.peer_id);
 
     let later = NOW.after(Duration::from_hours(2));
-    let shown = show(&world.node, None, later).unwrap();
+    let shown = show(&world.node, None, SelfSigned::Deny, later).unwrap();
     assert_eq!(
         (shown.valid, shown.problem.unwrap().code),
         (false, "expired")

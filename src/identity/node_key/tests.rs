@@ -75,17 +75,19 @@ fn content_that_is_not_a_key_is_refused_by_line_and_never_quoted() {
     let good = fs::read_to_string(&path).unwrap();
     let secret = hex::encode(*key.seed());
     for (bad, place) in [
-        (good.replace("v1", "v2"), "line 1"),
+        (good.replace("v2", "v1"), "line 1"),
         (good.replace("node", "host"), "line 1"),
         (
             good.replace(&secret, &secret.replace(|c: char| c.is_ascii_digit(), "A")),
             "line 2",
         ),
         (good.replace(&secret, &secret[..63]), "line 2"),
-        (good.trim_end().to_owned(), "line 3"),
+        (good.replace("ml-dsa-65 ", "ml-dsa-44 "), "line 3"),
+        (good.replace("x-wing ", "x-wing"), "line 4"),
+        (good.trim_end().to_owned(), "line 5"),
         (good.replace('\n', "\r\n"), "line 1"),
-        (format!("{good}\n"), "line 3"),
-        (format!("{good}more"), "line 3"),
+        (format!("{good}\n"), "line 5"),
+        (format!("{good}more"), "line 5"),
         ("x".repeat(5000), "5000 bytes"),
         (String::new(), "0 bytes"),
     ] {

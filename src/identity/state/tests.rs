@@ -1,7 +1,10 @@
 use super::*;
 use crate::identity::{
     Anchor, Grants, IssuerKey,
-    testing::{HOUR, NOW, acme, anchors, credential, globex, mallory, name, node, trust_of},
+    testing::{
+        HOUR, NOW, acme, anchors, channel, credential, globex, mallory, name, node, trust_of,
+    },
+    verify_frame,
 };
 
 fn data() -> (tempfile::TempDir, IdentityPaths) {
@@ -25,7 +28,8 @@ fn a_bare_node_trusts_nobody_and_shows_an_empty_chain() {
     let (own, anchors) = load(&paths, NOW).unwrap();
     assert_eq!(own, OwnIdentity::bare(key.peer()));
     assert!(anchors.is_empty());
-    assert!(Frame::decode(&own.frame).unwrap().chain().is_empty());
+    let frame = own.frame(&key, &channel(), Role::Opener);
+    assert!(Frame::decode(&frame).unwrap().chain().is_empty());
 }
 
 #[test]
@@ -43,8 +47,15 @@ fn an_enrolled_node_loads_its_identity() {
         credential().hash()
     );
     assert_eq!(own.problem, None);
-    let shown = super::super::verify_frame(&own.frame, node().peer(), &anchors, NOW).unwrap();
-    assert_eq!(Some(Arc::new(shown)), own.identity);
+    let frame = own.frame(&node(), &channel(), Role::Opener);
+    let role = Role::Opener;
+    let shown = verify_frame(&frame, node().peer(), &channel(), role, &anchors, NOW).unwrap();
+    assert!(shown.pq_auth);
+    let without = VerifiedIdentity {
+        pq_auth: false,
+        ..shown
+    };
+    assert_eq!(Some(Arc::new(without)), own.identity);
 }
 
 #[test]

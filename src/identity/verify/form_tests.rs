@@ -7,7 +7,9 @@ use crate::{
     cbor,
     identity::{
         cose::{self, ED25519},
-        testing::{NOW, acme, anchors, attributes, credential, name, node},
+        testing::{
+            NOW, acme, anchors, attributes, chain, channel, credential, frame_of, name, node,
+        },
     },
 };
 
@@ -39,18 +41,107 @@ fn weak_bound_keys_and_foreign_key_types_are_malformed() {
             "a byte string has the wrong length",
         ),
     ] {
-        let forged = with_claim(8, cbor::int_map([(1, key)]));
+        let forged = with_cnf(1, key);
         assert_eq!(verify(&forged), Err(Refusal::Malformed(why)));
     }
 }
 
+#[test]
+fn keys_of_another_kind_or_length_are_malformed() {
+    let akp = |kind: i64, alg: i64, len: usize| {
+        cbor::int_map([
+            (1, kind.into()),
+            (3, alg.into()),
+            (-1, Value::Bytes(vec![9; len])),
+        ])
+    };
+    for (label, value, why) in [
+        (-65_537, akp(7, -48, 1952), "a key is not an ML-DSA-65 key"),
+        (-65_537, akp(1, -49, 1952), "a key is not an ML-DSA-65 key"),
+        (-65_537, akp(7, -49, 1951), "an ML-DSA-65 key is invalid"),
+        (-65_537, akp(7, -49, 2592), "an ML-DSA-65 key is invalid"),
+        (-65_537, Value::Null, "a map was expected"),
+        (
+            -65_538,
+            Value::Bytes(vec![9; 1215]),
+            "an X-Wing key is invalid",
+        ),
+        (
+            -65_538,
+            Value::Bytes(vec![0xff; 1216]),
+            "an X-Wing key is invalid",
+        ),
+        (-65_538, Value::Null, "a byte string was expected"),
+        (-65_539, Value::Null, "a field is unknown or repeated"),
+    ] {
+        let forged = with_cnf(label, value);
+        assert_eq!(verify(&forged), Err(Refusal::Malformed(why)), "{label}");
+    }
+    for label in [1, -65_537, -65_538] {
+        let forged = with_payload(|claims| {
+            let mut cnf = cnf_of(&claims);
+            cnf.retain(|(key, _)| *key != Value::from(label));
+            replaced(claims, 8, Value::Map(cnf))
+        });
+        assert!(
+            matches!(verify(&forged), Err(Refusal::Malformed(_))),
+            "{label}"
+        );
+    }
+}
+
+#[test]
+fn a_status_is_an_index_in_the_issuers_own_list() {
+    let entry = |idx: Value, uri: &str| {
+        let inner = cbor::map([("idx".into(), idx), ("uri".into(), uri.into())]);
+        cbor::map([("status_list".into(), inner)])
+    };
+    let own = "quantraband:status/acme";
+    for bad in [
+        entry(0.into(), "quantraband:status/globex"),
+        entry(0.into(), "https://acme.example/list"),
+        entry((1_u64 << 32).into(), own),
+        entry((-1).into(), own),
+        entry(Value::Float(7.0), own),
+        cbor::map([("status_list".into(), Value::Null)]),
+        cbor::map([("other".into(), Value::Null)]),
+        cbor::map([]),
+        Value::Null,
+    ] {
+        let refusal = verify(&with_claim(65_535, bad.clone())).unwrap_err();
+        assert!(matches!(refusal, Refusal::Malformed(_)), "{bad:?}");
+    }
+    // The right one is well formed, and only the signature is missing.
+    let other = verify(&with_claim(65_535, entry(8.into(), own))).unwrap_err();
+    assert_eq!(other, Refusal::Signature("does not verify"));
+}
+
+fn cnf_of(claims: &[(Value, Value)]) -> Vec<(Value, Value)> {
+    let cnf = claims
+        .iter()
+        .find(|(key, _)| *key == Value::from(8))
+        .unwrap();
+    cnf.1.as_map().unwrap().clone()
+}
+
+fn with_cnf(label: i64, value: Value) -> Vec<u8> {
+    with_payload(|claims| {
+        let mut cnf = cnf_of(&claims);
+        cnf.retain(|(key, _)| *key != Value::from(label));
+        cnf.push((label.into(), value));
+        replaced(claims, 8, cbor::map(cnf))
+    })
+}
+
+fn replaced(mut claims: Vec<(Value, Value)>, label: i64, value: Value) -> Vec<u8> {
+    claims.retain(|(key, _)| *key != Value::from(label));
+    claims.push((label.into(), value));
+    cbor::encode(&cbor::map(claims))
+}
+
 /// The honest credential with one claim replaced, signature kept.
 fn with_claim(label: i64, value: Value) -> Vec<u8> {
-    with_payload(|mut claims| {
-        claims.retain(|(key, _)| *key != Value::from(label));
-        claims.push((Value::from(label), value));
-        cbor::encode(&cbor::map(claims))
-    })
+    with_payload(|claims| replaced(claims, label, value))
 }
 
 fn with_payload(change: impl FnOnce(Vec<(Value, Value)>) -> Vec<u8>) -> Vec<u8> {
@@ -91,7 +182,7 @@ fn claims_unknown_absent_or_twice_are_malformed() {
         verify(&with_claim(3, "anyone".into())),
         Err(Refusal::Malformed("a field is unknown or repeated"))
     );
-    for claim in [1, 2, 4, 5, 6, 7, 8, -65_537, -65_538, -65_539] {
+    for claim in [1, 2, 4, 5, 6, 7, 8, 65_535, -65_537, -65_538, -65_539] {
         let absent = with_payload(|mut claims| {
             claims.retain(|(key, _)| *key != Value::from(claim));
             cbor::encode(&Value::Map(claims))
@@ -161,39 +252,56 @@ fn what_is_signed_as_another_kind_is_no_credential() {
 
 #[test]
 fn frames_are_refused_for_what_they_are() {
-    let judge = |frame: &[u8]| verify_frame(frame, node().peer(), &anchors(), NOW);
+    let judge = |frame: &[u8]| {
+        let (peer, over) = (node().peer(), channel());
+        verify_frame(frame, peer, &over, Role::Opener, &anchors(), NOW)
+    };
     let bytes = credential().as_bytes().to_vec();
-    assert_eq!(judge(&Frame::of(None).encode()), Err(Refusal::Missing));
+    let proof = node().prove(&channel(), Role::Opener);
+    assert_eq!(judge(&Frame::bare().encode()), Err(Refusal::Missing));
     assert!(!Refusal::Missing.charged());
-    for length in [2, 3] {
-        let refusal = judge(&Frame::with_chain(vec![bytes.clone(); length]).encode()).unwrap_err();
-        assert_eq!(
-            refusal,
-            Refusal::Denied("chain.delegation-unsupported".into())
-        );
-    }
     for chain in [vec![bytes.clone(); 4], vec![vec![0; 8 * 1024 + 1]]] {
         assert!(matches!(
-            judge(&Frame::with_chain(chain).encode()),
+            judge(&Frame::with_parts(chain, proof.clone()).encode()),
             Err(Refusal::Malformed(_))
         ));
     }
-    let chain = Value::Array(vec![Value::Bytes(bytes)]);
-    let version = |v: u64| cbor::encode(&cbor::int_map([(1, v.into()), (2, chain.clone())]));
-    assert!(judge(&version(1)).is_ok());
-    assert_eq!(judge(&version(2)), Err(Refusal::Version(2)));
-    for reserved in [3, 4, 5] {
-        let frame = cbor::int_map([(1, 1.into()), (2, chain.clone()), (reserved, Value::Null)]);
-        assert!(
-            matches!(judge(&cbor::encode(&frame)), Err(Refusal::Malformed(_))),
-            "{reserved}"
-        );
+    let links = Value::Array(vec![Value::Bytes(bytes)]);
+    let fields = |version: u64, more: &[(i64, Value)]| {
+        let mut all = vec![(1, version.into()), (2, links.clone())];
+        all.extend_from_slice(more);
+        cbor::encode(&cbor::int_map(all))
+    };
+    let proved = (3, Value::Bytes(proof.clone()));
+    assert!(judge(&fields(2, std::slice::from_ref(&proved))).is_ok());
+    for version in [0, 1, 3] {
+        let other = fields(version, std::slice::from_ref(&proved));
+        assert_eq!(judge(&other), Err(Refusal::Version(version)));
     }
+    let heads = |bytes: usize| (4, Value::Bytes(vec![7; bytes]));
+    assert!(judge(&fields(2, &[proved.clone(), heads(16 * 1024)])).is_ok());
+    for bad in [
+        vec![proved.clone(), heads(16 * 1024 + 1)],
+        vec![proved.clone(), heads(0)],
+        vec![proved.clone(), (4, Value::Null)],
+        vec![proved.clone(), (5, Value::Null)],
+        vec![(3, Value::Null)],
+        vec![(3, Value::Bytes(vec![0; 3310]))],
+    ] {
+        assert!(matches!(
+            judge(&fields(2, &bad)),
+            Err(Refusal::Malformed(_))
+        ));
+    }
+    assert_eq!(judge(&fields(2, &[])), Err(Refusal::Possession("absent")));
+    let of_nothing = Frame::with_parts(Vec::new(), proof).encode();
+    assert!(matches!(judge(&of_nothing), Err(Refusal::Malformed(_))));
     assert!(matches!(
         judge(&vec![0; 64 * 1024 + 1]),
         Err(Refusal::Malformed(_))
     ));
     assert!(matches!(judge(&[]), Err(Refusal::Malformed(_))));
+    assert!(judge(&frame_of(&chain()).encode()).is_ok());
 }
 
 #[test]

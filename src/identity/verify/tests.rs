@@ -2,21 +2,19 @@
 
 use std::time::Duration;
 
-use ed25519_dalek::SigningKey;
-
 use super::*;
 use crate::identity::{
-    Grants, Groups, Name, PublicKey, Thumbprint,
+    Grants, Groups, HybridSigner, ML_DSA_65, Name, Thumbprint,
     cose::ED25519,
     credential::forge,
     testing::{
-        HOUR, NOW, acme, anchors, attributes, claims, credential, globex, grant, mallory, name,
-        node, request_of, trust_of,
+        HOUR, NOW, acme, anchors, attributes, channel, claims, credential, frame_of, globex, grant,
+        mallory, name, node, request_of, serial, trust_of,
     },
 };
 use crate::types::Span;
 
-const ML_DSA_65: i64 = -49;
+const ML_DSA_87: i64 = -50;
 
 pub(super) fn verify(bytes: &[u8]) -> Result<VerifiedIdentity, Refusal> {
     verify_credential(bytes, node().peer(), &anchors(), NOW)
@@ -27,16 +25,14 @@ fn verify_mallory(bytes: &[u8]) -> Result<VerifiedIdentity, Refusal> {
     verify_credential(bytes, mallory().peer(), &anchors(), NOW)
 }
 
-fn thumb(key: &SigningKey) -> Thumbprint {
-    PublicKey::of(key).thumbprint()
+/// Both signatures, by one pair of keys under one name.
+fn both(name: Thumbprint, signer: &HybridSigner) -> [(i64, Thumbprint, &HybridSigner); 2] {
+    [(ED25519, name, signer), (ML_DSA_65, name, signer)]
 }
 
 fn signed_by_acme(claims: &Claims) -> Vec<u8> {
     let acme = acme();
-    forge::sign(
-        claims,
-        &[(ED25519, acme.public().thumbprint(), acme.signing())],
-    )
+    forge::sign(claims, &both(acme.public().thumbprint(), acme.signer()))
 }
 
 const MISMATCH: Refusal = Refusal::Signature("does not verify");
@@ -52,11 +48,32 @@ fn an_honest_credential_is_verified_in_the_issuers_name() {
     assert_eq!(identity.attributes.get("role").unwrap(), "worker");
     assert_eq!(identity.expires, NOW.after(HOUR));
     assert_eq!(identity.credential_hash, credential.hash());
-    let frame = Frame::of(Some(credential.as_bytes())).encode();
     assert_eq!(
-        verify_frame(&frame, node().peer(), &anchors(), NOW),
-        Ok(identity)
+        (identity.tier, identity.anchor.as_str()),
+        (Tier::Member, "acme")
     );
+    let [status] = <[StatusEntry; 1]>::try_from(identity.statuses.clone()).unwrap();
+    assert_eq!(
+        (status.issuer.as_str(), status.index, status.issued),
+        ("acme", 7, NOW)
+    );
+    assert_eq!(identity.keys, *node().public());
+    let frame = frame_of(&Chain::of(credential)).encode();
+    let over = |channel: &Channel| {
+        verify_frame(
+            &frame,
+            node().peer(),
+            channel,
+            Role::Opener,
+            &anchors(),
+            NOW,
+        )
+    };
+    let proved = VerifiedIdentity {
+        pq_auth: true,
+        ..identity
+    };
+    assert_eq!(over(&channel()), Ok(proved));
 }
 
 #[test]
@@ -121,6 +138,15 @@ fn no_claim_can_be_changed_attributes_first() {
             Box::new(move |c| c.validity = validity(s - 1, s, s + 3600)),
         ),
         ("id", Box::new(|c| c.id = [8; 16])),
+        ("status index", Box::new(|c| c.status = Some(8))),
+        (
+            "ML-DSA key",
+            Box::new(|c| c.keys.ml_dsa = mallory().public().ml_dsa.clone()),
+        ),
+        (
+            "X-Wing key",
+            Box::new(|c| c.keys.x_wing = mallory().public().x_wing.clone()),
+        ),
     ];
     for (what, change) in changes {
         let mut claims = original.claims().clone();
@@ -136,7 +162,7 @@ fn no_claim_can_be_changed_attributes_first() {
 #[test]
 fn a_credential_cannot_be_bound_to_another_key() {
     let mut claims = claims();
-    claims.key = mallory().peer();
+    claims.keys = mallory().public().clone();
     let forged = forge::assemble(&claims, &forge::signatures(&credential()));
     assert_eq!(verify_mallory(&forged), Err(MISMATCH));
     assert_eq!(verify(&forged), Err(Refusal::WrongKey));
@@ -155,7 +181,7 @@ fn issuers_cannot_speak_for_one_another() {
     let (acme, globex) = (acme(), globex());
     let by_globex = forge::sign(
         &claims(),
-        &[(ED25519, globex.public().thumbprint(), globex.signing())],
+        &both(globex.public().thumbprint(), globex.signer()),
     );
     assert_eq!(
         verify(&by_globex),
@@ -163,7 +189,7 @@ fn issuers_cannot_speak_for_one_another() {
     );
     let disguised = forge::sign(
         &claims(),
-        &[(ED25519, acme.public().thumbprint(), globex.signing())],
+        &both(acme.public().thumbprint(), globex.signer()),
     );
     assert_eq!(verify(&disguised), Err(MISMATCH));
     // An honest globex credential puts its holder into globex's groups, never into acme's.
@@ -175,7 +201,7 @@ fn issuers_cannot_speak_for_one_another() {
 }
 
 fn issue_by(issuer: &crate::identity::IssuerKey) -> Vec<u8> {
-    crate::identity::issue(issuer, &request_of(&node()), &grant(), [9; 16], NOW)
+    crate::identity::issue(issuer, &request_of(&node()), &grant(), serial(9), NOW)
         .unwrap()
         .as_bytes()
         .to_vec()
@@ -201,9 +227,9 @@ fn an_issuers_name_with_another_key_is_refused() {
 #[test]
 fn the_node_cannot_sign_for_itself() {
     let node = node();
-    let own = node.signing();
-    for key_id in [thumb(own), acme().public().thumbprint()] {
-        let forged = forge::sign(&claims(), &[(ED25519, key_id, own)]);
+    let own = node.signer();
+    for key_id in [own.public().thumbprint(), acme().public().thumbprint()] {
+        let forged = forge::sign(&claims(), &both(key_id, own));
         assert!(matches!(verify(&forged), Err(Refusal::Signature(_))));
     }
 }
@@ -211,25 +237,42 @@ fn the_node_cannot_sign_for_itself() {
 #[test]
 fn signatures_of_the_wrong_length_are_refused() {
     let original = forge::signatures(&credential());
-    for length in [0, 1, 32, 63, 65, 128, 3309] {
-        let mut forged = original.clone();
-        forged[0].2.resize(length, 0);
-        assert_eq!(
-            verify(&forge::assemble(&claims(), &forged)),
-            Err(Refusal::Signature("of the wrong length")),
-            "{length}"
-        );
+    for (which, own) in [(0, 64), (1, 3309)] {
+        for length in [0, 1, 32, 63, 64, 65, 128, 1000] {
+            if length == own {
+                continue;
+            }
+            let mut forged = original.clone();
+            forged[which].2.resize(length, 0);
+            assert_eq!(
+                verify(&forge::assemble(&claims(), &forged)),
+                Err(Refusal::Signature("of the wrong length")),
+                "{which} {length}"
+            );
+        }
     }
 }
 
 #[test]
 fn signatures_of_the_right_length_are_refused_too() {
-    let thumb = acme().public().thumbprint();
+    let good = forge::signatures(&credential());
     let mut small_order = vec![0; 64];
     small_order[0] = 1;
     for forged in [vec![0; 64], vec![0xff; 64], small_order] {
-        let forged = forge::assemble(&claims(), &[(ED25519, thumb, forged)]);
-        assert_eq!(verify(&forged), Err(MISMATCH));
+        let mut signatures = good.clone();
+        signatures[0].2 = forged;
+        assert_eq!(
+            verify(&forge::assemble(&claims(), &signatures)),
+            Err(MISMATCH)
+        );
+    }
+    for byte in [0, 1, 0xff] {
+        let mut signatures = good.clone();
+        signatures[1].2 = vec![byte; 3309];
+        assert_eq!(
+            verify(&forge::assemble(&claims(), &signatures)),
+            Err(MISMATCH)
+        );
     }
 }
 
@@ -257,59 +300,61 @@ fn a_malleated_signature_is_refused() {
 fn required_algorithms_cannot_be_stripped() {
     let acme = acme();
     let thumb = acme.public().thumbprint();
-    let ed = |claims: &Claims| forge::sign(claims, &[(ED25519, thumb, acme.signing())]);
-    // Even signed by the issuer: a credential that does not require Ed25519 is none.
-    let mut none = claims();
-    none.algorithms = vec![];
-    for signatures in [&[][..], &[(ED25519, thumb, acme.signing())]] {
-        assert_eq!(
-            verify(&forge::sign(&none, signatures)),
-            Err(Refusal::Signature(
-                "an algorithm that must sign is not required"
-            ))
-        );
+    let [ed25519, ml_dsa] = both(thumb, acme.signer());
+    let claiming = |algorithms: &[i64]| {
+        let mut claims = claims();
+        claims.algorithms = algorithms.to_vec();
+        claims
+    };
+    // Even signed by the issuer: a credential that does not require both is none.
+    for required in [&[][..], &[ED25519], &[ML_DSA_65], &[ML_DSA_87]] {
+        for signatures in [&[][..], &[ed25519], &[ml_dsa], &[ed25519, ml_dsa]] {
+            assert_eq!(
+                verify(&forge::sign(&claiming(required), signatures)),
+                Err(Refusal::Signature(
+                    "an algorithm that must sign is not required"
+                ))
+            );
+        }
     }
-    let mut other = claims();
-    other.algorithms = vec![ML_DSA_65];
-    assert!(matches!(verify(&ed(&other)), Err(Refusal::Signature(_))));
-    // Hybrid, the second signature cut away.
-    let mut hybrid = claims();
-    hybrid.algorithms = vec![ED25519, ML_DSA_65];
+    // Either cut away, both swapped, one twice, or one under another name.
+    let required = claiming(&[ED25519, ML_DSA_65]);
+    let renamed = (-8, thumb, acme.signer());
+    for signatures in [
+        &[][..],
+        &[ed25519],
+        &[ml_dsa],
+        &[ml_dsa, ed25519],
+        &[ed25519, ed25519],
+        &[ed25519, ml_dsa, ed25519],
+        &[renamed, ml_dsa],
+    ] {
+        let refusal = verify(&forge::sign(&required, signatures)).unwrap_err();
+        assert_eq!(
+            refusal,
+            Refusal::Signature("a required signature is missing or another is added")
+        );
+        assert!(refusal.charged());
+    }
+    // The swap signed as such: there is one order.
+    let swapped = claiming(&[ML_DSA_65, ED25519]);
     assert_eq!(
-        verify(&ed(&hybrid)),
+        verify(&forge::sign(&swapped, &[ml_dsa, ed25519])),
         Err(Refusal::Signature(
-            "a required signature is missing or another is added"
+            "a required signature is missing, out of order, or another is added"
         ))
     );
-    // No signature at all, or one nobody asked for.
-    assert!(matches!(
-        verify(&forge::sign(&claims(), &[])),
-        Err(Refusal::Signature(_))
-    ));
-    let twice = [
-        (ED25519, thumb, acme.signing()),
-        (ED25519, thumb, acme.signing()),
-    ];
-    assert!(matches!(
-        verify(&forge::sign(&claims(), &twice)),
-        Err(Refusal::Signature(_))
-    ));
-    // Another algorithm than the one required.
-    let renamed = forge::sign(&claims(), &[(-8, thumb, acme.signing())]);
-    assert!(matches!(verify(&renamed), Err(Refusal::Signature(_))));
 }
 
 #[test]
 fn an_algorithm_this_node_cannot_check_is_refused_without_a_charge() {
     let acme = acme();
     let thumb = acme.public().thumbprint();
-    let mut hybrid = claims();
-    hybrid.algorithms = vec![ED25519, ML_DSA_65];
-    let both = [
-        (ED25519, thumb, acme.signing()),
-        (ML_DSA_65, thumb, acme.signing()),
-    ];
-    let refusal = verify(&forge::sign(&hybrid, &both)).unwrap_err();
+    let mut newer = claims();
+    newer.algorithms = vec![ED25519, ML_DSA_65, ML_DSA_87];
+    let [ed25519, ml_dsa] = both(thumb, acme.signer());
+    let all = [ed25519, ml_dsa, (ML_DSA_87, thumb, acme.signer())];
+    let refusal = verify(&forge::sign(&newer, &all)).unwrap_err();
     assert_eq!(
         refusal,
         Refusal::Denied("credential.algorithm-unknown".into())
@@ -361,7 +406,7 @@ fn an_issuer_grants_no_more_than_its_anchor_says() {
     let verify_with = |grants: Grants| {
         let mut anchors = TrustAnchors::default();
         anchors
-            .add(crate::identity::TrustAnchor {
+            .add(TrustAnchor {
                 grants,
                 ..trust_of(&acme())
             })
@@ -371,6 +416,7 @@ fn an_issuer_grants_no_more_than_its_anchor_says() {
     let patterns = |list: &[&str]| list.iter().map(|p| p.parse().unwrap()).collect();
     let with = |hours: u32, list: &[&str]| Grants {
         max_lifetime: Span(HOUR * hours),
+        max_depth: 0,
         groups: patterns(list),
     };
     assert!(verify_with(with(1, &["workers", "o*"])).is_ok());

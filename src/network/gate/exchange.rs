@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     audit::Direction,
-    identity::Refusal,
+    identity::{BINDING_BYTES, Binding, Channel, Refusal, Role},
     network::{attribution, convert},
     types::{Origin, PeerId},
 };
@@ -55,6 +55,7 @@ const PEER_TEXT: usize = 120;
 /// A connection that stands, and what is known of it.
 pub(super) struct Exchange {
     pub(super) muxer: StreamMuxerBox,
+    pub(super) me: PeerId,
     pub(super) peer: PeerId,
     pub(super) ip: Option<IpAddr>,
     pub(super) direction: Direction,
@@ -92,7 +93,7 @@ enum Others {
 
 impl Exchange {
     pub(super) fn new(
-        (muxer, peer, ip): (StreamMuxerBox, PeerId, Option<IpAddr>),
+        (muxer, me, peer, ip): (StreamMuxerBox, PeerId, PeerId, Option<IpAddr>),
         opener: bool,
         direction: Direction,
         keeper: Arc<dyn GateKeeper>,
@@ -100,6 +101,7 @@ impl Exchange {
     ) -> Self {
         Self {
             muxer,
+            me,
             peer,
             ip,
             direction,
@@ -155,7 +157,8 @@ impl Exchange {
 
     async fn converse(&mut self) -> Result<Admitted, Refusal> {
         self.open_stream().await?;
-        let own = wire::encode_credential(&self.keeper.own_frame());
+        let (channel, role) = self.channel();
+        let own = wire::encode_credential(&self.keeper.own_frame(&channel, role));
         self.write(Others::Forbidden, &own).await?;
         let frame = match self.read().await? {
             Message::Credential(frame) => frame,
@@ -166,6 +169,8 @@ impl Exchange {
             ip: self.ip,
             direction: self.direction,
             frame,
+            channel,
+            role,
         };
         let who = self.who();
         let judging = bounded_judgement(self.deadline / 2, self.keeper.judge(presented));
@@ -183,6 +188,27 @@ impl Exchange {
             Verdict::Accepted => Ok(admitted),
             Verdict::Refused { code, text } => Err(by_peer(&code, &text)),
         }
+    }
+
+    /// What both ends know of this connection, and which end this node is.
+    fn channel(&self) -> (Channel, Role) {
+        let me = self.me;
+        let (opener, listener, role) = if self.opener {
+            (me, self.peer, Role::Opener)
+        } else {
+            (self.peer, me, Role::Listener)
+        };
+        // No nonces are exchanged yet: a proof holds for these two peers and roles, and no more.
+        let binding = Binding::Nonces {
+            opener: [0; BINDING_BYTES],
+            listener: [0; BINDING_BYTES],
+        };
+        let channel = Channel {
+            opener,
+            listener,
+            binding,
+        };
+        (channel, role)
     }
 
     /// The connection was lost while we judged: a refusal of the peer may have come before.

@@ -29,7 +29,7 @@ use crate::{
     audit::Direction,
     identity::Refusal,
     network::{attribution, convert},
-    types::PeerIdError,
+    types::{PeerId, PeerIdError},
 };
 
 type Secured = (libp2p::PeerId, StreamMuxerBox);
@@ -60,16 +60,19 @@ pub struct Gated {
 
 #[derive(Clone)]
 struct Gate {
+    /// This node.
+    me: PeerId,
     ledger: Ledger,
     keeper: Arc<dyn GateKeeper>,
     deadline: Duration,
 }
 
 impl Gated {
-    /// Puts the gate around `inner`. `deadline` bounds the whole exchange.
+    /// Puts the gate of the node `me` around `inner`. `deadline` bounds the whole exchange.
     #[must_use]
     pub fn new(
         inner: Boxed<Secured>,
+        me: PeerId,
         ledger: Ledger,
         keeper: Arc<dyn GateKeeper>,
         deadline: Duration,
@@ -77,6 +80,7 @@ impl Gated {
         Self {
             inner,
             gate: Gate {
+                me,
                 ledger,
                 keeper,
                 deadline,
@@ -117,7 +121,7 @@ impl Gate {
             }
             let peer = convert::from_libp2p(&remote)?;
             let exchange = Exchange::new(
-                (muxer, peer, way.ip),
+                (muxer, gate.me, peer, way.ip),
                 way.opener,
                 way.direction,
                 gate.keeper,

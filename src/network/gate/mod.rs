@@ -27,7 +27,7 @@ use futures::future::BoxFuture;
 
 use crate::{
     audit::Direction,
-    identity::{Refusal, Tier, VerifiedIdentity},
+    identity::{Channel, Refusal, Role, Tier, VerifiedIdentity},
     types::PeerId,
 };
 
@@ -37,8 +37,9 @@ pub use wire::{MAX_FRAME, Message, PROTOCOL, Verdict, WireError};
 
 /// What the gate asks of the node. Called from connection tasks, many at once.
 pub trait GateKeeper: Send + Sync + 'static {
-    /// The credential frame this node presents, at most [`MAX_FRAME`] bytes.
-    fn own_frame(&self) -> Arc<[u8]>;
+    /// The credential frame this node presents over `channel`, of which it is the end of `role`;
+    /// at most [`MAX_FRAME`] bytes. It carries a proof made for this channel alone.
+    fn own_frame(&self, channel: &Channel, role: Role) -> Arc<[u8]>;
 
     /// Bans and cool-downs, right after the peer's key was proved and before anything is read
     /// from it. Answers from published views: it runs on the connection's task.
@@ -74,6 +75,10 @@ pub struct Presented {
     pub direction: Direction,
     /// The credential frame as received, at most [`MAX_FRAME`] bytes.
     pub frame: Vec<u8>,
+    /// The channel that the frame's proof of possession must be about.
+    pub channel: Channel,
+    /// Which end of the channel this node is.
+    pub role: Role,
 }
 
 /// A peer that was let in, and as what.

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use ed25519_dalek::SigningKey;
 
 use super::*;
-use crate::{identity::Name, types::TrustScore};
+use crate::{
+    identity::{Name, NodeKey},
+    types::TrustScore,
+};
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -13,10 +16,16 @@ fn peer(n: u8) -> PeerId {
     PeerId::from(&SigningKey::from_bytes(&[n; 32]).verifying_key())
 }
 
-fn identity(peer: PeerId, expires: Timestamp) -> VerifiedIdentity {
+fn identity(tier: Tier, peer: PeerId, expires: Timestamp) -> VerifiedIdentity {
+    let acme = Name::try_new("acme").unwrap();
     VerifiedIdentity {
         peer,
-        issuer: Name::try_new("acme").unwrap(),
+        tier,
+        issuer: acme.clone(),
+        anchor: acme,
+        statuses: Vec::new(),
+        pq_auth: false,
+        keys: NodeKey::from_seed(&[1; 32]).public().clone(),
         subject: Name::try_new("node-1").unwrap(),
         groups: Vec::new(),
         attributes: BTreeMap::new(),
@@ -42,6 +51,7 @@ enum Id {
     None,
     Good,
     Other,
+    OtherTier,
     Expired,
 }
 
@@ -68,11 +78,13 @@ fn expected(
         St::Low | St::Quarantined | St::Good => {}
     }
     match (tier, id) {
-        (Tier::Unverified, Id::None) | (Tier::Member, Id::Good) => {}
-        (Tier::Unverified, _) => return deny(DenyReason::Identity, "identity.contradicts_tier"),
-        (Tier::Member, Id::None) => return deny(DenyReason::Identity, "identity.missing"),
-        (Tier::Member, Id::Other) => return deny(DenyReason::Identity, "identity.other_peer"),
-        (Tier::Member, Id::Expired) => return deny(DenyReason::Expired, "identity.expired"),
+        (Tier::Unverified, Id::None) | (Tier::Member | Tier::SelfSigned, Id::Good) => {}
+        (Tier::Unverified, _) | (_, Id::OtherTier) => {
+            return deny(DenyReason::Identity, "identity.contradicts_tier");
+        }
+        (_, Id::None) => return deny(DenyReason::Identity, "identity.missing"),
+        (_, Id::Other) => return deny(DenyReason::Identity, "identity.other_peer"),
+        (_, Id::Expired) => return deny(DenyReason::Expired, "identity.expired"),
     }
     if st == St::Low {
         return deny(DenyReason::Score, "reputation.connect_min_score");
@@ -87,7 +99,9 @@ fn expected(
         Verdict::Allow,
         match (action, tier) {
             (Action::Connect, Tier::Member) => "connect.member",
+            (Action::Connect, Tier::SelfSigned) => "connect.self_signed",
             (Action::Connect, Tier::Unverified) => "connect.unverified",
+            (_, Tier::SelfSigned) => "topic.self_signed",
             (_, Tier::Member) => "topic.member",
             (_, Tier::Unverified) => "topic.unverified",
         },
@@ -102,18 +116,23 @@ fn every_cell_of_the_table() {
         ..PolicyConfig::default()
     };
     let (me, other) = (peer(1), peer(2));
-    let good = identity(me, later(1));
-    let foreign = identity(other, later(1));
-    // Exclusive: at the very moment it says, it is over.
-    let expired = identity(me, NOW);
     let (shared, foreign_topic) = (
         Topic::try_new("open").unwrap(),
         Topic::try_new("x").unwrap(),
     );
     let mut cells = 0;
     for action in [Action::Connect, Action::Publish, Action::Subscribe] {
-        for tier in [Tier::Unverified, Tier::Member] {
-            for id in [Id::None, Id::Good, Id::Other, Id::Expired] {
+        for tier in [Tier::Unverified, Tier::SelfSigned, Tier::Member] {
+            let good = identity(tier, me, later(1));
+            let foreign = identity(tier, other, later(1));
+            let another = match tier {
+                Tier::Member => Tier::SelfSigned,
+                Tier::SelfSigned | Tier::Unverified => Tier::Member,
+            };
+            let contradicting = identity(another, me, later(1));
+            // Exclusive: at the very moment it says, it is over.
+            let expired = identity(tier, me, NOW);
+            for id in [Id::None, Id::Good, Id::Other, Id::OtherTier, Id::Expired] {
                 for st in [St::Unknown, St::Banned, St::Low, St::Quarantined, St::Good] {
                     for own_topic in [true, false] {
                         let request = Request {
@@ -125,6 +144,7 @@ fn every_cell_of_the_table() {
                                     Id::None => None,
                                     Id::Good => Some(&good),
                                     Id::Other => Some(&foreign),
+                                    Id::OtherTier => Some(&contradicting),
                                     Id::Expired => Some(&expired),
                                 },
                                 standing: match st {
@@ -154,14 +174,14 @@ fn every_cell_of_the_table() {
             }
         }
     }
-    assert_eq!(cells, 240);
+    assert_eq!(cells, 450);
 }
 
 #[test]
 fn a_question_without_its_topic_is_denied() {
     let policy = PolicyConfig::default();
     let me = peer(1);
-    let good = identity(me, later(1));
+    let good = identity(Tier::Member, me, later(1));
     for action in [Action::Publish, Action::Subscribe] {
         let decision = evaluate(&Request {
             action,
@@ -176,6 +196,34 @@ fn a_question_without_its_topic_is_denied() {
             policy: &policy,
         });
         assert_eq!(decision.verdict, Verdict::Deny(DenyReason::Malformed));
+    }
+}
+
+#[test]
+fn who_signs_for_itself_runs_nothing_whatever_the_policy_says() {
+    let policy = PolicyConfig {
+        members_run_jobs: true,
+        ..PolicyConfig::default()
+    };
+    let me = peer(1);
+    for (tier, rule) in [
+        (Tier::SelfSigned, "default.deny"),
+        (Tier::Member, "run_job.member"),
+    ] {
+        let identity = identity(tier, me, later(1));
+        let decision = evaluate(&Request {
+            action: Action::RunJob,
+            subject: Subject {
+                peer: me,
+                tier,
+                identity: Some(&identity),
+                standing: standing(1.0, None),
+            },
+            topic: None,
+            now: NOW,
+            policy: &policy,
+        });
+        assert_eq!(decision.rule, rule, "{tier}");
     }
 }
 
