@@ -21,7 +21,7 @@ use std::{
 
 use aws_lc_rs::signature::KeyPair;
 use aws_lc_rs::signature::{ML_DSA_65, ML_DSA_65_SIGNING, ParsedPublicKey, PqdsaKeyPair};
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use quantraband::{
     identity::{
         Anchor, Attributes, BINDING_BYTES, Binding, Chain, Channel, Delegation, Frame, Grant,
@@ -29,7 +29,7 @@ use quantraband::{
         Scope, Serial, SigningRequest, TrustAnchor, TrustAnchors, delegate, issue_chain,
         verify_chain, verify_frame,
     },
-    types::{Span, Timestamp},
+    types::{PeerId, Span, Timestamp},
 };
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_478_400);
@@ -138,6 +138,49 @@ fn world() -> World {
     }
 }
 
+fn channel(opener: PeerId) -> Channel {
+    Channel {
+        opener,
+        listener: NodeKey::from_seed(&[9; 32]).peer(),
+        binding: Binding::Exporter([7; BINDING_BYTES]),
+    }
+}
+
+/// The bare checks, over as many bytes as a credential has without its ML-DSA signature, so that
+/// hashing counts on both sides.
+struct Bare {
+    message: Vec<u8>,
+    ed25519: (VerifyingKey, Signature),
+    ml_dsa: (ParsedPublicKey, Vec<u8>),
+}
+
+impl Bare {
+    fn over(credential: &[u8]) -> Self {
+        let mut message = credential.to_vec();
+        message.truncate(credential.len() - ML_DSA_SIGNATURE_BYTES);
+        let classical = SigningKey::from_bytes(&[4; 32]);
+        let lattice = PqdsaKeyPair::from_seed(&ML_DSA_65_SIGNING, &[5; 32]).unwrap();
+        let mut signature = vec![0; ML_DSA_SIGNATURE_BYTES];
+        lattice.sign(&message, &mut signature).unwrap();
+        let public = ParsedPublicKey::new(&ML_DSA_65, lattice.public_key().as_ref()).unwrap();
+        Self {
+            ed25519: (classical.verifying_key(), classical.sign(&message)),
+            ml_dsa: (public, signature),
+            message,
+        }
+    }
+
+    fn ed25519(&self) {
+        let (key, signature) = &self.ed25519;
+        black_box(key.verify_strict(black_box(&self.message), signature)).unwrap();
+    }
+
+    fn ml_dsa(&self) {
+        let (key, signature) = &self.ml_dsa;
+        black_box(key.verify_sig(black_box(&self.message), signature)).unwrap();
+    }
+}
+
 fn main() {
     let World {
         node,
@@ -145,32 +188,11 @@ fn main() {
         chains,
     } = world();
     let peer = node.peer();
-    let channel = Channel {
-        opener: peer,
-        listener: NodeKey::from_seed(&[9; 32]).peer(),
-        binding: Binding::Exporter([7; BINDING_BYTES]),
-    };
+    let channel = channel(peer);
     let frame = Frame::of(&chains[0], &node, &channel, Role::Opener).encode();
     let files = chains.each_ref().map(Chain::encode);
 
-    // The bare checks, over as many bytes as a credential's payload has, so that hashing counts on
-    // both sides.
-    let message = chains[0].credential().as_bytes();
-    let message = &message[..message.len() - ML_DSA_SIGNATURE_BYTES];
-    let classical = SigningKey::from_bytes(&[4; 32]);
-    let classical_public = classical.verifying_key();
-    let classical_signature = classical.sign(message);
-    let lattice = PqdsaKeyPair::from_seed(&ML_DSA_65_SIGNING, &[5; 32]).unwrap();
-    let mut lattice_signature = vec![0; ML_DSA_SIGNATURE_BYTES];
-    lattice.sign(message, &mut lattice_signature).unwrap();
-    let lattice_public = ParsedPublicKey::new(&ML_DSA_65, lattice.public_key().as_ref()).unwrap();
-    let classical_check = || {
-        black_box(classical_public.verify_strict(black_box(message), &classical_signature))
-            .unwrap();
-    };
-    let lattice_check = || {
-        black_box(lattice_public.verify_sig(black_box(message), &lattice_signature)).unwrap();
-    };
+    let bare = Bare::over(chains[0].credential().as_bytes());
     let verify = |file: &[u8]| {
         let chain = Chain::decode(black_box(file)).unwrap();
         black_box(verify_chain(&chain, peer, &anchors, NOW)).unwrap();
@@ -191,16 +213,16 @@ fn main() {
     let mut times: [Vec<Duration>; 9] = Default::default();
     for _ in 0..ROUNDS {
         let turn = [
-            time(classical_check),
-            time(lattice_check),
+            time(|| bare.ed25519()),
+            time(|| bare.ml_dsa()),
             time(|| verify(&files[0])),
             time(|| verify(&files[1])),
             time(|| verify(&files[2])),
             time(gate),
             time(|| drop(black_box(node.prove(&channel, Role::Opener)))),
             batched(threads, || {
-                classical_check();
-                lattice_check();
+                bare.ed25519();
+                bare.ml_dsa();
             }),
             batched(threads, || verify(&files[0])),
         ];
