@@ -10,7 +10,7 @@ mod common;
 use ciborium::Value;
 use common::{
     Issuer, Node, eventually,
-    peer::{credential, present},
+    peer::{credential, present, present_by},
 };
 use quantraband::{
     identity::{
@@ -268,6 +268,26 @@ async fn wrong_signatures_and_stolen_credentials_are_charged() {
             true,
         )
         .await;
+}
+
+/// The Ed25519 key was taken over, the credential copied: without the ML-DSA key they are worth
+/// nothing.
+#[tokio::test]
+async fn a_good_credential_without_its_ml_dsa_key_is_refused_and_charged() {
+    let scene = scene();
+    let (charges, address) = (scene.charges(), scene.node.address());
+    let thief = NodeKey::from_seed(&[43; 32]);
+    let outcome = present_by(&scene.forger, &thief, &scene.good, &address).await;
+    outcome.expect_err("no proof of possession");
+    eventually("it is on record", || {
+        (scene.records("possession") > 0).then_some(())
+    });
+    eventually("it is charged", || {
+        (scene.charges() > charges).then_some(())
+    });
+    present(&scene.forger, &scene.good, &address)
+        .await
+        .expect("with the right key");
 }
 
 #[tokio::test]
