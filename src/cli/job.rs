@@ -435,7 +435,7 @@ pub fn exit(report: &JobReport) -> Exit {
             {
                 Exit::Data
             }
-            SentFault::Refused { .. } | SentFault::Forgotten => Exit::TryAgain,
+            SentFault::Refused { .. } | SentFault::Forgotten | SentFault::Overdue => Exit::TryAgain,
             SentFault::Unreachable => Exit::Unavailable,
             SentFault::BadResult { .. } => Exit::Data,
             SentFault::TooMuchOutput => Exit::Limit,
