@@ -23,33 +23,61 @@ use crate::{
 
 /// How long an exchange may take beyond what the request waits for.
 const GRACE: Duration = Duration::from_secs(20);
+/// How long an executor is asked to wait for news while other jobs wait for their turn with it.
+const CROWDED_WAIT_MS: u32 = 250;
 /// How soon an end that could not be put on record is tried again.
 const RECORD_AGAIN: Duration = Duration::from_secs(1);
 
 impl JobsActor {
-    /// Does what comes next for a job, unless something is under way.
+    /// Does what comes next for a job, unless something is under way, as soon as it is its turn.
     pub(super) fn drive(&mut self, id: JobId, ctx: &mut Context<Self>) {
-        let Some((executor, request)) = self.next_request(id, ctx) else {
+        let draining = self.draining;
+        let Some(entry) = self.entry_mut(id) else {
             return;
+        };
+        if entry.busy || entry.ending || draining || entry.job.is_over() {
+            return;
+        }
+        let executor = entry.job.record().executor;
+        if !self.lanes.enter(executor, id) {
+            return;
+        }
+        let Some(request) = self.next_request(id, ctx) else {
+            return self.lanes.leave(&executor);
         };
         let asked = Asked::of(&request);
         let ask = self.ask(executor, request).into_actor(self);
-        ctx.spawn(ask.map(move |answer, act, ctx| act.on_answer(id, asked, answer, ctx)));
+        ctx.spawn(ask.map(move |answer, act, ctx| {
+            act.on_answer(id, asked, answer, ctx);
+            act.lanes.leave(&executor);
+            // A job that has nothing to ask any more leaves its turn to the next.
+            while let Some(next) = act.lanes.next(&executor) {
+                act.drive(next, ctx);
+            }
+        }));
     }
 
     /// The next request of a job; marks it busy.
-    fn next_request(
-        &mut self,
-        id: JobId,
-        ctx: &mut Context<Self>,
-    ) -> Option<(PeerId, Request)> {
+    fn next_request(&mut self, id: JobId, ctx: &mut Context<Self>) -> Option<Request> {
         let running = self.running.as_mut()?;
         let entry = running.jobs.get_mut(&id)?;
-        if entry.busy || entry.ending || self.draining {
-            return None;
-        }
         let request = match entry.job.next() {
             Next::Over => return None,
+            Next::Ask(Request::Fetch {
+                job,
+                stdout,
+                stderr,
+                wait_ms,
+            }) => Request::Fetch {
+                job,
+                stdout,
+                stderr,
+                wait_ms: if self.lanes.is_crowded(&entry.job.record().executor) {
+                    CROWDED_WAIT_MS
+                } else {
+                    wait_ms
+                },
+            },
             Next::Ask(request) => request,
             Next::Piece { blob, offset, most } => match running.blobs.read(&blob, offset, most) {
                 Ok(bytes) => Request::Put {
@@ -66,7 +94,7 @@ impl JobsActor {
             },
         };
         entry.busy = true;
-        Some((entry.job.record().executor, request))
+        Some(request)
     }
 
     /// Asks the executor: over the network, or this node itself.

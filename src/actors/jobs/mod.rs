@@ -9,7 +9,8 @@
 //! # Invariants
 //! - A job ends once, by a receipt that matches everything this node knows of it or by a typed
 //!   fault; both are on record in the audit log before anybody is told.
-//! - One exchange a job is under way at a time (a cancellation may overtake it).
+//! - One exchange a job is under way at a time (a cancellation may overtake it), and few enough
+//!   with each executor that its connection bears them.
 //!
 //! # When it fails
 //! Its guard restarts it. A full mailbox refuses the command. It runs on an arbiter of its own,
@@ -17,12 +18,14 @@
 
 mod drive;
 mod handlers;
+mod lanes;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use actix::{Actor, AsyncContext, Context};
 use serde::Serialize;
 
+use self::lanes::Lanes;
 use crate::{
     actors::{audit::AuditHandle, sandbox::SandboxActor, swarm::SwarmActor, waiters::Waiters},
     config::JobsConfig,
@@ -105,6 +108,7 @@ pub struct JobsActor {
     setup: JobsSetup,
     running: Option<Running>,
     waiters: Waiters,
+    lanes: Lanes,
     /// The node stops: nothing more is taken or sent.
     draining: bool,
 }
@@ -153,6 +157,7 @@ impl JobsActor {
             setup,
             running: None,
             waiters: Waiters::default(),
+            lanes: Lanes::default(),
             draining: false,
         }
     }
