@@ -207,7 +207,15 @@ fn main() {
     first_run(&submitter, &peer);
     std::fs::write(submitter.dir.join("spins.wasm"), guests::spins()).unwrap();
     // Brings its module to both nodes.
-    let args = ["job", "run", "--on", &peer, "--wall-clock", "100ms", "spins.wasm"];
+    let args = [
+        "job",
+        "run",
+        "--on",
+        &peer,
+        "--wall-clock",
+        "100ms",
+        "spins.wasm",
+    ];
     assert_eq!(submitter.cli(&args).status.code(), Some(99));
     let side = Arc::new(Submitter {
         data: submitter.dir.join("data"),

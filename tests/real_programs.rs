@@ -119,7 +119,17 @@ fn a_peer_runs_an_interpreter_and_its_receipt_is_verified() {
     let script = "print([3, 1, 2].sort().map(n => n * n).join(' ')); std.exit(6)";
     let (module, peer) = (quickjs.to_str().unwrap(), executor.peer_id());
     let output = submitter.cli(&[
-        "job", "run", "--on", &peer, "--receipt", "js.receipt", module, "--", "--std", "-e", script,
+        "job",
+        "run",
+        "--on",
+        &peer,
+        "--receipt",
+        "js.receipt",
+        module,
+        "--",
+        "--std",
+        "-e",
+        script,
     ]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(6), "{said}");

@@ -131,7 +131,8 @@ impl Registry {
     /// Whether this peer's submission was accepted before.
     #[must_use]
     pub fn knows(&self, peer: &PeerId, spec: &JobSpec) -> bool {
-        self.jobs.contains_key(&JobId::new(&self.me, peer, &spec.key))
+        self.jobs
+            .contains_key(&JobId::new(&self.me, peer, &spec.key))
     }
 
     /// Every job that is on record or about to be.

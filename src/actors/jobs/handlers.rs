@@ -12,9 +12,7 @@ use crate::{
         jobs::{JobsFault, SubmitJob, UploadPiece},
         sandbox::{CancelJob, DescribeJob, DrainJobs, FollowJob, JobNews, JobReport, ListJobs},
     },
-    sandbox::{
-        JobId, MAX_PIECE, Stream, blobs::BlobError, sent::SentRecord, spool::SpoolError,
-    },
+    sandbox::{JobId, MAX_PIECE, Stream, blobs::BlobError, sent::SentRecord, spool::SpoolError},
 };
 
 fn blob_fault(error: &BlobError) -> JobsFault {

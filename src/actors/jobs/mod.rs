@@ -197,10 +197,7 @@ impl JobsActor {
             deadline: config.deadline.0,
         };
         let spool = Spool::open(&self.setup.dir.join("output"), record.job, bounds.output)?;
-        let cursor = (
-            spool.len(Stream::Stdout),
-            spool.len(Stream::Stderr),
-        );
+        let cursor = (spool.len(Stream::Stdout), spool.len(Stream::Stderr));
         Ok(Entry {
             job: SentJob::new(record, cursor, bounds),
             spool,

@@ -322,9 +322,7 @@ fn an_executor_that_loses_every_upload_is_given_up() {
             blob: spec().module,
             have: 6,
         };
-        if let [Effect::End(SentFault::BadResult { .. })] =
-            job.answer(stored, Duration::ZERO)[..]
-        {
+        if let [Effect::End(SentFault::BadResult { .. })] = job.answer(stored, Duration::ZERO)[..] {
             break;
         }
         uploads += 1;
@@ -354,7 +352,10 @@ fn a_job_that_is_never_finished_is_given_up() {
     running.answer(submitted(Vec::new()), zero);
     running.answer(progress(piece(0, b""), None), zero);
     let last = RUN_GRACE + Duration::from_millis(1);
-    assert_eq!(running.overdue(at(2), last - Duration::from_millis(1)), None);
+    assert_eq!(
+        running.overdue(at(2), last - Duration::from_millis(1)),
+        None
+    );
     running.answer(progress(piece(0, b""), None), last);
     assert_eq!(running.overdue(at(2), last), Some(SentFault::Overdue));
     // Cancelled, and told nothing.

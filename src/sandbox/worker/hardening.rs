@@ -300,7 +300,8 @@ fn rules(rule: Rule) -> Result<Vec<SeccompRule>, HardeningError> {
                 SeccompCondition::new(2, SeccompCmpArgLen::Dword, both, value).map_err(refuse)?,
             ];
             if let Rule::PrivateNeverBoth = rule {
-                let kind = SeccompCondition::new(3, SeccompCmpArgLen::Dword, kinds.clone(), private);
+                let kind =
+                    SeccompCondition::new(3, SeccompCmpArgLen::Dword, kinds.clone(), private);
                 conditions.push(kind.map_err(refuse)?);
             }
             SeccompRule::new(conditions).map_err(refuse)

@@ -137,10 +137,7 @@ fn serve_run(
             .saturating_add(PROCESS_MEMORY),
         cpu_seconds: limits.cpu_time().as_secs().saturating_add(PROCESS_SECONDS),
     };
-    let (lengths, watch) = (
-        (order.artifact_len, order.input_len),
-        Watch::guest(&limits),
-    );
+    let (lengths, watch) = ((order.artifact_len, order.input_len), Watch::guest(&limits));
     let stack = usize::try_from(limits.stack).unwrap_or(usize::MAX);
     let timers = ticker::spawn(voice.clone(), watch)?;
     let work = spawn(

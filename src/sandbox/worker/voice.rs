@@ -176,7 +176,11 @@ impl Voice {
     pub(crate) fn output(&self, stream: Stream, bytes: &[u8]) -> Result<(), Refusal> {
         let mut state = self.lock();
         let State {
-            pipe, out, err, limit, ..
+            pipe,
+            out,
+            err,
+            limit,
+            ..
         } = &mut *state;
         let room = limit.saturating_sub(out.total.saturating_add(err.total));
         let fits = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));

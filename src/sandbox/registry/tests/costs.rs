@@ -95,5 +95,9 @@ fn sleeping_in_a_worker_is_charged_for() {
     registry.finish(id, DONE, asleep, later(600));
     let next = registry.submit(who(1), spec(2), later(600));
     assert!(matches!(next, Err(Rejection::CpuQuota { .. })), "{next:?}");
-    assert_eq!(registry.job(&id).unwrap().usage, asleep, "not in the receipt");
+    assert_eq!(
+        registry.job(&id).unwrap().usage,
+        asleep,
+        "not in the receipt"
+    );
 }
