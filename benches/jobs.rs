@@ -44,7 +44,8 @@ const UNDER_WAY: usize = 32;
 const EXTRA: &str = "limits.job_requests_per_second = 100000\n\
                      limits.job_request_burst = 100000\n\
                      jobs.results = 10000\nsandbox.results = 10000\n\
-                     sandbox.running_per_peer = 2\nsandbox.cpu_per_hour = \"10h\"\nlog.level = \"warn\"";
+                     sandbox.running_per_peer = 2\nsandbox.cpu_per_hour = \"10h\"\n\
+                     admin.connections = 256\nlog.level = \"warn\"";
 
 struct Submitter {
     data: PathBuf,
