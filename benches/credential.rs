@@ -138,6 +138,10 @@ fn world() -> World {
     }
 }
 
+fn cores() -> u32 {
+    u32::try_from(thread::available_parallelism().unwrap().get()).unwrap()
+}
+
 fn channel(opener: PeerId) -> Channel {
     Channel {
         opener,
@@ -191,7 +195,6 @@ fn main() {
     let channel = channel(peer);
     let frame = Frame::of(&chains[0], &node, &channel, Role::Opener).encode();
     let files = chains.each_ref().map(Chain::encode);
-
     let bare = Bare::over(chains[0].credential().as_bytes());
     let verify = |file: &[u8]| {
         let chain = Chain::decode(black_box(file)).unwrap();
@@ -209,7 +212,7 @@ fn main() {
         black_box(judged).unwrap();
     };
 
-    let threads = u32::try_from(thread::available_parallelism().unwrap().get()).unwrap();
+    let threads = cores();
     let mut times: [Vec<Duration>; 9] = Default::default();
     for _ in 0..ROUNDS {
         let turn = [

@@ -32,8 +32,8 @@ fn delegate(root: &Path, above: &Issuer, name: &str) -> Issuer {
 /// The entry of `peer` in what `node` shows of its peers.
 fn shown(node: &Node, peer: &str) -> Option<Value> {
     let peers = node.try_json(&["peers"])?;
-    let found = peers["peers"].as_array()?.iter();
-    found.filter(|p| p["peer_id"] == peer).cloned().next()
+    let mut found = peers["peers"].as_array()?.iter();
+    found.find(|p| p["peer_id"] == peer).cloned()
 }
 
 fn on_record(node: &Node, words: &[&str]) -> bool {

@@ -57,7 +57,7 @@ fn an_honest_credential_is_verified_in_the_issuers_name() {
         (status.issuer.as_str(), status.index, status.issued),
         ("acme", 7, NOW)
     );
-    assert_eq!(identity.keys, *node().public());
+    assert_eq!(identity.keys.as_ref(), Some(node().public()));
     let frame = frame_of(&Chain::of(credential)).encode();
     let over = |channel: &Channel| {
         verify_frame(

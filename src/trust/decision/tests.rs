@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use ed25519_dalek::SigningKey;
 
 use super::*;
-use crate::{
-    identity::{Name, NodeKey},
-    types::TrustScore,
-};
+use crate::{identity::Name, types::TrustScore};
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -25,7 +22,7 @@ fn identity(tier: Tier, peer: PeerId, expires: Timestamp) -> VerifiedIdentity {
         anchor: acme,
         statuses: Vec::new(),
         pq_auth: false,
-        keys: NodeKey::from_seed(&[1; 32]).public().clone(),
+        keys: None,
         subject: Name::try_new("node-1").unwrap(),
         groups: Vec::new(),
         attributes: BTreeMap::new(),
