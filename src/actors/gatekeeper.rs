@@ -12,7 +12,7 @@ use super::{audit::AuditHandle, identity::IdentityActor, reputation::ReputationA
 use crate::{
     audit::{AuditEvent, Direction},
     config::PolicyConfig,
-    identity::{OwnIdentity, Refusal, Tier, TrustView, VerifiedIdentity},
+    identity::{Channel, OwnIdentity, Refusal, Role, Tier, TrustView, VerifiedIdentity},
     messages::{
         identity::VerifyPeer,
         reputation::{Charge, GetStanding, Severity},
@@ -25,7 +25,7 @@ use crate::{
         rate::Limiter,
         reputation::{Barred, Standings},
     },
-    types::{Clock, Origin, Party, PeerId, View},
+    types::{Clock, Origin, Party, PeerId, SecurityInfo, View},
 };
 
 /// What the gatekeeper judges from and whom it asks.
@@ -70,6 +70,15 @@ impl fmt::Debug for Gatekeeper {
     }
 }
 
+/// A connection under judgement.
+#[derive(Clone, Copy)]
+struct Way {
+    peer: PeerId,
+    ip: Option<IpAddr>,
+    direction: Direction,
+    security: SecurityInfo,
+}
+
 fn unavailable(error: AskError) -> Refusal {
     Refusal::Unavailable(error.code())
 }
@@ -93,7 +102,17 @@ impl Gatekeeper {
             ip,
             direction,
             frame,
+            security,
+            // What a proof of possession in the frame is about.
+            channel: _,
+            role: _,
         } = presented;
+        let way = Way {
+            peer,
+            ip,
+            direction,
+            security,
+        };
         let tools = &self.0;
         let origin = Origin {
             peer: Some(peer),
@@ -111,7 +130,7 @@ impl Gatekeeper {
             .await
             .map_err(unavailable)??;
         let member = (Tier::Member, Some(identity));
-        let admitted = self.grant(peer, ip, direction, member, before).await?;
+        let admitted = self.grant(way, member, before).await?;
         // Trust that was withdrawn meanwhile is withdrawn.
         match &admitted.identity {
             Some(identity) if !tools.trust.load().covers(&identity.issuer, before) => {
@@ -124,12 +143,16 @@ impl Gatekeeper {
     /// The access decision, then the durable record, then the admission.
     async fn grant(
         &self,
-        peer: PeerId,
-        ip: Option<IpAddr>,
-        direction: Direction,
+        way: Way,
         (tier, identity): (Tier, Option<VerifiedIdentity>),
         epoch: u64,
     ) -> Result<Admitted, Refusal> {
+        let Way {
+            peer,
+            ip,
+            direction,
+            security,
+        } = way;
         let tools = &self.0;
         let standing = tools
             .reputation
@@ -153,6 +176,7 @@ impl Gatekeeper {
                 standing: Some(standing),
             },
             topic: None,
+            security: Some(security),
             now: tools.clock.now(),
             policy: &tools.policy,
         });
@@ -173,6 +197,7 @@ impl Gatekeeper {
             rule: rule.to_owned(),
             identity: label,
             credential_hash: identity.as_ref().map(|i| i.credential_hash),
+            security,
         };
         tools
             .audit
@@ -184,6 +209,7 @@ impl Gatekeeper {
             tier,
             identity: identity.map(Arc::new),
             rule: rule.to_owned(),
+            security,
             epoch,
         })
     }
@@ -210,7 +236,7 @@ impl Gatekeeper {
 }
 
 impl GateKeeper for Gatekeeper {
-    fn own_frame(&self) -> Arc<[u8]> {
+    fn own_frame(&self, _: &Channel, _: Role) -> Arc<[u8]> {
         Arc::clone(&self.0.own.load().frame)
     }
 
@@ -241,8 +267,15 @@ impl GateKeeper for Gatekeeper {
         &self,
         peer: PeerId,
         ip: Option<IpAddr>,
+        security: SecurityInfo,
     ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
         let keeper = self.clone();
+        let way = Way {
+            peer,
+            ip,
+            direction: Direction::Inbound,
+            security,
+        };
         async move {
             let pending = Arc::clone(&keeper.0.pending);
             let _turn = pending
@@ -250,7 +283,7 @@ impl GateKeeper for Gatekeeper {
                 .await
                 .map_err(|_| Refusal::Unavailable("stopping"))?;
             keeper
-                .grant(peer, ip, Direction::Inbound, (Tier::Unverified, None), 0)
+                .grant(way, (Tier::Unverified, None), 0)
                 .await
         }
         .boxed()

@@ -13,13 +13,14 @@ use quantraband::{
     audit::Direction,
     config::Config,
     identity::{
-        Attributes, Grant, Groups, IssuerKey, Name, NodeKey, Refusal, SigningRequest, Tier, issue,
+        Attributes, Channel, Grant, Groups, IssuerKey, Name, NodeKey, Refusal, Role,
+        SigningRequest, Tier, issue,
     },
     network::{
         self, Admission, Admitted, Attribution, GateKeeper, Listeners, NodeBehaviour, Presented,
         Setup, Tasks, gate,
     },
-    types::{Origin, PeerId, SystemClock, Timestamp, Topic},
+    types::{Origin, PeerId, SecurityInfo, SystemClock, Timestamp, Topic},
 };
 
 /// Accepts everybody and presents what it was given.
@@ -29,19 +30,20 @@ pub(crate) struct Forger {
 }
 
 impl GateKeeper for Forger {
-    fn own_frame(&self) -> Arc<[u8]> {
+    fn own_frame(&self, _: &Channel, _: Role) -> Arc<[u8]> {
         self.frame.clone()
     }
     fn precheck(&self, _: &PeerId, _: Option<IpAddr>) -> Result<(), Refusal> {
         Ok(())
     }
     fn judge(&self, presented: Presented) -> BoxFuture<'static, Result<Admitted, Refusal>> {
-        self.judge_open(presented.peer, presented.ip)
+        self.judge_open(presented.peer, presented.ip, presented.security)
     }
     fn judge_open(
         &self,
         peer: PeerId,
         _: Option<IpAddr>,
+        security: SecurityInfo,
     ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
         let rule = "forger".to_owned();
         futures::future::ok(Admitted {
@@ -49,6 +51,7 @@ impl GateKeeper for Forger {
             tier: Tier::Member,
             identity: None,
             rule,
+            security,
             epoch: 0,
         })
         .boxed()

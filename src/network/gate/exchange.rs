@@ -29,13 +29,13 @@ use tokio::time::timeout;
 
 use super::{
     Admitted, GateKeeper, Presented,
-    wire::{self, Message, PREFIX, PROTOCOL, Verdict},
+    wire::{self, Message, NONCE, PREFIX, PROTOCOL, Verdict},
 };
 use crate::{
     audit::Direction,
-    identity::Refusal,
-    network::{attribution, convert},
-    types::{Origin, PeerId},
+    identity::{BINDING_BYTES, Binding, Channel, Refusal, Role},
+    network::{attribution, convert, secure::Policy},
+    types::{Origin, PeerId, SecurityInfo},
 };
 
 type Stream = Negotiated<<StreamMuxerBox as StreamMuxer>::Substream>;
@@ -53,16 +53,32 @@ const LINGER_STREAMS: usize = 64;
 const PEER_TEXT: usize = 120;
 
 /// A connection that stands, and what is known of it.
-pub(super) struct Exchange {
+pub(super) struct Connection {
     pub(super) muxer: StreamMuxerBox,
+    pub(super) me: PeerId,
     pub(super) peer: PeerId,
     pub(super) ip: Option<IpAddr>,
     pub(super) direction: Direction,
-    /// Whether this side opens the gate's stream: the one that opened the connection.
-    pub(super) opener: bool,
-    pub(super) keeper: Arc<dyn GateKeeper>,
+    /// This side's; the opener of the connection opens the gate's stream too.
+    pub(super) role: Role,
+    pub(super) security: SecurityInfo,
+    /// The TLS exporter, where the channel has one.
+    pub(super) exporter: Option<[u8; BINDING_BYTES]>,
+}
+
+/// The exchange over one [`Connection`].
+pub(super) struct Exchange {
+    muxer: StreamMuxerBox,
+    me: PeerId,
+    peer: PeerId,
+    ip: Option<IpAddr>,
+    direction: Direction,
+    role: Role,
+    security: SecurityInfo,
+    exporter: Option<[u8; BINDING_BYTES]>,
+    keeper: Arc<dyn GateKeeper>,
     /// For the whole exchange.
-    pub(super) deadline: Duration,
+    deadline: Duration,
     stream: Option<Stream>,
     /// The peer may be told a refusal: the stream is sound and between two messages.
     tellable: bool,
@@ -92,18 +108,29 @@ enum Others {
 
 impl Exchange {
     pub(super) fn new(
-        (muxer, peer, ip): (StreamMuxerBox, PeerId, Option<IpAddr>),
-        opener: bool,
-        direction: Direction,
+        connection: Connection,
         keeper: Arc<dyn GateKeeper>,
         deadline: Duration,
     ) -> Self {
-        Self {
+        let Connection {
             muxer,
+            me,
             peer,
             ip,
             direction,
-            opener,
+            role,
+            security,
+            exporter,
+        } = connection;
+        Self {
+            muxer,
+            me,
+            peer,
+            ip,
+            direction,
+            role,
+            security,
+            exporter,
             keeper,
             deadline,
             stream: None,
@@ -112,9 +139,20 @@ impl Exchange {
         }
     }
 
+    /// Whether the channel is good enough for this peer, and the peer worth hearing.
+    fn precheck(&self, policy: &Policy) -> Result<(), Refusal> {
+        policy
+            .admits(&self.peer, &self.security)
+            .map_err(Refusal::Channel)?;
+        self.keeper.precheck(&self.peer, self.ip)
+    }
+
     /// Exchanges credentials and verdicts; the muxer comes back only when both sides accepted.
-    pub(super) async fn required(mut self) -> Result<(StreamMuxerBox, Admitted), Refusal> {
-        if let Err(refusal) = self.keeper.precheck(&self.peer, self.ip) {
+    pub(super) async fn required(
+        mut self,
+        policy: &Policy,
+    ) -> Result<(StreamMuxerBox, Admitted), Refusal> {
+        if let Err(refusal) = self.precheck(policy) {
             self.report(&refusal);
             self.tell_unheard(&refusal).await;
             return Err(refusal);
@@ -130,10 +168,13 @@ impl Exchange {
     }
 
     /// Asks the keeper alone: the peer of an open listener shows nothing.
-    pub(super) async fn open(mut self) -> Result<(StreamMuxerBox, Admitted), Refusal> {
-        let judged = match self.keeper.precheck(&self.peer, self.ip) {
+    pub(super) async fn open(
+        mut self,
+        policy: &Policy,
+    ) -> Result<(StreamMuxerBox, Admitted), Refusal> {
+        let judged = match self.precheck(policy) {
             Ok(()) => {
-                let judging = self.keeper.judge_open(self.peer, self.ip);
+                let judging = self.keeper.judge_open(self.peer, self.ip, self.security);
                 let judging = bounded_judgement(self.deadline, judging);
                 let who = self.who();
                 match drive(&mut self.muxer, who, Others::Wait, judging).await {
@@ -155,17 +196,22 @@ impl Exchange {
 
     async fn converse(&mut self) -> Result<Admitted, Refusal> {
         self.open_stream().await?;
-        let own = wire::encode_credential(&self.keeper.own_frame());
+        let channel = self.bind().await?;
+        let own = wire::encode_credential(&self.keeper.own_frame(&channel, self.role));
         self.write(Others::Forbidden, &own).await?;
         let frame = match self.read().await? {
             Message::Credential(frame) => frame,
             Message::Verdict(verdict) => return Err(unheard(verdict)),
+            Message::Hello(_) => return Err(Refusal::Violation("a hello out of place")),
         };
         let presented = Presented {
             peer: self.peer,
             ip: self.ip,
             direction: self.direction,
             frame,
+            channel,
+            role: self.role,
+            security: self.security,
         };
         let who = self.who();
         let judging = bounded_judgement(self.deadline / 2, self.keeper.judge(presented));
@@ -185,6 +231,42 @@ impl Exchange {
         }
     }
 
+    /// What proofs of possession on this connection are about; without an exporter the two sides
+    /// first tell each other a nonce.
+    async fn bind(&mut self) -> Result<Channel, Refusal> {
+        let binding = match self.exporter {
+            Some(value) => Binding::Exporter(value),
+            None => {
+                let mine: [u8; NONCE] = rand::random();
+                self.write(Others::Forbidden, &Message::Hello(mine).encode())
+                    .await?;
+                let theirs = match self.read().await? {
+                    Message::Hello(nonce) => nonce,
+                    Message::Verdict(verdict) => return Err(unheard(verdict)),
+                    Message::Credential(_) => {
+                        return Err(Refusal::Violation("a credential before the hello"));
+                    }
+                };
+                let (opener, listener) = self.by_role(mine, theirs);
+                Binding::Nonces { opener, listener }
+            }
+        };
+        let (opener, listener) = self.by_role(self.me, self.peer);
+        Ok(Channel {
+            opener,
+            listener,
+            binding,
+        })
+    }
+
+    /// Mine and theirs as the opener's and the listener's.
+    fn by_role<T>(&self, mine: T, theirs: T) -> (T, T) {
+        match self.role {
+            Role::Opener => (mine, theirs),
+            Role::Listener => (theirs, mine),
+        }
+    }
+
     /// The connection was lost while we judged: a refusal of the peer may have come before.
     async fn last_words(&mut self, lost: &'static str) -> Refusal {
         self.tellable = false;
@@ -194,17 +276,21 @@ impl Exchange {
         }
     }
 
-    /// A keeper that mixes up two peers must not let in either.
+    /// A keeper that mixes up two peers, or two connections, must not let in either.
     fn about_this_peer(&self, admitted: Admitted) -> Result<Admitted, Refusal> {
-        if admitted.peer == self.peer {
-            Ok(admitted)
-        } else {
+        if admitted.peer != self.peer {
             Err(Refusal::Unavailable("the judgement was about another peer"))
+        } else if admitted.security != self.security {
+            Err(Refusal::Unavailable(
+                "the judgement was about another channel",
+            ))
+        } else {
+            Ok(admitted)
         }
     }
 
     async fn open_stream(&mut self) -> Result<(), Refusal> {
-        let (opener, who) = (self.opener, self.who());
+        let (opener, who) = (self.role == Role::Opener, self.who());
         let muxer = &mut self.muxer;
         let raw = poll_fn(|cx| {
             attribution::note(who.peer, who.ip);
@@ -266,6 +352,7 @@ impl Exchange {
         match Message::decode(bytes) {
             Ok(Message::Verdict(verdict)) => Ok(verdict),
             Ok(Message::Credential(_)) => Err(Refusal::Violation("a second credential frame")),
+            Ok(Message::Hello(_)) => Err(Refusal::Violation("a hello out of place")),
             Err(error) => Err(error.refusal()),
         }
     }
