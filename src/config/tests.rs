@@ -271,9 +271,9 @@ const BAD: &[(&str, usize, &str, &str, &str)] = &[
     (
         "[transport.peers]\nsomebody = \"classic\"",
         2,
-        "transport.peers",
-        "base58",
-        "",
+        "transport.peers.somebody",
+        "12D3KooW",
+        "prefer-hybrid",
     ),
     (
         "[transport]\nsecurity = \"require-hybrid\"\n[network]\n\

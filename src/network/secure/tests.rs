@@ -144,18 +144,18 @@ async fn what_is_sent_through_the_channel_arrives() {
     let (one, two) = pair(&secure(1, STRICT), &secure(2, STRICT)).await;
     let (mut one, mut two) = (one.unwrap().muxer, two.unwrap().muxer);
     let sent: Vec<u8> = (0..200_000u32).map(|n| n.to_le_bytes()[0]).collect();
+    let mut opened = poll_fn(|cx| one.poll_outbound_unpin(cx)).await.unwrap();
+    let writing = async {
+        opened.write_all(&sent).await.unwrap();
+        opened.close().await.unwrap();
+        std::future::pending::<()>().await;
+    };
     let sending = async {
-        let mut stream = poll_fn(|cx| one.poll_outbound_unpin(cx)).await.unwrap();
-        let write = async {
-            stream.write_all(&sent).await.unwrap();
-            stream.close().await.unwrap();
-        };
         let drive = poll_fn(|cx| {
             while let Poll::Ready(Ok(_)) = one.poll_unpin(cx) {}
             Poll::<()>::Pending
         });
-        futures::future::select(Box::pin(write), Box::pin(drive)).await;
-        one
+        futures::future::join(writing, drive).await;
     };
     let reading = async {
         let mut stream = poll_fn(|cx| two.poll_inbound_unpin(cx)).await.unwrap();
@@ -167,8 +167,10 @@ async fn what_is_sent_through_the_channel_arrives() {
         futures::future::select(Box::pin(stream.read_to_end(&mut got)), Box::pin(drive)).await;
         got
     };
-    let (_kept, got) = futures::future::join(sending, reading).await;
-    assert_eq!(got, sent);
+    match futures::future::select(Box::pin(sending), Box::pin(reading)).await {
+        futures::future::Either::Right((got, _)) => assert_eq!(got, sent),
+        futures::future::Either::Left(_) => panic!("the sender ended"),
+    }
 }
 
 #[tokio::test]

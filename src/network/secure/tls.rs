@@ -4,9 +4,9 @@
 //! session is kept for resumption, and no key log exists. One certificate serves the node's whole
 //! life; it proves the node's key, not its own.
 
-use std::{io, net::Ipv4Addr, sync::Arc};
+use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use libp2p::identity::Keypair;
 use libp2p_tls::certificate;
@@ -25,12 +25,18 @@ use rustls::{
     },
     sign::{CertifiedKey, SingleCertAndKey},
 };
+use tokio::time::timeout;
 
 use super::{ChannelError, ChannelFault, Cipher, Group, SetupError};
 use crate::identity::BINDING_BYTES;
 
 /// RFC 9266: what both ends of one TLS 1.3 connection share, and no other connection.
 const EXPORTER: &[u8] = b"EXPORTER-Channel-Binding";
+/// How long the other side of a failed handshake has to hear why: about five round trips around
+/// the world, and nothing beside the whole handshake's deadline.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Reads of what it still sends meanwhile: more than the longest flight of a handshake.
+const LAST_READS: usize = 64;
 /// ALPN of libp2p's own TLS.
 pub(super) const ALPN_LIBP2P: &[u8] = b"libp2p";
 /// ALPN inside the stacked channel: it settles the muxer too, which saves a round trip.
@@ -146,10 +152,9 @@ impl Tls {
                 let proven = self.examine(&stream)?;
                 Ok((stream, proven))
             }
-            Err((error, mut below)) => {
-                // The alert is written, but the layer below may still hold it; the other side
-                // would not learn why. What fails now changes nothing.
-                let _ = below.flush().await;
+            Err((error, below)) => {
+                // Late or lost, it changes nothing here.
+                let _ = timeout(LAST_WORDS, last_words(below)).await;
                 Err(named(error))
             }
         }
@@ -193,6 +198,23 @@ impl Tls {
             },
             exporter,
         })
+    }
+}
+
+/// Sees to it that the alert arrives. It is written, but the layer below may still hold it; and
+/// a connection dropped while the other side still writes is reset, its last bytes unread.
+async fn last_words<S>(mut below: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if below.flush().await.is_err() || below.close().await.is_err() {
+        return;
+    }
+    let mut unread = [0; 512];
+    for _ in 0..LAST_READS {
+        if !matches!(below.read(&mut unread).await, Ok(1..)) {
+            return;
+        }
     }
 }
 
