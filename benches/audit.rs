@@ -18,9 +18,7 @@ use quantraband::{
         storage::{Directory, Storage},
         tail, verify,
     },
-    types::{
-        ChannelKind, Cipher, Clock, EventId, Group, PeerId, SecurityInfo, SystemClock,
-    },
+    types::{ChannelKind, Cipher, Clock, EventId, Group, PeerId, SecurityInfo, SystemClock},
 };
 
 /// How many callers wait at once; a batch has at most as many records.

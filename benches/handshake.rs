@@ -143,7 +143,12 @@ struct Kind {
 }
 
 impl Kind {
-    async fn new(name: &'static str, policies: [Option<&Policy>; 2], listen: &str, gate: bool) -> Self {
+    async fn new(
+        name: &'static str,
+        policies: [Option<&Policy>; 2],
+        listen: &str,
+        gate: bool,
+    ) -> Self {
         let mut server = end(1, policies[0], gate);
         server
             .listen_on(ListenerId::next(), listen.parse().unwrap())
@@ -241,7 +246,11 @@ async fn main() {
             "channel",
             "ms",
             "ratio",
-            if gate { "with the gate" } else { "without the gate" }
+            if gate {
+                "with the gate"
+            } else {
+                "without the gate"
+            }
         );
         let mut beside = 0.0;
         for kind in &mut kinds {

@@ -27,16 +27,17 @@ fn shown(node: &Node, other: &str) -> (Value, Value) {
                 && record.to_string().contains(other)
         })
     });
-    (peer["security"].clone(), record["unmapped"]["security"].clone())
+    (
+        peer["security"].clone(),
+        record["unmapped"]["security"].clone(),
+    )
 }
 
 fn scrape(node: &Node) -> String {
     let status = node.json(&["status"]);
     let http = status["http"].as_str().unwrap();
     let mut stream = TcpStream::connect(http).unwrap();
-    stream
-        .write_all(b"GET /metrics HTTP/1.0\r\n\r\n")
-        .unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
@@ -51,7 +52,10 @@ fn everywhere(mut first: Node, mut second: Node, expected: &Value, column: &str)
         assert_eq!(&peers, expected);
         assert_eq!(&record, expected);
         let table = node.must(&["peers"]);
-        assert!(table.contains("CHANNEL") && table.contains(column), "{table}");
+        assert!(
+            table.contains("CHANNEL") && table.contains(column),
+            "{table}"
+        );
         let series = format!(
             "quantraband_channels_total{{channel={},hybrid=\"{}\"}} 1",
             expected["kind"], expected["hybrid"]
@@ -125,15 +129,20 @@ fn quic_connects_them_too_and_claims_no_more_than_it_can_prove() {
         "cipher": "TLS 1.3, not told",
         "hybrid": false,
     });
-    everywhere(first, second, &expected, "quic X25519MLKEM768 preferred, unproven");
+    everywhere(
+        first,
+        second,
+        &expected,
+        "quic X25519MLKEM768 preferred, unproven",
+    );
 }
 
 /// Waits for a record that names the refusal.
 fn refused(node: &Node, event: &str, code: &str) -> Value {
     eventually("the refusal is on record", || {
-        node.audit().into_iter().find(|record| {
-            record["unmapped"]["event"] == event && record["status_code"] == code
-        })
+        node.audit()
+            .into_iter()
+            .find(|record| record["unmapped"]["event"] == event && record["status_code"] == code)
     })
 }
 
@@ -149,7 +158,10 @@ fn a_strict_node_and_a_classic_one_do_not_meet_and_both_say_why() {
     // The dialler knows whom it meant; the listener has only an address.
     let record = refused(&second, "authentication_failed", "channel_none_in_common");
     assert!(record.to_string().contains(&first.peer_id()), "{record}");
-    assert!(record.to_string().contains("transport.security"), "{record}");
+    assert!(
+        record.to_string().contains("transport.security"),
+        "{record}"
+    );
     let record = refused(&first, "connections_refused", "hybrid_required");
     assert!(record.to_string().contains("127.0.0.1"), "{record}");
     eventually("the refusal is counted", || {
@@ -198,5 +210,8 @@ fn strictness_and_quic_exclude_each_other_in_the_configuration() {
     let output = node.cli(&["config", "check"]);
     assert_eq!(output.status.code(), Some(78), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("network.open_listen") && said.contains("hybrid"), "{said}");
+    assert!(
+        said.contains("network.open_listen") && said.contains("hybrid"),
+        "{said}"
+    );
 }

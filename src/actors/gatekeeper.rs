@@ -282,9 +282,7 @@ impl GateKeeper for Gatekeeper {
                 .acquire()
                 .await
                 .map_err(|_| Refusal::Unavailable("stopping"))?;
-            keeper
-                .grant(way, (Tier::Unverified, None), 0)
-                .await
+            keeper.grant(way, (Tier::Unverified, None), 0).await
         }
         .boxed()
     }

@@ -234,7 +234,10 @@ fn permit(request: &Request<'_>) -> Result<&'static str, Decision> {
     let tier = request.subject.tier;
     if request.action == Action::Connect {
         if request.security.is_none() {
-            return Err(Decision::deny(DenyReason::Security, "connect.security_unknown"));
+            return Err(Decision::deny(
+                DenyReason::Security,
+                "connect.security_unknown",
+            ));
         }
         // An unverified peer comes this far only on a listener opened for such peers.
         return Ok(match tier {

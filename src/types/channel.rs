@@ -219,13 +219,7 @@ impl SecurityInfo {
 
 impl fmt::Display for SecurityInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} ({}, {})",
-            self.kind.name(),
-            self.group,
-            self.cipher
-        )
+        write!(f, "{} ({}, {})", self.kind.name(), self.group, self.cipher)
     }
 }
 

@@ -12,9 +12,7 @@ mod topic;
 mod units;
 mod view;
 
-pub use channel::{
-    ChannelFault, ChannelKind, Cipher, Group, Layer, SecurityInfo, SecurityLevel,
-};
+pub use channel::{ChannelFault, ChannelKind, Cipher, Group, Layer, SecurityInfo, SecurityLevel};
 pub use ids::{EventId, Origin, Party};
 pub use peer_id::{PeerId, PeerIdError};
 pub use score::{ScoreError, TrustScore};

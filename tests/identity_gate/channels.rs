@@ -1,7 +1,7 @@
 //! Every secure channel under the gate: what is agreed on, what a proof of possession is bound to,
 //! and what is refused by name where the strict level holds.
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, multiaddr::Protocol};
 use quantraband::{
     audit::Direction,
     identity::{Binding, Channel, Refusal, Role},
@@ -54,7 +54,10 @@ async fn by_default_two_nodes_agree_on_the_stacked_channel_and_its_exporter() {
     assert_eq!(security.kind, ChannelKind::Stacked);
     assert!(security.is_hybrid());
     let channel = bound(&one, &two);
-    assert!(matches!(channel.binding, Binding::Exporter(_)), "{channel:?}");
+    assert!(
+        matches!(channel.binding, Binding::Exporter(_)),
+        "{channel:?}"
+    );
     let judged = one.keeper.judged.lock().unwrap()[0].security;
     assert_eq!(judged, security);
 }
@@ -98,7 +101,10 @@ async fn quic_has_the_gate_too_and_claims_nothing_it_cannot_prove() {
     assert_eq!(security.group, Group::Unproven);
     assert!(!security.is_hybrid());
     let channel = bound(&one, &two);
-    assert!(matches!(channel.binding, Binding::Nonces { .. }), "{channel:?}");
+    assert!(
+        matches!(channel.binding, Binding::Nonces { .. }),
+        "{channel:?}"
+    );
 }
 
 #[tokio::test]
@@ -158,6 +164,8 @@ async fn a_strict_dialler_refuses_a_peer_that_only_speaks_noise() {
     assert!(refusal.to_string().contains("require-hybrid"));
     assert_eq!(seen.dial_errors, [Some(refusal.clone())]);
     assert_eq!(two.keeper.refusals(), [(Direction::Outbound, refusal)]);
+    one.until("a failed connection", |seen| seen.inbound_errors == 1)
+        .await;
     one.assert_untouched().await;
     two.assert_untouched().await;
 }
@@ -165,32 +173,36 @@ async fn a_strict_dialler_refuses_a_peer_that_only_speaks_noise() {
 /// Answers the first proposal with "not available", whatever the node behind it speaks, and
 /// relays what follows: an active attacker who wants the weakest channel.
 async fn stripper(target: &Multiaddr) -> Multiaddr {
-    const HEADER: &[u8] = b"\x13/multistream/1.0.0\n";
     let port = target.iter().find_map(|part| match part {
-        libp2p::multiaddr::Protocol::Tcp(port) => Some(port),
+        Protocol::Tcp(port) => Some(port),
         _ => None,
     });
     let port = port.unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let near = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let mut header = [0; HEADER.len()];
-            client.read_exact(&mut header).await.unwrap();
-            assert_eq!(header, HEADER);
-            let length = client.read_u8().await.unwrap();
-            let mut proposal = vec![0; usize::from(length)];
-            client.read_exact(&mut proposal).await.unwrap();
-            assert_eq!(proposal, b"/quantraband/noise+tls13pq/1\n");
-            client.write_all(HEADER).await.unwrap();
-            client.write_all(b"\x03na\n").await.unwrap();
-            let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-            server.write_all(HEADER).await.unwrap();
-            server.read_exact(&mut header).await.unwrap();
-            let _ = copy_bidirectional(&mut client, &mut server).await;
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(strip(client, port));
         }
     });
     format!("/ip4/127.0.0.1/tcp/{near}").parse().unwrap()
+}
+
+async fn strip(mut client: TcpStream, port: u16) {
+    const HEADER: &[u8] = b"\x13/multistream/1.0.0\n";
+    let mut header = [0; HEADER.len()];
+    client.read_exact(&mut header).await.unwrap();
+    assert_eq!(header, HEADER);
+    let length = client.read_u8().await.unwrap();
+    let mut proposal = vec![0; usize::from(length)];
+    client.read_exact(&mut proposal).await.unwrap();
+    assert_eq!(proposal, b"/quantraband/noise+tls13pq/1\n");
+    client.write_all(HEADER).await.unwrap();
+    client.write_all(b"\x03na\n").await.unwrap();
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    server.write_all(HEADER).await.unwrap();
+    server.read_exact(&mut header).await.unwrap();
+    let _ = copy_bidirectional(&mut client, &mut server).await;
 }
 
 #[tokio::test]
@@ -273,6 +285,8 @@ async fn quic_is_not_good_enough_for_a_peer_that_must_be_hybrid() {
         (Direction::Inbound, refusal.clone())
     );
     two.until("a failed dial", |seen| !seen.dial_errors.is_empty())
+        .await;
+    one.until("a failed connection", |seen| seen.inbound_errors == 1)
         .await;
     one.assert_untouched().await;
 

@@ -108,7 +108,9 @@ fn listen_address(address: &Multiaddr) -> Result<(), String> {
     match (parts.next(), parts.next(), parts.next()) {
         (Some(Protocol::Tcp(_)), None, None) if host => Ok(()),
         (Some(Protocol::Udp(_)), Some(Protocol::QuicV1), None) if host => Ok(()),
-        _ => Err(format!("`{address}` is no TCP or QUIC address to listen on")),
+        _ => Err(format!(
+            "`{address}` is no TCP or QUIC address to listen on"
+        )),
     }
 }
 

@@ -169,8 +169,7 @@ impl Rules {
         let peer = peer.or(way.expected);
         match peer.and_then(|peer| convert::from_libp2p(&peer).ok()) {
             Some(peer) => {
-                self.keeper
-                    .refused(&peer, way.ip, way.direction, &refusal);
+                self.keeper.refused(&peer, way.ip, way.direction, &refusal);
                 GateError::Refused(refusal)
             }
             None => GateError::Channel(refusal),

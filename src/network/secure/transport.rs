@@ -35,6 +35,10 @@ impl Secure {
     ///
     /// `key` must be the one the layers were made with: QUIC brings its own TLS.
     #[must_use]
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method's type is of a crate that is not named here"
+    )]
     pub fn transport(&self, key: &Keypair, handshake_timeout: Duration) -> Boxed<Secured> {
         let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
         let over_tcp = self.over(tcp);

@@ -82,6 +82,10 @@ impl Secure {
     }
 
     /// Secures what a stream transport yields: TCP, or a relayed circuit. Knows no deadline.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method's type is of a crate that is not named here"
+    )]
     pub fn over<T>(&self, transport: T) -> Boxed<Secured>
     where
         T: Transport + Send + Unpin + 'static,
@@ -146,7 +150,9 @@ impl Secure {
         let strict = kinds == [ChannelKind::Stacked];
         let (name, stream) = selected.map_err(|error| match (error, side) {
             (NegotiationError::ProtocolError(ProtocolError::IoError(error)), _) => error,
-            (_, Side::Opener) if strict => ChannelError::from(ChannelFault::HybridNotAccepted).into(),
+            (_, Side::Opener) if strict => {
+                ChannelError::from(ChannelFault::HybridNotAccepted).into()
+            }
             (_, Side::Listener) if strict => {
                 ChannelError::from(ChannelFault::HybridNotProposed).into()
             }
