@@ -226,6 +226,7 @@ async fn main() {
     let strict = &Policy::from(SecurityLevel::RequireHybrid);
     let (classic, strict) = (Some(classic), Some(strict));
     println!("{rounds} handshakes of each kind, in turns; milliseconds, median");
+    let mut bare: Vec<f64> = Vec::new();
     for gate in [false, true] {
         let mut kinds = vec![
             Kind::new("noise", [classic, classic], tcp, gate).await,
@@ -241,24 +242,28 @@ async fn main() {
                 }
             }
         }
+        let title = if gate {
+            "with the gate"
+        } else {
+            "without the gate"
+        };
         println!(
-            "\n{:>10} {:>10} {:>8}   {}",
-            "channel",
-            "ms",
-            "ratio",
-            if gate {
-                "with the gate"
-            } else {
-                "without the gate"
-            }
+            "\n{:>10} {:>8} {:>8} {:>8}   {title}",
+            "channel", "ms", "ratio", "gate"
         );
-        let mut beside = 0.0;
-        for kind in &mut kinds {
+        let mut noise = None;
+        for (index, kind) in kinds.iter_mut().enumerate() {
             let took = median(&mut kind.times);
-            if beside == 0.0 {
-                beside = took;
+            let ratio = took / *noise.get_or_insert(took);
+            // What the gate adds to the same channel, measured just before.
+            let added = match bare.get(index) {
+                Some(bare) => format!("{:+.3}", took - bare),
+                None => String::new(),
+            };
+            println!("{:>10} {took:>8.3} {ratio:>8.2} {added:>8}", kind.name);
+            if !gate {
+                bare.push(took);
             }
-            println!("{:>10} {took:>10.3} {:>8.2}", kind.name, took / beside);
         }
     }
 }
