@@ -1,6 +1,6 @@
 //! Who may have something run: at the submission, and again while the job lives.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use actix::Context;
 
@@ -101,34 +101,57 @@ impl SandboxActor {
             return Some("banned");
         }
         let trust = self.setup.trust.load();
-        match self.known.get(&peer) {
+        let absent;
+        let identity = match self.known.get(&peer) {
             Some((identity, epoch)) => {
                 if !trust.covers(&identity.issuer, *epoch) {
                     return Some("its issuer is no longer trusted");
                 }
-                let verdict = decision::evaluate(&Request {
-                    action: Action::RunJob,
-                    subject: Subject {
-                        peer,
-                        tier: Tier::Member,
-                        identity: Some(identity),
-                        standing: standings.standing(&peer, now),
-                    },
-                    topic: None,
-                    // The connection it came by may be gone while the job lives.
-                    security: None,
-                    now,
-                    policy: &self.setup.config.policy,
-                })
-                .verdict;
-                (verdict != Verdict::Allow).then_some("denied by policy")
+                identity.as_ref()
             }
             // Not heard of since this process began: what was proved then has to do.
-            None => record
-                .submitter
-                .expires
-                .is_none_or(|expires| expires <= now)
-                .then_some("its credential expired"),
-        }
+            None => {
+                let Some(recorded) = as_recorded(record) else {
+                    return Some("nothing is known of its credential");
+                };
+                absent = recorded;
+                if trust.anchors.get(&absent.issuer).is_none() {
+                    return Some("its issuer is no longer trusted");
+                }
+                &absent
+            }
+        };
+        let verdict = decision::evaluate(&Request {
+            action: Action::RunJob,
+            subject: Subject {
+                peer,
+                tier: Tier::Member,
+                identity: Some(identity),
+                standing: standings.standing(&peer, now),
+            },
+            topic: None,
+            // The connection it came by may be gone while the job lives.
+            security: None,
+            now,
+            policy: &self.setup.config.policy,
+        })
+        .verdict;
+        (verdict != Verdict::Allow).then_some("denied by policy")
     }
+}
+
+/// What the record of a job says of its submitter's identity. Groups and attributes are not in it:
+/// they allow nothing then.
+fn as_recorded(record: &JobRecord) -> Option<VerifiedIdentity> {
+    let submitter = &record.submitter;
+    let (issuer, subject) = submitter.identity.as_deref()?.split_once('/')?;
+    Some(VerifiedIdentity {
+        peer: submitter.peer,
+        issuer: issuer.parse().ok()?,
+        subject: subject.parse().ok()?,
+        groups: Vec::new(),
+        attributes: BTreeMap::new(),
+        expires: submitter.expires?,
+        credential_hash: [0; 32],
+    })
 }
