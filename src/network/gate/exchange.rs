@@ -13,9 +13,8 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::IpAddr,
-    pin::pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
@@ -29,6 +28,7 @@ use tokio::time::timeout;
 
 use super::{
     Admitted, GateKeeper, Presented,
+    drive::{Muxer, Others, Who, drive, poll_muxer},
     wire::{self, Message, NONCE, PREFIX, PROTOCOL, Verdict},
 };
 use crate::{
@@ -88,23 +88,6 @@ pub(super) struct Exchange {
 
 /// No operation can be asked of a stream that failed.
 const NO_STREAM: Refusal = Refusal::Interrupted("the exchange has no stream");
-
-/// What driving a connection must know of its peer.
-#[derive(Clone, Copy)]
-struct Who {
-    peer: PeerId,
-    ip: Option<IpAddr>,
-    speaks: bool,
-}
-
-/// Streams the peer opens beside the gate's.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Others {
-    /// End the exchange: this node did not accept the peer yet.
-    Forbidden,
-    /// Wait in the muxer: the peer has our acceptance, or needs none, and may begin.
-    Wait,
-}
 
 impl Exchange {
     pub(super) fn new(
@@ -449,63 +432,6 @@ impl Exchange {
         let muxer = &mut self.muxer;
         // A peer that does not let go in time is dropped.
         let _ = timeout(CLOSE, poll_fn(|cx| muxer.poll_close_unpin(cx))).await;
-    }
-}
-
-/// Polls `future` and the connection together, so that either can make progress.
-async fn drive<F: Future>(
-    muxer: &mut StreamMuxerBox,
-    who: Who,
-    others: Others,
-    future: F,
-) -> Result<F::Output, Refusal> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        attribution::note(who.peer, who.ip);
-        let lost = match poll_muxer(muxer, others, cx) {
-            Muxer::Alive => false,
-            Muxer::Lost => true,
-            Muxer::Stream if who.speaks => {
-                let early = Refusal::Violation("a stream before acceptance");
-                return Poll::Ready(Err(early));
-            }
-            // A plain client that just begins to talk: it knows no better.
-            Muxer::Stream => return Poll::Ready(Err(Refusal::Missing)),
-        };
-        match future.as_mut().poll(cx) {
-            // What arrived before the connection was lost still counts.
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending if lost => Poll::Ready(Err(Refusal::Interrupted("connection lost"))),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
-/// What one poll of the connection came to.
-enum Muxer {
-    Alive,
-    Lost,
-    /// The peer opened a stream; it is dropped.
-    Stream,
-}
-
-fn poll_muxer(muxer: &mut StreamMuxerBox, others: Others, cx: &mut Context<'_>) -> Muxer {
-    if others == Others::Forbidden {
-        match muxer.poll_inbound_unpin(cx) {
-            Poll::Ready(Ok(_)) => return Muxer::Stream,
-            Poll::Ready(Err(_)) => return Muxer::Lost,
-            Poll::Pending => {}
-        }
-    }
-    match muxer.poll_unpin(cx) {
-        Poll::Ready(Err(_)) => Muxer::Lost,
-        Poll::Ready(Ok(_)) => {
-            // An address change is of no interest here, but the poll must be repeated.
-            cx.waker().wake_by_ref();
-            Muxer::Alive
-        }
-        Poll::Pending => Muxer::Alive,
     }
 }
 

@@ -324,3 +324,37 @@ pub fn refusal_of(error: &DialError) -> Option<&Refusal> {
         TransportError::MultiaddrNotSupported(_) => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_opens_is_who_speaks_first_below() {
+        let opts = |role, port_use| DialOpts { role, port_use };
+        let (dialer, listener) = (Endpoint::Dialer, Endpoint::Listener);
+        for port_use in [PortUse::New, PortUse::Reuse] {
+            for quic in [true, false] {
+                let role = dialled_role(opts(dialer, port_use), quic);
+                assert_eq!(role, Role::Opener);
+            }
+            let role = dialled_role(opts(listener, port_use), false);
+            assert_eq!(role, Role::Listener);
+        }
+        // A hole punch: libp2p's QUIC connects as a client when it may use the listener's port.
+        let punched = |port_use| dialled_role(opts(listener, port_use), true);
+        assert_eq!(punched(PortUse::Reuse), Role::Opener);
+        assert_eq!(punched(PortUse::New), Role::Listener);
+    }
+
+    #[test]
+    fn a_circuit_is_not_quic_because_the_way_to_its_relay_is() {
+        let peer = libp2p::PeerId::random();
+        let quic = |text: &str| is_quic(&text.parse().unwrap());
+        assert!(quic("/ip4/10.0.0.1/udp/1/quic-v1"));
+        assert!(quic(&format!("/ip4/10.0.0.1/udp/1/quic-v1/p2p/{peer}")));
+        assert!(!quic("/ip4/10.0.0.1/tcp/1"));
+        let relayed = format!("/ip4/10.0.0.1/udp/1/quic-v1/p2p/{peer}/p2p-circuit");
+        assert!(!quic(&relayed));
+    }
+}

@@ -24,6 +24,7 @@
 //! learns this node's issuer and subject. That is a choice: one of the two must go first, and
 //! the dialler cannot be asked to trust more than the listener.
 
+mod drive;
 mod exchange;
 mod gated;
 mod ledger;
