@@ -239,3 +239,18 @@ fn a_damaged_log_is_found_and_a_torn_tail_is_said_but_forgiven() {
     // The node does not go on writing behind a log that was tampered with.
     says(&run(&node), 65, &["00000001.jsonl"]);
 }
+
+#[test]
+fn a_node_does_not_start_where_session_secrets_would_be_written_down() {
+    let root = TempDir::new().unwrap();
+    let node = Node::init(root.path(), "node", "");
+    let secrets = root.path().join("secrets");
+    let output = std::process::Command::new(common::BINARY)
+        .args(["run", "--config"])
+        .arg(node.dir.join("node.toml"))
+        .env("SSLKEYLOGFILE", &secrets)
+        .output()
+        .unwrap();
+    says(&output, 78, &["SSLKEYLOGFILE", "unset"]);
+    assert!(!secrets.exists());
+}

@@ -19,7 +19,7 @@ use crate::{
         spool::Spool,
         wire::{MAX_WAIT, Piece, RefusalCode, Refused, Request, Response, Wanted},
     },
-    types::PeerId,
+    types::{PeerId, SecurityInfo},
 };
 
 /// When a peer that was told to come again should do so.
@@ -79,11 +79,12 @@ impl Handler<JobRequest> for SandboxActor {
             peer,
             identity,
             epoch,
+            security,
             request,
         } = message;
         self.remember(identity.as_ref(), epoch);
         match request {
-            Request::Submit(spec) => self.on_submit(peer, identity.as_ref(), *spec),
+            Request::Submit(spec) => self.on_submit(peer, identity.as_ref(), security, *spec),
             Request::Put {
                 job,
                 blob,
@@ -109,13 +110,14 @@ impl SandboxActor {
         &mut self,
         peer: PeerId,
         identity: Option<&Arc<VerifiedIdentity>>,
+        security: Option<SecurityInfo>,
         spec: JobSpec,
     ) -> Answer {
         if self.draining {
             let detail = "the node is stopping";
             return now_ready(refused(RefusalCode::Stopping, detail, Some(COME_AGAIN)));
         }
-        let rule = match self.decide(peer, identity.map(Arc::as_ref)) {
+        let rule = match self.decide(peer, identity.map(Arc::as_ref), security) {
             Ok(rule) => rule,
             Err(rule) => {
                 let refusal = refused(RefusalCode::Denied, format!("denied by rule {rule}"), None);
