@@ -184,6 +184,11 @@ fn bans_come_back_from_the_log_when_the_store_is_gone_altogether() {
         "--reason",
         "kept",
     ]);
+    // The ban is durable when it is acknowledged; its record, from which it comes back, follows.
+    eventually("the ban is on record", || {
+        let text = serde_json::to_string(&node.audit()).unwrap();
+        text.contains("198.51.100.7").then_some(())
+    });
     node.kill();
     fs::remove_dir_all(node.dir.join("data/state")).unwrap();
     node.start();
