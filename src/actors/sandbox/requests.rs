@@ -343,6 +343,7 @@ impl SandboxActor {
         }
     }
 
+    /// What is new of a job, as soon as there is something, or nothing when the wait is over.
     fn on_fetch(&mut self, peer: PeerId, job: JobId, cursor: (u64, u64), wait: Duration) -> Answer {
         let response = self.progress(peer, job, cursor);
         let nothing_new = matches!(
@@ -353,12 +354,15 @@ impl SandboxActor {
         if !nothing_new || wait.is_zero() || self.draining {
             return now_ready(response);
         }
+        let since = self.setup.clock.elapsed();
         let woken = tokio::time::timeout(wait, self.waiters.wait(job));
-        Box::pin(
-            woken
-                .into_actor(self)
-                .map(move |_, act, _| act.progress(peer, job, cursor)),
-        )
+        Box::pin(woken.into_actor(self).then(move |woken, act, _| {
+            // Woken for something that cannot be told yet (its receipt is being recorded): the
+            // peer would only come back after a pause.
+            let gone = act.setup.clock.elapsed().saturating_sub(since);
+            let left = woken.map_or(Duration::ZERO, |_| wait.saturating_sub(gone));
+            act.on_fetch(peer, job, cursor, left)
+        }))
     }
 
     fn progress(&self, peer: PeerId, job: JobId, (out, err): (u64, u64)) -> Response {
