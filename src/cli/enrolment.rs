@@ -10,6 +10,7 @@ use super::{
     client::{AdminClient, ClientError},
     config::load,
     delegation::{self, DelegationReport},
+    protect,
     exit::{CliError, Exit},
     identity::{self, CredentialReport, ShowReport},
     live::block_on,
@@ -76,6 +77,10 @@ pub(super) fn identity(
         }
         IdentityCommand::Issue(args) => issue(args, out),
         IdentityCommand::Delegate(args) => delegate(args, out),
+        IdentityCommand::Protect(args) => {
+            let data_dir = || Ok(load(global)?.data_dir);
+            protect::command(args, data_dir, out)
+        }
         IdentityCommand::SelfSign { subject, lifetime } => {
             let report = delegation::self_sign(&paths(global)?, subject, lifetime.0, now)?;
             out.answer("quantraband.identity-self-sign/1", &report, || {

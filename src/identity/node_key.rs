@@ -16,6 +16,7 @@ use super::{
     hybrid::{HybridPublic, HybridSigner},
     kem::{XWingKey, XWingPublic},
     key_file::{self, KeyFileError, Kind, Secrets},
+    keystore::Protection,
     ml_dsa::MlDsaPublic,
 };
 use crate::types::PeerId;
@@ -68,6 +69,22 @@ impl NodeKey {
     /// [`KeyFileError`] says what is wrong, where, and how to mend it.
     pub fn load(path: &Path) -> Result<Self, KeyFileError> {
         Self::from_secrets(&key_file::load(path, Kind::Node)?.0)
+    }
+
+    /// What opens the file at `path`.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn protection(path: &Path) -> Result<Protection, KeyFileError> {
+        key_file::protection(path, Kind::Node)
+    }
+
+    /// Seals the file at `path` in another way.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]; then the file is as it was.
+    pub fn protect(path: &Path, protection: &Protection) -> Result<(), KeyFileError> {
+        key_file::protect(path, Kind::Node, protection)
     }
 
     /// Keys from one seed, for tests and fixtures: a node's own are independent of one another.
