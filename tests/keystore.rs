@@ -33,7 +33,10 @@ fn a_node_starts_with_the_file_that_its_key_is_sealed_with_and_not_without() {
     let said = node.must(&["identity", "protect", "--with", &with]);
     assert!(said.contains("none") && said.contains(&with), "{said}");
     let sealed = key(&node);
-    assert!(secrets.iter().all(|seed| !sealed.contains(seed)), "{sealed}");
+    assert!(
+        secrets.iter().all(|seed| !sealed.contains(seed)),
+        "{sealed}"
+    );
     assert_eq!(node.peer_id(), peer, "the same key");
     node.start();
     node.stop();
@@ -118,7 +121,10 @@ fn the_service_manager_hands_the_secret_over() {
     fs::set_permissions(&credential, fs::Permissions::from_mode(0o400)).unwrap();
     let run = |args: &[&str], credentials: Option<&std::path::Path>| {
         let mut command = Command::new(BINARY);
-        command.current_dir(&node.dir).args(["--config", "node.toml"]).args(args);
+        command
+            .current_dir(&node.dir)
+            .args(["--config", "node.toml"])
+            .args(args);
         match credentials {
             Some(folder) => command.env("CREDENTIALS_DIRECTORY", folder),
             None => command.env_remove("CREDENTIALS_DIRECTORY"),
@@ -144,7 +150,9 @@ fn a_running_node_leaves_no_core_file() {
     let limits = eventually("its limits are read", || {
         fs::read_to_string(format!("/proc/{pid}/limits")).ok()
     });
-    let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
     let words: Vec<&str> = core.unwrap().split_whitespace().collect();
     assert_eq!(words[4..6], ["0", "0"], "{core:?}");
 }

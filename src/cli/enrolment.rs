@@ -10,11 +10,11 @@ use super::{
     client::{AdminClient, ClientError},
     config::load,
     delegation::{self, DelegationReport},
-    protect,
     exit::{CliError, Exit},
     identity::{self, CredentialReport, ShowReport},
     live::block_on,
     output::Out,
+    protect,
     trust::{self, TrustReport},
 };
 use crate::{

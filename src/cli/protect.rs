@@ -4,12 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{
-    args::ProtectArgs,
-    enrol::EnrolError,
-    exit::CliError,
-    output::Out,
-};
+use super::{args::ProtectArgs, enrol::EnrolError, exit::CliError, output::Out};
 use crate::identity::{ISSUER_KEY_FILE, IdentityPaths, IssuerKey, NodeKey, Protection};
 
 /// Answer of `identity protect`.

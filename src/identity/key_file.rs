@@ -256,12 +256,15 @@ pub(crate) fn load(path: &Path, kind: Kind) -> Result<(Secrets, String), KeyFile
 
 fn unseal(path: &Path, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
     let sealed = keystore::Sealed::read(text).map_err(|error| seal_error(path, error))?;
-    let secret = keystore::secret::unlock(&sealed.protection, folder(path))
-        .map_err(|why| KeyFileError::Locked {
+    let secret = keystore::secret::unlock(&sealed.protection, folder(path)).map_err(|why| {
+        KeyFileError::Locked {
             path: path.into(),
             why,
-        })?;
-    sealed.open(&secret).map_err(|error| seal_error(path, error))
+        }
+    })?;
+    sealed
+        .open(&secret)
+        .map_err(|error| seal_error(path, error))
 }
 
 fn seal_error(path: &Path, error: SealError) -> KeyFileError {
@@ -306,14 +309,13 @@ pub(crate) fn protect(
     let (secrets, name) = load(path, kind)?;
     let name = Some(name.as_str()).filter(|name| !name.is_empty());
     let text = encode(kind, name, &secrets);
-    let secret = keystore::secret::choose(protection, folder(path)).map_err(|why| {
-        KeyFileError::Locked {
+    let secret =
+        keystore::secret::choose(protection, folder(path)).map_err(|why| KeyFileError::Locked {
             path: path.into(),
             why,
-        }
-    })?;
-    let sealed = keystore::seal(&text, protection, &secret)
-        .map_err(|error| seal_error(path, error))?;
+        })?;
+    let sealed =
+        keystore::seal(&text, protection, &secret).map_err(|error| seal_error(path, error))?;
     if *protection != Protection::None {
         let again = keystore::Sealed::read(sealed.as_bytes())
             .and_then(|sealed| sealed.open(&secret))

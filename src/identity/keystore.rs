@@ -283,7 +283,10 @@ impl<'a> Sealed<'a> {
             return Err(SealError::Content(4, DATA));
         };
         if *header != SEALED_HEADER {
-            return Err(SealError::Content(1, "expected `quantraband-sealed-key-v1`"));
+            return Err(SealError::Content(
+                1,
+                "expected `quantraband-sealed-key-v1`",
+            ));
         }
         let protection = match with.strip_prefix("with ").and_then(|w| w.split_once(' ')) {
             None if *with == "with passphrase" => Ok(Protection::Passphrase),
@@ -294,7 +297,9 @@ impl<'a> Sealed<'a> {
         let protection = protection.map_err(|_| SealError::Content(2, WITH))?;
         let kdf = Kdf::parse(kdf).ok_or(SealError::Content(3, KDF))?;
         let bytes = data.strip_prefix("data ").and_then(|digits| {
-            let lower = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            let lower = digits
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             lower.then(|| hex::decode(digits).ok()).flatten()
         });
         let bytes = bytes.ok_or(SealError::Content(4, DATA))?;

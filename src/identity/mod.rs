@@ -30,6 +30,7 @@ mod node_key;
 #[cfg(test)]
 mod properties;
 mod request;
+pub mod sealed;
 pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;

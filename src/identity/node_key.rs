@@ -18,6 +18,7 @@ use super::{
     key_file::{self, KeyFileError, Kind, Secrets},
     keystore::Protection,
     ml_dsa::MlDsaPublic,
+    sealed::{self, OpenFault, Purpose},
 };
 use crate::types::PeerId;
 
@@ -113,6 +114,21 @@ impl NodeKey {
             x_wing,
             public,
         })))
+    }
+
+    /// Opens a payload of at most `max` bytes that `sender` sealed to this node.
+    ///
+    /// # Errors
+    /// [`OpenFault`].
+    pub fn open(
+        &self,
+        bytes: &[u8],
+        max: usize,
+        sender: PeerId,
+        purpose: Purpose<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
+        let Keys { x_wing, public, .. } = &*self.0;
+        sealed::open(bytes, max, x_wing, &public.x_wing, sender, purpose)
     }
 
     /// Who this node is.

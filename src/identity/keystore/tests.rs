@@ -45,7 +45,14 @@ fn a_file_says_what_opens_it() {
     assert_eq!(of("passphrase"), Ok(Protection::Passphrase));
     assert_eq!(of("file /a b"), Ok(Protection::File("/a b".into())));
     assert_eq!(of("systemd k"), Ok(Protection::Systemd("k".into())));
-    for bad in ["", "file ", "systemd ../x", "systemd a/b", "systemd .x", "luck"] {
+    for bad in [
+        "",
+        "file ",
+        "systemd ../x",
+        "systemd a/b",
+        "systemd .x",
+        "luck",
+    ] {
         assert!(matches!(of(bad), Err(SealError::Content(2, _))), "{bad}");
     }
 }
@@ -55,10 +62,18 @@ fn real_costs_are_those_of_the_rfc_and_what_is_dearer_is_refused() {
     let text = seal(TEXT, &Protection::Passphrase, b"a long passphrase").unwrap();
     assert!(text.contains("kdf argon2id m=65536 t=3 p=4 salt="));
     assert_eq!(open(&text, b"a long passphrase").as_deref(), Ok(TEXT));
-    for dear in ["m=1048577 t=3 p=4", "m=65536 t=17 p=4", "m=65536 t=3 p=17", "m=1 t=0 p=0"] {
+    for dear in [
+        "m=1048577 t=3 p=4",
+        "m=65536 t=17 p=4",
+        "m=65536 t=3 p=17",
+        "m=1 t=0 p=0",
+    ] {
         let text = text.replace("m=65536 t=3 p=4", dear);
         assert!(
-            matches!(open(&text, b"a long passphrase"), Err(SealError::Content(3, _))),
+            matches!(
+                open(&text, b"a long passphrase"),
+                Err(SealError::Content(3, _))
+            ),
             "{dear}"
         );
     }
@@ -78,7 +93,15 @@ fn names_of_protections_read_back() {
     for text in ["none", "passphrase", "file:/etc/key", "systemd:node.key"] {
         assert_eq!(text.parse::<Protection>().unwrap().to_string(), text);
     }
-    for bad in ["", "file:", "file:a\nb", "systemd:", "systemd:a/b", "Passphrase", "tpm"] {
+    for bad in [
+        "",
+        "file:",
+        "file:a\nb",
+        "systemd:",
+        "systemd:a/b",
+        "Passphrase",
+        "tpm",
+    ] {
         assert_eq!(bad.parse::<Protection>(), Err(ProtectionError), "{bad}");
     }
 }
