@@ -25,7 +25,7 @@ use crate::{
         rate::Limiter,
         reputation::{Barred, Standings},
     },
-    types::{Clock, Origin, Party, PeerId, View},
+    types::{Clock, Origin, Party, PeerId, SecurityInfo, View},
 };
 
 /// What the gatekeeper judges from and whom it asks.
@@ -72,6 +72,15 @@ impl fmt::Debug for Gatekeeper {
     }
 }
 
+/// A connection under judgement.
+#[derive(Clone, Copy)]
+struct Way {
+    peer: PeerId,
+    ip: Option<IpAddr>,
+    direction: Direction,
+    security: SecurityInfo,
+}
+
 fn unavailable(error: AskError) -> Refusal {
     Refusal::Unavailable(error.code())
 }
@@ -95,9 +104,16 @@ impl Gatekeeper {
             ip,
             direction,
             frame,
+            security,
             channel,
             role,
         } = presented;
+        let way = Way {
+            peer,
+            ip,
+            direction,
+            security,
+        };
         let tools = &self.0;
         let origin = Origin {
             peer: Some(peer),
@@ -121,7 +137,7 @@ impl Gatekeeper {
             .await
             .map_err(unavailable)??;
         let known = (identity.tier, Some(identity));
-        let admitted = self.grant(peer, ip, direction, known, before).await?;
+        let admitted = self.grant(way, known, before).await?;
         // Trust that was withdrawn meanwhile is withdrawn.
         match &admitted.identity {
             Some(identity) if !tools.trust.load().covers(&identity.anchor, before) => {
@@ -134,12 +150,16 @@ impl Gatekeeper {
     /// The access decision, then the durable record, then the admission.
     async fn grant(
         &self,
-        peer: PeerId,
-        ip: Option<IpAddr>,
-        direction: Direction,
+        way: Way,
         (tier, identity): (Tier, Option<VerifiedIdentity>),
         epoch: u64,
     ) -> Result<Admitted, Refusal> {
+        let Way {
+            peer,
+            ip,
+            direction,
+            security,
+        } = way;
         let tools = &self.0;
         let standing = tools
             .reputation
@@ -163,6 +183,7 @@ impl Gatekeeper {
                 standing: Some(standing),
             },
             topic: None,
+            security: Some(security),
             now: tools.clock.now(),
             policy: &tools.policy,
         });
@@ -183,6 +204,7 @@ impl Gatekeeper {
             rule: rule.to_owned(),
             identity: label,
             credential_hash: identity.as_ref().map(|i| i.credential_hash),
+            security,
         };
         tools
             .audit
@@ -194,6 +216,7 @@ impl Gatekeeper {
             tier,
             identity: identity.map(Arc::new),
             rule: rule.to_owned(),
+            security,
             epoch,
         })
     }
@@ -251,17 +274,22 @@ impl GateKeeper for Gatekeeper {
         &self,
         peer: PeerId,
         ip: Option<IpAddr>,
+        security: SecurityInfo,
     ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
         let keeper = self.clone();
+        let way = Way {
+            peer,
+            ip,
+            direction: Direction::Inbound,
+            security,
+        };
         async move {
             let pending = Arc::clone(&keeper.0.pending);
             let _turn = pending
                 .acquire()
                 .await
                 .map_err(|_| Refusal::Unavailable("stopping"))?;
-            keeper
-                .grant(peer, ip, Direction::Inbound, (Tier::Unverified, None), 0)
-                .await
+            keeper.grant(way, (Tier::Unverified, None), 0).await
         }
         .boxed()
     }

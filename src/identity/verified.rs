@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{NodePublic, Thumbprint};
-use crate::types::{PeerId, Timestamp};
+use crate::types::{ChannelFault, PeerId, Timestamp};
 
 /// The name of an issuer or of a subject: 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter
 /// or digit.
@@ -170,9 +170,10 @@ pub struct VerifiedIdentity {
     /// Whether the peer proved its ML-DSA key over a channel that a quantum computer could not
     /// have relayed. `false` as well when a credential was verified without a channel.
     pub pq_auth: bool,
-    /// The public keys that the credential is bound to.
+    /// The public keys that the credential is bound to; `None` where a record of the identity is
+    /// all that is left of it.
     #[serde(skip)]
-    pub keys: NodePublic,
+    pub keys: Option<NodePublic>,
 }
 
 /// Why a presented credential, or the frame around it, was refused.
@@ -232,6 +233,9 @@ pub enum Refusal {
     /// The peer did something the protocol forbids before it was accepted.
     #[error("protocol violation: {0}")]
     Violation(&'static str),
+    /// The secure channel below is not good enough, or did not come about.
+    #[error("{0}")]
+    Channel(#[source] ChannelFault),
 }
 
 impl Refusal {
@@ -256,6 +260,7 @@ impl Refusal {
             Self::ByPeer(_) => "by_peer",
             Self::Interrupted(_) => "interrupted",
             Self::Violation(_) => "violation",
+            Self::Channel(fault) => fault.code(),
         }
     }
 

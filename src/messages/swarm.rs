@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     sandbox::wire::{Request, Response},
-    types::{PeerId, Timestamp, Topic},
+    types::{PeerId, SecurityInfo, Timestamp, Topic},
 };
 
 /// A message as it reaches a local subscriber.
@@ -105,6 +105,10 @@ pub struct PeerReport {
     pub address: String,
     /// `inbound` or `outbound`.
     pub direction: String,
+    /// The weakest encryption among its connections, as the transport proved it.
+    pub security: SecurityInfo,
+    /// Its connections, oldest first; address and direction above are the first one's.
+    pub connections: Vec<ConnectionReport>,
     /// Its tier's name.
     pub tier: String,
     /// `issuer/subject`, when verified.
@@ -117,6 +121,17 @@ pub struct PeerReport {
     pub topics: Vec<Topic>,
     /// Round trip measured by ping, microseconds.
     pub rtt_us: Option<u64>,
+}
+
+/// One connection of a peer, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionReport {
+    /// The remote address as a multiaddress.
+    pub address: String,
+    /// `inbound` or `outbound`.
+    pub direction: String,
+    /// How it is encrypted, as the transport proved it.
+    pub security: SecurityInfo,
 }
 
 /// Where the node listens and how it is connected.

@@ -223,6 +223,7 @@ impl SwarmActor {
                 standing,
             },
             topic,
+            security: Some(peer.security()),
             now,
             policy: &self.tools.config.policy,
         })

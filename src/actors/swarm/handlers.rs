@@ -45,6 +45,7 @@ impl SwarmActor {
                 }),
             },
             topic: Some(topic),
+            security: None,
             now: self.tools.clock.now(),
             policy: &self.tools.config.policy,
         });

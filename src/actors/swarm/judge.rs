@@ -103,6 +103,8 @@ pub(super) fn judge(
             standing: Some(standing),
         },
         topic: Some(message.topic),
+        // A message may come over any number of connections that are not its author's.
+        security: None,
         now: views.now,
         policy: views.policy,
     });

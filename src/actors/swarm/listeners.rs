@@ -118,6 +118,7 @@ impl Listeners for Neighbours {
                 standing: self.standings.load().standing(peer, now),
             },
             topic: Some(topic),
+            security: Some(admitted.security),
             now,
             policy: &self.config.policy,
         });

@@ -283,6 +283,7 @@ fn with_port(configured: &Multiaddr, memory: &SwarmMemory) -> Multiaddr {
     let port = memory.ports.get(configured).copied();
     let parts = configured.iter().map(|part| match (part, port) {
         (Protocol::Tcp(0), Some(port)) => Protocol::Tcp(port),
+        (Protocol::Udp(0), Some(port)) => Protocol::Udp(port),
         (part, _) => part,
     });
     parts.collect()

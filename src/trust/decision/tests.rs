@@ -6,11 +6,17 @@ use ed25519_dalek::SigningKey;
 
 use super::*;
 use crate::{
-    identity::{Name, NodeKey},
-    types::TrustScore,
+    identity::Name,
+    types::{ChannelKind, Cipher, Group, TrustScore},
 };
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+const SECURITY: SecurityInfo = SecurityInfo {
+    kind: ChannelKind::Noise,
+    group: Group::X25519,
+    cipher: Cipher::ChaCha20Poly1305,
+};
 
 fn peer(n: u8) -> PeerId {
     PeerId::from(&SigningKey::from_bytes(&[n; 32]).verifying_key())
@@ -25,7 +31,7 @@ fn identity(tier: Tier, peer: PeerId, expires: Timestamp) -> VerifiedIdentity {
         anchor: acme,
         statuses: Vec::new(),
         pq_auth: false,
-        keys: NodeKey::from_seed(&[1; 32]).public().clone(),
+        keys: None,
         subject: Name::try_new("node-1").unwrap(),
         groups: Vec::new(),
         attributes: BTreeMap::new(),
@@ -156,6 +162,7 @@ fn every_cell_of_the_table() {
                                 },
                             },
                             topic: Some(if own_topic { &shared } else { &foreign_topic }),
+                            security: Some(SECURITY),
                             now: NOW,
                             policy: &policy,
                         };
@@ -192,6 +199,7 @@ fn a_question_without_its_topic_is_denied() {
                 standing: standing(1.0, None),
             },
             topic: None,
+            security: Some(SECURITY),
             now: NOW,
             policy: &policy,
         });
@@ -220,6 +228,7 @@ fn who_signs_for_itself_runs_nothing_whatever_the_policy_says() {
                 standing: standing(1.0, None),
             },
             topic: None,
+            security: Some(SECURITY),
             now: NOW,
             policy: &policy,
         });
@@ -244,4 +253,27 @@ fn patterns_match_whole_segments_only() {
     ] {
         assert_eq!(matches(pattern, &topic(name)), wanted, "{pattern} {name}");
     }
+}
+
+#[test]
+fn a_connection_without_a_proof_of_its_encryption_is_denied() {
+    let (me, policy) = (peer(1), PolicyConfig::default());
+    let good = identity(Tier::Member, me, later(100));
+    let request = |security| Request {
+        action: Action::Connect,
+        subject: Subject {
+            peer: me,
+            tier: Tier::Member,
+            identity: Some(&good),
+            standing: standing(1.0, None),
+        },
+        topic: None,
+        security,
+        now: NOW,
+        policy: &policy,
+    };
+    assert_eq!(evaluate(&request(Some(SECURITY))).verdict, Verdict::Allow);
+    let denied = evaluate(&request(None));
+    assert_eq!(denied.verdict, Verdict::Deny(DenyReason::Security));
+    assert_eq!(denied.rule, "connect.security_unknown");
 }
