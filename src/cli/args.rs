@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::output::Format;
 use crate::{
     admin::protocol::{FaultKind, MAX_TEXT},
-    identity::{GroupPattern, MAX_DEPTH, Name, Protection},
+    identity::{GroupPattern, MAX_DEPTH, Name, Protection, sealed::SealTo},
     types::{Party, Span, Topic},
 };
 
@@ -214,6 +214,9 @@ pub struct PublishArgs {
     /// The payload from a file
     #[arg(long, value_name = "FILE", group = "payload")]
     pub file: Option<PathBuf>,
+    /// Seal it to a peer, or to everybody in a group (ISSUER/GROUP); may be repeated
+    #[arg(long, value_name = "PEER|GROUP")]
+    pub seal_to: Vec<SealTo>,
     /// `-`: the payload from standard input, as without any of these
     #[arg(value_name = "-", value_parser = ["-"], group = "payload")]
     pub stdin: Option<String>,

@@ -15,6 +15,8 @@
 //! Pure, but for the generator. Owner: the identity room. It fails with [`SealFault`] and
 //! [`OpenFault`].
 
+use std::{fmt, str::FromStr};
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ciborium::Value;
 use hpke::{
@@ -22,11 +24,13 @@ use hpke::{
     kem::XWing,
 };
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::kem::{XWingKey, XWingPublic};
+pub use super::kem::XWingPublic;
+use super::{Name, kem::XWingKey};
 use crate::{
     cbor::{self, Fields, Malformed, Read},
     types::PeerId,
@@ -75,6 +79,59 @@ impl Purpose<'_> {
             }
         }
         info
+    }
+}
+
+/// Whom to seal to: a peer by its id, or everybody in a group, as `issuer/group`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum SealTo {
+    /// One peer.
+    Peer(PeerId),
+    /// All whose credential says so.
+    Group(String),
+}
+
+/// A text that is no [`SealTo`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("expected a peer id, or a group as ISSUER/GROUP")]
+pub struct SealToError;
+
+impl FromStr for SealTo {
+    type Err = SealToError;
+
+    fn from_str(text: &str) -> Result<Self, SealToError> {
+        match text.split_once('/') {
+            Some((issuer, group)) => {
+                let good = Name::try_new(issuer).is_ok() && Name::try_new(group).is_ok();
+                good.then(|| Self::Group(text.to_owned()))
+                    .ok_or(SealToError)
+            }
+            None => text.parse().map(Self::Peer).map_err(|_| SealToError),
+        }
+    }
+}
+
+impl TryFrom<String> for SealTo {
+    type Error = SealToError;
+
+    fn try_from(text: String) -> Result<Self, SealToError> {
+        text.parse()
+    }
+}
+
+impl From<SealTo> for String {
+    fn from(to: SealTo) -> Self {
+        to.to_string()
+    }
+}
+
+impl fmt::Display for SealTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(peer) => write!(f, "{peer}"),
+            Self::Group(group) => f.write_str(group),
+        }
     }
 }
 
