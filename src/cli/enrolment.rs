@@ -14,6 +14,7 @@ use super::{
     identity::{self, CredentialReport, ShowReport},
     live::block_on,
     output::Out,
+    protect,
     trust::{self, TrustReport},
 };
 use crate::{
@@ -59,6 +60,10 @@ pub(super) fn identity(
         IdentityCommand::Issuer(command) => issuer(command, out),
         IdentityCommand::Issue(args) => issue(args, out),
         IdentityCommand::Delegate(args) => delegate(args, out),
+        IdentityCommand::Protect(args) => {
+            let data_dir = || Ok(load(global)?.data_dir);
+            protect::command(args, data_dir, out)
+        }
         IdentityCommand::SelfSign { subject, lifetime } => {
             self_sign(subject, *lifetime, global, out)
         }

@@ -6,6 +6,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::{
+    identity::sealed::SealTo,
     sandbox::wire::{Request, Response},
     types::{PeerId, SecurityInfo, Timestamp, Topic},
 };
@@ -21,6 +22,8 @@ pub struct Delivery {
     pub sent: Timestamp,
     /// The payload.
     pub payload: Vec<u8>,
+    /// Whether it came sealed: those who carried it could not read it.
+    pub sealed: bool,
 }
 
 /// Why a message was not published.
@@ -69,6 +72,8 @@ pub struct Publish {
     pub topic: Topic,
     /// The payload.
     pub payload: Vec<u8>,
+    /// To whom it is sealed; nobody in particular: it is not.
+    pub seal_to: Vec<SealTo>,
 }
 
 /// Delivers the topic's messages into `sink` until the receiver is dropped. When the sink is

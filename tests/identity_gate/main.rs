@@ -34,6 +34,7 @@ fn message(payload: usize) -> Envelope {
         sequence: 1,
         credential: None,
         payload: vec![7; payload],
+        sealed: false,
     }
 }
 

@@ -18,6 +18,7 @@ mod judge;
 mod listeners;
 mod live;
 mod peers;
+mod sealed;
 mod subscribers;
 
 use std::{
@@ -36,7 +37,7 @@ use crate::{
     actors::{audit::AuditHandle, reputation::ReputationActor, sandbox::SandboxActor},
     audit::Aggregator,
     config::Config,
-    identity::{OwnIdentity, TrustView},
+    identity::{NodeKey, OwnIdentity, TrustView},
     network::{
         self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Tasks, replay::ReplayWindows,
     },
@@ -68,6 +69,8 @@ const REFUSAL_KEYS: usize = 1_024;
 pub struct SwarmTools {
     /// The node's configuration.
     pub config: Arc<Config>,
+    /// The node's key: sealed messages are opened with it.
+    pub key: NodeKey,
     /// The node key's seed.
     pub seed: Arc<Zeroizing<[u8; 32]>>,
     /// Time.

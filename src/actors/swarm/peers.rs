@@ -114,6 +114,13 @@ impl Peers {
         self.peers.iter()
     }
 
+    /// The verified identities of peers that are connected, and of authors that were.
+    pub(super) fn identities(&self) -> impl Iterator<Item = &VerifiedIdentity> {
+        let connected = self.peers.values();
+        let connected = connected.filter_map(|peer| peer.admitted.identity.as_deref());
+        connected.chain(self.authors.values().map(|(identity, _)| identity.as_ref()))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.peers.len()
     }
