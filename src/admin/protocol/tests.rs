@@ -114,7 +114,7 @@ fn the_largest_payload_fits_a_line() {
         author: peer(),
         sent: Timestamp::from_millis(u64::MAX),
         payload: vec![0xff; MAX_PAYLOAD],
-        seal_to: Vec::new(),
+        sealed: false,
     });
     assert!(serde_json::to_vec(&message).unwrap().len() <= MAX_LINE);
 }
