@@ -9,23 +9,30 @@ use std::thread;
 use common::{Issuer, Node, eventually};
 use tempfile::TempDir;
 
-/// Three nodes in a row: whatever the first sends to the third, the second carries.
-fn row(root: &TempDir) -> [Node; 3] {
+/// Three nodes; the second is connected to both others, and those, when they `meet`, to each other.
+fn three(root: &TempDir, meet: bool) -> [Node; 3] {
     let issuer = Issuer::init(root.path(), "acme");
     let mut nodes = ["node-1", "node-2", "node-3"].map(|name| {
         let node = Node::init(root.path(), name, "");
         node.enrol(&issuer);
         node
     });
-    let middle = nodes[1].address();
-    for node in [&nodes[0], &nodes[2]] {
-        node.configure(std::slice::from_ref(&middle), "");
-    }
+    let (first, middle) = (nodes[0].address(), nodes[1].address());
+    nodes[0].configure(std::slice::from_ref(&middle), "");
+    let others = if meet {
+        vec![middle, first]
+    } else {
+        vec![middle]
+    };
+    nodes[2].configure(&others, "");
     nodes[1].start();
     nodes[0].start();
     nodes[2].start();
     for node in [&nodes[0], &nodes[2]] {
         node.wait_peer(&nodes[1].peer_id());
+    }
+    if meet {
+        nodes[0].wait_peer(&nodes[2].peer_id());
     }
     nodes
 }
@@ -33,7 +40,7 @@ fn row(root: &TempDir) -> [Node; 3] {
 #[test]
 fn only_the_peer_it_is_sealed_to_reads_it() {
     let root = TempDir::new().unwrap();
-    let [first, second, third] = row(&root);
+    let [first, second, third] = three(&root, true);
     let reading = second.subscribe("orders", 1);
     let third_reads = third.subscribe("orders", 1);
     let own = first.subscribe("orders", 1);
@@ -62,7 +69,7 @@ fn only_the_peer_it_is_sealed_to_reads_it() {
 #[test]
 fn a_group_reads_what_is_sealed_to_it_and_strangers_are_no_recipients() {
     let root = TempDir::new().unwrap();
-    let [first, second, third] = row(&root);
+    let [first, second, third] = three(&root, false);
     let reading = second.subscribe("orders", 1);
     // Sender and neighbour are both in the group.
     let own = first.subscribe("orders", 1);
