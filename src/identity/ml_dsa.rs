@@ -140,3 +140,5 @@ impl fmt::Debug for MlDsaSigner {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
