@@ -30,10 +30,12 @@ mod node_key;
 mod properties;
 mod request;
 pub mod state;
+pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
 mod verified;
 mod verify;
+pub mod wire;
 
 pub use crate::cbor::Malformed;
 pub use anchor::{
@@ -59,6 +61,7 @@ pub use ml_dsa::{ML_DSA_65, ML_DSA_PUBLIC_BYTES, ML_DSA_SIGNATURE_BYTES, MlDsaPu
 pub use node_key::{NodeKey, NodePublic};
 pub use request::{MAX_REQUEST_BYTES, RequestError, SigningRequest};
 pub use state::{IdentityPaths, OwnIdentity, StateError, TrustView};
+pub use status::{Status, StatusView};
 pub use verified::{Name, NameError, Refusal, StatusEntry, Tier, VerifiedIdentity};
 pub use verify::{CLOCK_SKEW, verify_chain, verify_credential, verify_delegations, verify_frame};
 

@@ -119,6 +119,19 @@ fn verify_signatures<'a>(
     Ok(key)
 }
 
+/// The keys of `issuer`, by its anchor or by the delegations to it, the nearest first; and those
+/// of the delegations that were needed. Times and
+/// scopes are not looked at: what an issuer took back stays taken back when its leave has ended.
+pub(super) fn issuer_keys<'a>(
+    issuer: &Name,
+    delegations: &'a [Delegation],
+    anchors: &'a TrustAnchors,
+) -> Result<(&'a HybridPublic, &'a [Delegation]), Refusal> {
+    check_links(issuer, delegations)?;
+    let (anchor, used) = nearest_anchor(issuer, delegations, anchors)?;
+    Ok((verify_signatures(anchor, used)?, used))
+}
+
 /// Verifies the delegations to `issuer`, the nearest first, without anything issued under them.
 ///
 /// # Errors
@@ -325,19 +338,11 @@ fn identity(chain: &Chain, used: &[Delegation], anchor: &Name, tier: Tier) -> Ve
         credential_hash: credential.hash(),
         statuses: std::iter::once(&claims.head)
             .chain(heads)
-            .filter_map(status)
+            .filter_map(StatusEntry::of)
             .collect(),
         pq_auth: false,
         keys: claims.keys.clone(),
     }
-}
-
-fn status(head: &Head) -> Option<StatusEntry> {
-    Some(StatusEntry {
-        issuer: head.issuer.clone(),
-        index: head.status?,
-        issued: Timestamp::from_secs(head.validity.issued()),
-    })
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod dial;
 pub mod envelope;
 pub mod gate;
 mod gossip;
+pub mod identity;
 pub mod jobs;
 pub mod replay;
 mod resolve;

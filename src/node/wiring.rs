@@ -15,13 +15,14 @@ use crate::{
         jobs::{JobsActor, JobsSetup},
         rate_limit::{RateLimitActor, RateLimitSetup},
         reputation::{ReputationActor, ReputationSetup},
+        revocation::{RevocationActor, RevocationSetup, SwarmSlot},
         sandbox::{SandboxActor, SandboxSetup},
         swarm::{SwarmActor, SwarmMemory, SwarmTools},
     },
     admin::protocol::SOCKET,
     audit::{AuditEvent, OpenError},
     config::{Config, Loaded},
-    identity::{IdentityPaths, NodeKey, OwnIdentity, TrustView},
+    identity::{IdentityPaths, NodeKey, OwnIdentity, StatusView, TrustView},
     messages::reputation::Ban,
     store::{SetAside, Store},
     supervision::{ActorRef, Placement, Root, Supervise},
@@ -179,6 +180,10 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
     let (reputation, standings) = site.start_reputation(&store).await?;
     site.recover_bans(&store, set_aside.as_ref(), &reputation, &audit_tools)
         .await?;
+    let slot = SwarmSlot::default();
+    let (revocation, statuses) = site
+        .start_revocation(&store, &trust, &reputation, &slot)
+        .await?;
     let health = Arc::new(NodeHealth {
         root: site.root.clone(),
         own: own.clone(),
@@ -190,10 +195,12 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         own,
         key: key.clone(),
         trust,
+        statuses,
         standings,
         limiter,
         cooldowns: site.root.cooldowns(),
         identity: identity.clone(),
+        revocation: revocation.clone(),
         reputation: reputation.clone(),
         audit: site.audit.clone(),
         policy: site.config.policy.clone(),
@@ -204,6 +211,8 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
     });
     let sandbox = site.start_sandbox(&gatekeeper, &key, &store).await?;
     let swarm = site.start_swarm(&gatekeeper, &key, &sandbox).await?;
+    // Nothing else fills it.
+    let _ = slot.set(swarm.clone());
     let jobs = site
         .start_jobs(&gatekeeper, &store, (&swarm, &sandbox))
         .await?;
@@ -214,6 +223,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         root: site.root.clone(),
         swarm: swarm.clone(),
         identity,
+        revocation,
         reputation: reputation.clone(),
         sandbox: sandbox.clone(),
         jobs: jobs.clone(),
@@ -325,6 +335,33 @@ impl Site {
         Ok((actor, publisher.view()))
     }
 
+    async fn start_revocation(
+        &self,
+        store: &Store,
+        trust: &View<TrustView>,
+        reputation: &ActorRef<ReputationActor>,
+        swarm: &SwarmSlot,
+    ) -> Result<(ActorRef<RevocationActor>, View<StatusView>), StartError> {
+        let required = self.config.identity.require_status_lists;
+        let publisher = Publisher::new(StatusView::empty(required));
+        let setup = RevocationSetup {
+            clock: Arc::clone(&self.clock),
+            store: store.clone(),
+            trust: trust.clone(),
+            required,
+            publisher: publisher.clone(),
+            swarm: Arc::clone(swarm),
+            reputation: reputation.clone(),
+            note: Arc::clone(&self.note),
+            metrics: self.metrics.clone(),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(RevocationActor::new(life, setup.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        Ok((actor, publisher.view()))
+    }
+
     async fn start_swarm(
         &self,
         gatekeeper: &Gatekeeper,
@@ -341,8 +378,10 @@ impl Site {
             limiter: views.limiter.clone(),
             standings: views.standings.clone(),
             trust: views.trust.clone(),
+            statuses: views.statuses.clone(),
             own: views.own.clone(),
             reputation: views.reputation.clone(),
+            revocation: views.revocation.clone(),
             sandbox: sandbox.clone(),
             audit: self.audit.clone(),
             cooldowns: self.root.cooldowns(),
@@ -372,6 +411,7 @@ impl Site {
             store: store.clone(),
             standings: views.standings.clone(),
             trust: views.trust.clone(),
+            statuses: views.statuses.clone(),
             own: views.own.clone(),
             audit: self.audit.clone(),
             metrics: self.metrics.clone(),

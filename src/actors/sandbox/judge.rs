@@ -35,6 +35,7 @@ impl SandboxActor {
                 tier: identity.map_or(Tier::Unverified, |identity| identity.tier),
                 identity,
                 standing: self.setup.standings.load().standing(&peer, now),
+                status: self.setup.statuses.load().of_peer(identity, now),
             },
             topic: None,
             now,
@@ -99,6 +100,7 @@ impl SandboxActor {
             return Some("banned");
         }
         let trust = self.setup.trust.load();
+        let statuses = self.setup.statuses.load();
         match self.known.get(&peer) {
             Some((identity, epoch)) => {
                 if !trust.covers(&identity.anchor, *epoch) {
@@ -111,6 +113,8 @@ impl SandboxActor {
                         tier: identity.tier,
                         identity: Some(identity),
                         standing: standings.standing(&peer, now),
+                        // It began while the lists were fresh: only revocation ends it.
+                        status: statuses.standing(identity, now).for_running(),
                     },
                     topic: None,
                     now,
@@ -120,11 +124,16 @@ impl SandboxActor {
                 (verdict != Verdict::Allow).then_some("denied by policy")
             }
             // Not heard of since this process began: what was proved then has to do.
-            None => record
-                .submitter
-                .expires
-                .is_none_or(|expires| expires <= now)
-                .then_some("its credential expired"),
+            None => {
+                let submitter = &record.submitter;
+                if statuses.of_entries(&submitter.statuses, now).is_revoked() {
+                    return Some("its credential was revoked");
+                }
+                submitter
+                    .expires
+                    .is_none_or(|expires| expires <= now)
+                    .then_some("its credential expired")
+            }
         }
     }
 }

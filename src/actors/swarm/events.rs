@@ -130,6 +130,7 @@ impl SwarmActor {
         self.plan.connected(&who, self.tools.clock.elapsed());
         self.tools.metrics.connected(direction);
         if first {
+            self.show_all_heads(who);
             tracing::info!(peer = %who, %tier, ?direction, "connected");
         }
         if identity {

@@ -34,6 +34,7 @@ impl SwarmActor {
         match event {
             NodeBehaviourEvent::Gossip(event) => self.on_gossip(*event),
             NodeBehaviourEvent::Jobs(event) => self.on_jobs(*event, ctx),
+            NodeBehaviourEvent::Identity(event) => self.on_identity(*event, ctx),
             NodeBehaviourEvent::Ping(ping::Event {
                 peer,
                 result: Ok(rtt),
@@ -99,7 +100,9 @@ impl SwarmActor {
         let _scope = self.incarnation.handling(Origin::peer(forwarder));
         let known = self.peers.author(&author);
         let (limiter, standings) = (self.tools.limiter.load(), self.tools.standings.load());
+        let statuses = self.tools.statuses.load();
         let views = Views {
+            statuses: &statuses,
             limiter: &limiter,
             standings: &standings,
             policy: &self.tools.config.policy,
@@ -221,6 +224,11 @@ impl SwarmActor {
                 tier: peer.admitted.tier,
                 identity: peer.admitted.identity.as_deref(),
                 standing,
+                status: self
+                    .tools
+                    .statuses
+                    .load()
+                    .of_peer(peer.admitted.identity.as_deref(), now),
             },
             topic,
             now,

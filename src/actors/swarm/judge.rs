@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::{
     config::PolicyConfig,
-    identity::{Tier, VerifiedIdentity},
+    identity::{StatusView, Tier, VerifiedIdentity},
     network::{Envelope, replay::ReplayWindows},
     trust::{
         decision::{self, Action, Request, Subject, Verdict},
@@ -51,6 +51,7 @@ pub(super) type Known = Option<(Tier, Option<Arc<VerifiedIdentity>>)>;
 pub(super) struct Views<'a> {
     pub(super) limiter: &'a Limiter,
     pub(super) standings: &'a Standings,
+    pub(super) statuses: &'a StatusView,
     pub(super) policy: &'a PolicyConfig,
     pub(super) max_payload: usize,
     pub(super) now: Timestamp,
@@ -101,6 +102,7 @@ pub(super) fn judge(
             tier: *tier,
             identity: identity.as_deref(),
             standing: Some(standing),
+            status: views.statuses.of_peer(identity.as_deref(), views.now),
         },
         topic: Some(message.topic),
         now: views.now,

@@ -49,8 +49,11 @@ impl SwarmActor {
             self.close_peer(who, why);
         }
         let trust = self.tools.trust.load();
+        let statuses = self.tools.statuses.load();
         self.peers.forget_authors(|identity, epoch| {
-            identity.expires > now && trust.covers(&identity.anchor, epoch)
+            identity.expires > now
+                && trust.covers(&identity.anchor, epoch)
+                && !statuses.standing(identity, now).is_revoked()
         });
     }
 
@@ -68,6 +71,9 @@ impl SwarmActor {
                 .covers(&identity.anchor, peer.admitted.epoch)
             {
                 return Some("issuer no longer trusted");
+            }
+            if self.tools.statuses.load().standing(identity, now).is_revoked() {
+                return Some("credential revoked");
             }
         }
         let banned = |address| {

@@ -13,6 +13,7 @@ mod drive;
 mod events;
 mod gossip;
 mod handlers;
+mod identity;
 mod jobs;
 mod judge;
 mod listeners;
@@ -33,10 +34,13 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    actors::{audit::AuditHandle, reputation::ReputationActor, sandbox::SandboxActor},
+    actors::{
+        audit::AuditHandle, reputation::ReputationActor, revocation::RevocationActor,
+        sandbox::SandboxActor,
+    },
     audit::Aggregator,
     config::Config,
-    identity::{OwnIdentity, TrustView},
+    identity::{OwnIdentity, StatusView, TrustView},
     network::{
         self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Tasks, replay::ReplayWindows,
     },
@@ -49,6 +53,7 @@ use crate::{
 
 use attribution::SwarmAttribution;
 use drive::Drive;
+use identity::IdentityCalls;
 use jobs::Calls;
 use listeners::Neighbours;
 use peers::Peers;
@@ -82,10 +87,14 @@ pub struct SwarmTools {
     pub standings: View<Standings>,
     /// Whom this node trusts.
     pub trust: View<TrustView>,
+    /// What issuers took back.
+    pub statuses: View<StatusView>,
     /// What this node is.
     pub own: View<OwnIdentity>,
     /// Told of misdeeds and of good connections.
     pub reputation: ActorRef<ReputationActor>,
+    /// Told of heads of status lists.
+    pub revocation: ActorRef<RevocationActor>,
     /// Carries out what peers want run.
     pub sandbox: ActorRef<SandboxActor>,
     /// Told of everything.
@@ -136,6 +145,7 @@ pub struct SwarmActor {
     publishers: HashSet<(PeerId, Topic)>,
     refused: Aggregator<(&'static str, Option<PeerId>)>,
     calls: Calls,
+    identity_calls: IdentityCalls,
     next_review: Duration,
     next_report: Duration,
     sequence: u64,
@@ -197,7 +207,7 @@ impl SwarmActor {
             peers: Peers::default(),
             neighbours: Arc::new(Neighbours::new(
                 tools.audit.clone(),
-                tools.standings.clone(),
+                (tools.standings.clone(), tools.statuses.clone()),
                 Arc::clone(&tools.config),
                 Arc::clone(&tools.clock),
                 tools.metrics.clone(),
@@ -212,6 +222,7 @@ impl SwarmActor {
             publishers: HashSet::new(),
             refused: Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None)),
             calls: Calls::default(),
+            identity_calls: IdentityCalls::default(),
             next_review: Duration::ZERO,
             next_report: Duration::ZERO,
             sequence,
