@@ -14,6 +14,7 @@ use super::{
     identity::{self, CredentialReport, ShowReport},
     live::block_on,
     output::Out,
+    revoke::{RevokeReport, What, revoke},
     trust::{self, TrustReport},
 };
 use crate::{
@@ -76,6 +77,24 @@ pub(super) fn identity(
         }
         IdentityCommand::Issue(args) => issue(args, out),
         IdentityCommand::Delegate(args) => delegate(args, out),
+        IdentityCommand::Revoke(args) => {
+            let what = match (&args.what.credential, args.what.index, args.what.issued_before) {
+                (Some(file), ..) => What::File(file.clone()),
+                (_, Some(index), _) => What::Index(index),
+                (.., Some(before)) => What::IssuedBefore(before),
+                // The grammar wants one of them.
+                (None, None, None) => What::Nothing,
+            };
+            let report = revoke(&args.issuer, &what, args.next_update.0, now)?;
+            revoked(&report, out)
+        }
+        IdentityCommand::Status {
+            issuer,
+            next_update,
+        } => {
+            let report = revoke(issuer, &What::Nothing, next_update.0, now)?;
+            revoked(&report, out)
+        }
         IdentityCommand::SelfSign { subject, lifetime } => {
             let report = delegation::self_sign(&paths(global)?, subject, lifetime.0, now)?;
             out.answer("quantraband.identity-self-sign/1", &report, || {
@@ -117,6 +136,26 @@ pub(super) fn identity(
             })
         }
     }
+}
+
+fn revoked(report: &RevokeReport, out: &Out) -> Result<(), CliError> {
+    out.answer("quantraband.identity-status/1", report, || {
+        let mut items = vec![
+            ("issuer", report.issuer.to_string()),
+            ("sequence", report.sequence.to_string()),
+            ("revoked", report.revoked.to_string()),
+            ("next update", report.next_update.to_string()),
+        ];
+        if let Some(before) = report.issued_before {
+            items.push(("revoked if issued before", before.to_string()));
+        }
+        format!(
+            "{}wrote {}\nNext: hand it to any node, which runs `quantraband status import FILE` and \
+             tells all others",
+            out.list(&items),
+            report.file.display()
+        )
+    })
 }
 
 fn issue(args: &IssueArgs, out: &Out) -> Result<(), CliError> {

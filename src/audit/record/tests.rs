@@ -111,6 +111,22 @@ impl Stuff {
                 own: Some(self.text()),
                 issuers: vec![self.text(); self.issuers],
             },
+            AuditEvent::StoreSetAside {
+                path: self.text(),
+                reason: self.text(),
+            },
+            AuditEvent::LogRecovered {
+                segment: self.text(),
+                bytes: self.number,
+            },
+            AuditEvent::NodeStopping {
+                reason: self.text(),
+            },
+        ]
+    }
+
+    fn statuses(&self) -> Vec<AuditEvent> {
+        vec![
             AuditEvent::StatusListAccepted {
                 issuer: self.text(),
                 sequence: self.number,
@@ -130,17 +146,6 @@ impl Stuff {
                 from: Some(Self::peer()),
                 code: self.text(),
                 detail: self.text(),
-            },
-            AuditEvent::StoreSetAside {
-                path: self.text(),
-                reason: self.text(),
-            },
-            AuditEvent::LogRecovered {
-                segment: self.text(),
-                bytes: self.number,
-            },
-            AuditEvent::NodeStopping {
-                reason: self.text(),
             },
         ]
     }

@@ -32,4 +32,6 @@ pub use list::{
 pub use view::{Status, StatusView, Why};
 
 #[cfg(test)]
+pub(crate) mod test_lists;
+#[cfg(test)]
 mod tests;

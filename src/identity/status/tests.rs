@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use proptest::prelude::*;
 
 use super::{
-    list::{Statement, StatusHead, StatusList},
+    test_lists::{Make, NEVER},
     *,
 };
 use crate::{
@@ -19,40 +19,6 @@ use crate::{
     },
     types::Timestamp,
 };
-
-const NEVER: Timestamp = Timestamp::from_secs(0);
-
-pub(crate) struct Make<'a> {
-    pub(crate) issuer: &'a IssuerKey,
-    pub(crate) sequence: u64,
-    pub(crate) set: &'a [u32],
-    pub(crate) before: Timestamp,
-    pub(crate) above: Vec<crate::identity::Delegation>,
-}
-
-impl<'a> Make<'a> {
-    pub(crate) fn new(issuer: &'a IssuerKey, sequence: u64, set: &'a [u32]) -> Self {
-        Self {
-            issuer,
-            sequence,
-            set,
-            before: NEVER,
-            above: Vec::new(),
-        }
-    }
-
-    pub(crate) fn list(self) -> StatusList {
-        let mut bits = vec![0_u8; 128];
-        for index in self.set {
-            bits[usize::try_from(index / 8).unwrap()] |= 1 << (index % 8);
-        }
-        let times = (NOW, NOW.after(HOUR), self.before);
-        let name = self.issuer.name().clone();
-        let statement = Statement::about(name, self.sequence, times, &bits);
-        let head = StatusHead::sign(statement, self.issuer.signer());
-        StatusList::try_new(head, bits, self.above).unwrap()
-    }
-}
 
 fn list(sequence: u64, set: &[u32]) -> StatusList {
     Make::new(&acme(), sequence, set).list()

@@ -6,7 +6,7 @@ use ed25519_dalek::SigningKey;
 
 use super::*;
 use crate::{
-    identity::{Name, NodeKey},
+    identity::{Name, NodeKey, status::Why},
     types::TrustScore,
 };
 
@@ -154,6 +154,7 @@ fn every_cell_of_the_table() {
                                     St::Quarantined => standing(0.1, None),
                                     St::Good => standing(0.2, Some(NOW)),
                                 },
+                                status: Status::Good,
                             },
                             topic: Some(if own_topic { &shared } else { &foreign_topic }),
                             now: NOW,
@@ -190,6 +191,7 @@ fn a_question_without_its_topic_is_denied() {
                 tier: Tier::Member,
                 identity: Some(&good),
                 standing: standing(1.0, None),
+                status: Status::Good,
             },
             topic: None,
             now: NOW,
@@ -218,12 +220,60 @@ fn who_signs_for_itself_runs_nothing_whatever_the_policy_says() {
                 tier,
                 identity: Some(&identity),
                 standing: standing(1.0, None),
+                status: Status::Good,
             },
             topic: None,
             now: NOW,
             policy: &policy,
         });
         assert_eq!(decision.rule, rule, "{tier}");
+    }
+}
+
+#[test]
+fn revocation_denies_everything_and_a_stale_list_denies_jobs() {
+    let policy = PolicyConfig {
+        members_run_jobs: true,
+        member_topics: vec!["*".to_owned()],
+        ..PolicyConfig::default()
+    };
+    let (me, topic) = (peer(1), Topic::try_new("x").unwrap());
+    let good = identity(Tier::Member, me, later(1));
+    let revoked = [Why::Listed, Why::IssuedBefore].map(Status::Revoked);
+    for action in [
+        Action::Connect,
+        Action::Publish,
+        Action::Subscribe,
+        Action::RunJob,
+    ] {
+        let decide = |status| {
+            evaluate(&Request {
+                action,
+                subject: Subject {
+                    peer: me,
+                    tier: Tier::Member,
+                    identity: Some(&good),
+                    standing: standing(1.0, None),
+                    status,
+                },
+                topic: Some(&topic),
+                now: NOW,
+                policy: &policy,
+            })
+        };
+        for status in revoked {
+            assert_eq!(decide(status).rule, "identity.revoked", "{action:?}");
+            assert_eq!(decide(status).verdict, Verdict::Deny(DenyReason::Revoked));
+            assert!(!decide(status.for_running()).permits(action));
+        }
+        for status in [Status::Good, Status::Unlisted, Status::Stale.for_running()] {
+            assert_eq!(decide(status).verdict, Verdict::Allow, "{action:?}");
+        }
+        let stale = decide(Status::Stale);
+        assert_eq!(stale.permits(action), action != Action::RunJob);
+        if action == Action::RunJob {
+            assert_eq!(stale.rule, "identity.status_stale");
+        }
     }
 }
 
