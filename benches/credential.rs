@@ -1,7 +1,9 @@
-//! What verifying a credential costs beside the one signature check it cannot avoid.
+//! What verifying a credential costs beside the signature checks it cannot avoid.
 //!
-//! Both are measured in the same run, in turns, so that a busy machine slows both alike; the ratio
-//! is the result. `cargo bench --bench credential`, about three seconds.
+//! Bare checks and whole verifications are measured in the same run, in turns, so that a busy
+//! machine slows both alike; the ratio is the result. *Cold* is one verification after the other,
+//! on one thread, with nothing remembered; *batched* is the same on every core at once.
+//! `cargo bench --bench credential`, about twenty seconds.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -13,22 +15,27 @@
 use std::{
     collections::BTreeMap,
     hint::black_box,
+    thread,
     time::{Duration, Instant},
 };
 
-use ed25519_dalek::{Signer, SigningKey};
+use aws_lc_rs::signature::KeyPair;
+use aws_lc_rs::signature::{ML_DSA_65, ML_DSA_65_SIGNING, ParsedPublicKey, PqdsaKeyPair};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use quantraband::{
     identity::{
-        Anchor, Attributes, Frame, Grant, Grants, Groups, IssuerKey, Name, NodeKey, SigningRequest,
-        TrustAnchor, TrustAnchors, issue, verify_frame,
+        Anchor, Attributes, BINDING_BYTES, Binding, Chain, Channel, Delegation, Frame, Grant,
+        Grants, GroupPattern, Groups, IssuerKey, ML_DSA_SIGNATURE_BYTES, Name, NodeKey, Role,
+        Scope, Serial, SigningRequest, TrustAnchor, TrustAnchors, delegate, issue_chain,
+        verify_chain, verify_frame,
     },
-    types::Timestamp,
+    types::{PeerId, Span, Timestamp},
 };
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_478_400);
-/// Turns, each of a batch of both.
-const ROUNDS: usize = 40;
-const BATCH: u32 = 250;
+/// Turns, each of a batch of everything.
+const ROUNDS: usize = 20;
+const BATCH: u32 = 100;
 
 fn time(mut work: impl FnMut()) -> Duration {
     let start = Instant::now();
@@ -36,6 +43,17 @@ fn time(mut work: impl FnMut()) -> Duration {
         work();
     }
     start.elapsed() / BATCH
+}
+
+/// The same work on every core at once: the time per piece of work.
+fn batched(threads: u32, work: impl Fn() + Sync) -> Duration {
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| (0..BATCH).for_each(|_| work()));
+        }
+    });
+    start.elapsed() / (BATCH * threads)
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {
@@ -47,22 +65,65 @@ fn name(text: &str) -> Name {
     Name::try_new(text).unwrap()
 }
 
-fn main() {
+fn serial(index: u32) -> Serial {
+    Serial { id: [3; 16], index }
+}
+
+fn anchor_of(issuer: &IssuerKey) -> Anchor {
+    Anchor::open(&Anchor::seal(issuer, NOW)).unwrap()
+}
+
+/// acme -> acme.eu -> acme.eu.berlin, and what the node presents under each.
+struct World {
+    node: NodeKey,
+    anchors: TrustAnchors,
+    chains: [Chain; 3],
+}
+
+fn world() -> World {
     let node = NodeKey::from_seed(&[1; 32]);
-    let acme = IssuerKey::from_seed(name("acme"), &[2; 32]);
+    let [acme, europe, berlin] = ["acme", "acme.eu", "acme.eu.berlin"].map(|issuer| {
+        IssuerKey::from_seed(name(issuer), &[u8::try_from(issuer.len()).unwrap(); 32])
+    });
     let attributes: BTreeMap<String, String> = (0..4)
         .map(|i| (format!("attribute-{i}"), format!("value-{i}")))
         .collect();
     let grant = Grant {
         groups: Groups::try_new([name("workers"), name("gateways")]).unwrap(),
         attributes: Attributes::try_new(attributes).unwrap(),
+        lifetime: Duration::from_hours(1),
         ..Grant::default()
     };
+    let scope = |depth| Scope {
+        groups: [GroupPattern::any()].into(),
+        max_lifetime: Span(Duration::from_hours(1)),
+        depth,
+    };
+    let hours = Duration::from_hours;
+    let to = |below: &IssuerKey, from: (&IssuerKey, &[Delegation]), depth, lifetime| {
+        delegate(
+            from,
+            &anchor_of(below),
+            scope(depth),
+            lifetime,
+            serial(1),
+            NOW,
+        )
+        .unwrap()
+    };
+    let to_europe = to(&europe, (&acme, &[]), 1, hours(3));
+    let to_berlin = to(&berlin, (&europe, &to_europe), 0, hours(2));
     let request = SigningRequest::seal(&node, &name("node-1"), &Attributes::default(), NOW);
     let request = SigningRequest::open(&request).unwrap();
-    let credential = issue(&acme, &request, &grant, [3; 16], NOW).unwrap();
-    let frame = Frame::of(Some(credential.as_bytes())).encode();
-    let anchor = Anchor::open(&Anchor::seal(&acme, NOW)).unwrap();
+    let chain = |issuer: &IssuerKey, above: &[Delegation]| {
+        issue_chain(issuer, above, &request, &grant, serial(2), NOW).unwrap()
+    };
+    let chains = [
+        chain(&acme, &[]),
+        chain(&europe, &to_europe),
+        chain(&berlin, &to_berlin),
+    ];
+    let anchor = anchor_of(&acme);
     let mut anchors = TrustAnchors::default();
     let entry = TrustAnchor {
         issuer: anchor.issuer,
@@ -70,29 +131,169 @@ fn main() {
         grants: Grants::default(),
     };
     anchors.add(entry).unwrap();
-
-    let signer = SigningKey::from_bytes(&[4; 32]);
-    let verifier = signer.verifying_key();
-    // As many bytes as a credential has, so that hashing counts on both sides.
-    let signature = signer.sign(credential.as_bytes());
-
-    let (mut bare, mut full) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        bare.push(time(|| {
-            black_box(verifier.verify_strict(black_box(credential.as_bytes()), &signature))
-                .unwrap();
-        }));
-        full.push(time(|| {
-            black_box(verify_frame(black_box(&frame), node.peer(), &anchors, NOW)).unwrap();
-        }));
+    World {
+        node,
+        anchors,
+        chains,
     }
-    let (bare, full) = (median(bare), median(full));
-    println!(
-        "frame of {} bytes, credential of {}",
-        frame.len(),
-        credential.as_bytes().len()
+}
+
+fn cores() -> u32 {
+    u32::try_from(thread::available_parallelism().unwrap().get()).unwrap()
+}
+
+fn channel(opener: PeerId) -> Channel {
+    Channel {
+        opener,
+        listener: NodeKey::from_seed(&[9; 32]).peer(),
+        binding: Binding::Exporter([7; BINDING_BYTES]),
+    }
+}
+
+/// The bare checks, over as many bytes as a credential has without its ML-DSA signature, so that
+/// hashing counts on both sides.
+struct Bare {
+    message: Vec<u8>,
+    ed25519: (VerifyingKey, Signature),
+    ml_dsa: (ParsedPublicKey, Vec<u8>),
+}
+
+impl Bare {
+    fn over(credential: &[u8]) -> Self {
+        let mut message = credential.to_vec();
+        message.truncate(credential.len() - ML_DSA_SIGNATURE_BYTES);
+        let classical = SigningKey::from_bytes(&[4; 32]);
+        let lattice = PqdsaKeyPair::from_seed(&ML_DSA_65_SIGNING, &[5; 32]).unwrap();
+        let mut signature = vec![0; ML_DSA_SIGNATURE_BYTES];
+        lattice.sign(&message, &mut signature).unwrap();
+        let public = ParsedPublicKey::new(&ML_DSA_65, lattice.public_key().as_ref()).unwrap();
+        Self {
+            ed25519: (classical.verifying_key(), classical.sign(&message)),
+            ml_dsa: (public, signature),
+            message,
+        }
+    }
+
+    fn ed25519(&self) {
+        let (key, signature) = &self.ed25519;
+        black_box(key.verify_strict(black_box(&self.message), signature)).unwrap();
+    }
+
+    fn ml_dsa(&self) {
+        let (key, signature) = &self.ml_dsa;
+        black_box(key.verify_sig(black_box(&self.message), signature)).unwrap();
+    }
+}
+
+fn main() {
+    let World {
+        node,
+        anchors,
+        chains,
+    } = world();
+    let peer = node.peer();
+    let channel = channel(peer);
+    let frame = Frame::of(&chains[0], &node, &channel, Role::Opener).encode();
+    let files = chains.each_ref().map(Chain::encode);
+    let bare = Bare::over(chains[0].credential().as_bytes());
+    let verify = |file: &[u8]| {
+        let chain = Chain::decode(black_box(file)).unwrap();
+        black_box(verify_chain(&chain, peer, &anchors, NOW)).unwrap();
+    };
+    let gate = || {
+        let judged = verify_frame(
+            black_box(&frame),
+            peer,
+            &channel,
+            Role::Opener,
+            &anchors,
+            NOW,
+        );
+        black_box(judged).unwrap();
+    };
+
+    let threads = cores();
+    let mut times: [Vec<Duration>; 9] = Default::default();
+    for _ in 0..ROUNDS {
+        let turn = [
+            time(|| bare.ed25519()),
+            time(|| bare.ml_dsa()),
+            time(|| verify(&files[0])),
+            time(|| verify(&files[1])),
+            time(|| verify(&files[2])),
+            time(gate),
+            time(|| drop(black_box(node.prove(&channel, Role::Opener)))),
+            batched(threads, || {
+                bare.ed25519();
+                bare.ml_dsa();
+            }),
+            batched(threads, || verify(&files[0])),
+        ];
+        times
+            .iter_mut()
+            .zip(turn)
+            .for_each(|(all, one)| all.push(one));
+    }
+    let [
+        ed25519,
+        ml_dsa,
+        one,
+        two,
+        three,
+        gated,
+        proof,
+        bare_batch,
+        batch,
+    ] = times.map(median);
+    report(
+        [ed25519, ml_dsa],
+        [one, two, three],
+        [gated, proof],
+        [bare_batch, batch],
+        threads,
     );
-    println!("ed25519 verify_strict     {bare:8.1} us");
-    println!("verify_frame, everything  {full:8.1} us");
-    println!("ratio                     {:8.2}", full / bare);
+    println!(
+        "bytes: credential {}, chains {:?}, frame {}",
+        chains[0].credential().as_bytes().len(),
+        files.each_ref().map(Vec::len),
+        frame.len()
+    );
+}
+
+fn report(
+    [ed25519, ml_dsa]: [f64; 2],
+    chains: [f64; 3],
+    [gated, proof]: [f64; 2],
+    [bare_batch, batch]: [f64; 2],
+    threads: u32,
+) {
+    let bare = ed25519 + ml_dsa;
+    println!("bare Ed25519 verify_strict          {ed25519:8.1} us");
+    println!("bare ML-DSA-65 verify               {ml_dsa:8.1} us");
+    println!(
+        "both, one thread                    {bare:8.1} us  {:8.0} a second",
+        1e6 / bare
+    );
+    for (links, time) in (1_u8..).zip(chains) {
+        println!(
+            "chain of {links}, cold, one thread        {time:8.1} us  {:8.0} a second  ratio {:.2}",
+            1e6 / time,
+            time / (bare * f64::from(links))
+        );
+    }
+    println!(
+        "gate frame, proof included          {gated:8.1} us  {:8.0} a second  ratio {:.2}",
+        1e6 / gated,
+        gated / (bare + ml_dsa)
+    );
+    println!("proof of possession, making it      {proof:8.1} us");
+    println!(
+        "both, {threads} threads                     {bare_batch:8.1} us  {:8.0} a second",
+        1e6 / bare_batch
+    );
+    println!(
+        "credential, cold, {threads} threads         {batch:8.1} us  {:8.0} a second  ratio {:.2}",
+        1e6 / batch,
+        batch / bare_batch
+    );
 }

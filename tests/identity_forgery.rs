@@ -10,7 +10,7 @@ mod common;
 use ciborium::Value;
 use common::{
     Issuer, Node, eventually,
-    peer::{credential, present},
+    peer::{credential, present, present_by},
 };
 use quantraband::{
     identity::{
@@ -213,7 +213,7 @@ const CODES: [&str; 5] = [
 ];
 
 #[tokio::test]
-async fn wrong_signatures_and_stolen_credentials_are_charged_lapsed_ones_are_not() {
+async fn wrong_signatures_and_stolen_credentials_are_charged() {
     let scene = scene();
     for (which, length) in [
         (0, 63_usize),
@@ -268,7 +268,31 @@ async fn wrong_signatures_and_stolen_credentials_are_charged_lapsed_ones_are_not
             true,
         )
         .await;
+}
 
+/// The Ed25519 key was taken over, the credential copied: without the ML-DSA key they are worth
+/// nothing.
+#[tokio::test]
+async fn a_good_credential_without_its_ml_dsa_key_is_refused_and_charged() {
+    let scene = scene();
+    let (charges, address) = (scene.charges(), scene.node.address());
+    let thief = NodeKey::from_seed(&[43; 32]);
+    let outcome = present_by(&scene.forger, &thief, &scene.good, &address).await;
+    outcome.expect_err("no proof of possession");
+    eventually("it is on record", || {
+        (scene.records("possession") > 0).then_some(())
+    });
+    eventually("it is charged", || {
+        (scene.charges() > charges).then_some(())
+    });
+    present(&scene.forger, &scene.good, &address)
+        .await
+        .expect("with the right key");
+}
+
+#[tokio::test]
+async fn what_lapsed_or_is_unknown_here_is_refused_and_not_charged() {
+    let scene = scene();
     let charges = scene.charges();
     let now = SystemClock::new().now();
     let long_ago = Timestamp::from_secs(now.secs() - 2 * 3600);

@@ -77,6 +77,7 @@ fn every_bomb_is_stopped_by_its_own_limit() {
         ("functions", guests::of_functions(100_000), &[], "functions"),
         ("compile", guests::compiles_for_ever(), &[], "compile_"),
     ];
+    let before = resident(&executor);
     for (name, module, flags, limit) in bombs {
         fs::write(submitter.dir.join(name), module).unwrap();
         let (dir, peer) = (submitter.dir.clone(), executor.peer_id());
@@ -102,6 +103,24 @@ fn every_bomb_is_stopped_by_its_own_limit() {
     eventually("only the spares are left", || {
         (children(&executor) <= 1).then_some(())
     });
+    // Ninety megabytes of bombs went through it; what its allocator keeps is less than one.
+    let grown = resident(&executor).saturating_sub(before);
+    assert!(grown < 48 << 20, "the node kept {grown} bytes");
+}
+
+/// Memory of a node's process, bytes.
+fn resident(node: &Node) -> u64 {
+    let pid = node.json(&["status"])["pid"].as_u64().unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = line
+        .unwrap()
+        .trim()
+        .trim_end_matches("kB")
+        .trim()
+        .parse()
+        .unwrap();
+    kib << 10
 }
 
 /// Uploads and submits by the protocol of the admin socket: a thousand commands would be a
@@ -155,13 +174,25 @@ fn a_thousand_tiny_jobs_are_queued_within_bounds_and_all_end() {
     // Another's job does not wait for all of them: the executor's own, as a second peer.
     fs::write(executor.dir.join("own.wasm"), guests::says("own", 0)).unwrap();
     assert_eq!(executor.must(&["job", "run", "own.wasm"]), "own");
+    let mut most = 0;
     eventually("all of them end", || {
+        let here = executor.try_json(&["job", "list"])?;
+        let here = here["jobs"].as_array()?.iter();
+        let peer = submitter.peer_id();
+        most = most.max(
+            here.filter(|job| job["state"] != "finished" && job["peer"] == peer)
+                .count(),
+        );
         let list = submitter.try_json(&["job", "list"])?;
         let jobs = list["jobs"].as_array()?;
         let unfinished = jobs.iter().filter(|job| job["state"] != "finished").count();
         executor.must(&["status"]);
         (unfinished == 0).then_some(())
     });
+    assert!(
+        (1..=64).contains(&most),
+        "{most} unfinished jobs of one peer"
+    );
     let list = submitter.json(&["job", "list"]);
     let jobs = list["jobs"].as_array().unwrap();
     assert_eq!(jobs.len(), 1_001);

@@ -6,7 +6,7 @@ mod common;
 
 use std::{fs, process::Command};
 
-use common::{Node, connected_pair, eventually, guests};
+use common::{Node, connected_pair, eventually, guests, pair, proxy::Line};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -29,16 +29,16 @@ fn show(node: &Node, job: &str) -> Option<Value> {
     node.try_json(&["job", "show", job])
 }
 
-/// Waits until some output, but not all of it, is with the submitter.
-fn under_way(node: &Node, job: &str) {
+/// Waits until some output, but not all of it, is with the submitter; how much.
+fn under_way(node: &Node, job: &str) -> u64 {
     eventually("output comes", || {
         let shown = show(node, job)?;
         assert_ne!(
             shown["state"], "finished",
             "too fast for this test: {shown}"
         );
-        (shown["stdout"].as_u64()? > 1).then_some(())
-    });
+        shown["stdout"].as_u64().filter(|bytes| *bytes > 1)
+    })
 }
 
 fn followed(node: &Node, job: &str) -> Vec<u8> {
@@ -125,6 +125,58 @@ fn a_second_attempt_that_prints_something_else_is_an_error_and_no_second_result(
     let output = submitter.cli(&["job", "logs", "--follow", &job]);
     assert_eq!(output.stdout.len(), 16, "the first attempt's output alone");
     assert_eq!(output.status.code(), Some(75));
+}
+
+#[test]
+fn the_connection_alone_may_be_cut() {
+    let root = TempDir::new().unwrap();
+    let (mut executor, mut submitter) = pair(root.path(), "");
+    let line = Line::to(executor.port);
+    let through = executor
+        .address()
+        .replace(&executor.port.to_string(), &line.port.to_string());
+    submitter.configure(&[through], "");
+    executor.start();
+    submitter.start();
+    submitter.wait_peer(&executor.peer_id());
+    slow_guest(&submitter);
+    let job = submit(&submitter, &executor, "letters.wasm");
+    for _ in 0..3 {
+        let before = under_way(&submitter, &job);
+        assert!(line.cut() > 0, "the nodes were connected through the line");
+        // It goes on where it was.
+        submitter.wait_peer(&executor.peer_id());
+        eventually("more output comes", || {
+            let known = show(&submitter, &job)?["stdout"].as_u64()?;
+            (known > before).then_some(())
+        });
+    }
+    assert_eq!(followed(&submitter, &job), LETTERS);
+    let shown = show(&submitter, &job).unwrap();
+    assert_eq!(shown["attempt"], 1, "it ran on meanwhile: {shown}");
+    for node in [&executor, &submitter] {
+        assert_eq!(node.restarts("swarm"), Some(0));
+        node.verify_log();
+    }
+}
+
+#[test]
+fn trust_withdrawn_while_both_are_down_ends_the_job_of_an_absent_submitter() {
+    let root = TempDir::new().unwrap();
+    let (mut executor, mut submitter) = connected_pair(root.path(), "");
+    slow_guest(&submitter);
+    let job = submit(&submitter, &executor, "sleeps.wasm");
+    eventually("it runs", || {
+        show(&executor, &job).filter(|job| job["state"] == "running")
+    });
+    submitter.stop();
+    executor.stop();
+    executor.must(&["trust", "remove", "acme"]);
+    executor.start();
+    let ended = eventually("the job is ended", || {
+        show(&executor, &job).filter(|job| job["state"] == "finished")
+    });
+    assert_eq!(ended["outcome"]["by"], "policy", "{ended}");
 }
 
 /// The processes that run jobs of a node: children that were started as workers.

@@ -7,6 +7,7 @@
 //! beside the script.
 #![cfg(test)]
 
+mod common;
 mod guests;
 
 use std::{
@@ -106,6 +107,35 @@ async fn quickjs_reads_its_input_and_computes() {
         include_str!("real_programs/work.js.out")
     );
     assert_eq!(finished.messages(), "done\n");
+}
+
+#[test]
+fn a_peer_runs_an_interpreter_and_its_receipt_is_verified() {
+    let Some(quickjs) = program(QUICKJS) else {
+        return;
+    };
+    let root = tempfile::TempDir::new().unwrap();
+    let (executor, submitter) = common::connected_pair(root.path(), "");
+    let script = "print([3, 1, 2].sort().map(n => n * n).join(' ')); std.exit(6)";
+    let (module, peer) = (quickjs.to_str().unwrap(), executor.peer_id());
+    let output = submitter.cli(&[
+        "job",
+        "run",
+        "--on",
+        &peer,
+        "--receipt",
+        "js.receipt",
+        module,
+        "--",
+        "--std",
+        "-e",
+        script,
+    ]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    assert_eq!(output.stdout, b"1 4 9\n");
+    let verified = submitter.must(&["receipt", "verify", "js.receipt", "--executor", &peer]);
+    assert!(verified.contains(&peer), "{verified}");
 }
 
 #[tokio::test]

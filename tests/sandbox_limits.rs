@@ -294,6 +294,69 @@ fn leb(mut value: u32) -> Vec<u8> {
     }
 }
 
+#[tokio::test]
+async fn sections_that_lie_or_are_huge_cost_nobody_anything() {
+    let house = House::with(SandboxConfig {
+        max_module: ByteSize(64 << 20),
+        ..config()
+    })
+    .await;
+    let invalid = failed(JobFault::InvalidModule);
+    let good = raw_module(1, &[0x0b]);
+    let (magic, rest) = good.split_at(8);
+    let before = |sections: &[u8]| [magic, sections, rest].concat();
+    // A length that reaches beyond the module, by a byte and by gigabytes.
+    for length in [leb(4), leb(0x7fff_ffff)] {
+        let lie = [magic, &[1], &length, &[1, 0x60, 0]].concat();
+        assert_eq!(house.outcome(lie).await, invalid);
+    }
+    // Numbers of entries that no section has: types, functions, bodies, data.
+    for id in [1, 3, 10, 11] {
+        let mut lie = magic.to_vec();
+        section(&mut lie, id, &leb(u32::MAX));
+        let outcome = house.outcome(lie).await;
+        // Functions are counted first; of another section it may be found first that no module
+        // without an export `_start` is a program.
+        let expected = match id {
+            3 => [stopped(LimitName::Functions), invalid.clone()],
+            _ => [invalid.clone(), failed(JobFault::Link)],
+        };
+        assert!(expected.contains(&outcome), "section {id}: {outcome}");
+    }
+    // More types than any tool allows (a million), two megabytes of them.
+    let mut types = leb(1_000_001);
+    types.extend([0x60, 0, 0].repeat(1_000_001));
+    let mut many = Vec::new();
+    section(&mut many, 1, &types);
+    let many = [magic, &many, rest].concat();
+    assert_eq!(
+        beside_an_honest_job(&house, house.task(many)).await,
+        invalid
+    );
+    // A custom section of 8 MiB says nothing, and does no harm.
+    let mut talk = vec![4];
+    talk.extend_from_slice(b"talk");
+    talk.resize(8 << 20, 0);
+    let mut custom = Vec::new();
+    section(&mut custom, 0, &talk);
+    assert_eq!(house.outcome(before(&custom)).await, DONE);
+    // Data of 8 MiB into a memory of 64 KiB.
+    let mut data = vec![1, 0, 0x41, 0, 0x0b];
+    data.extend(leb(8 << 20));
+    data.resize(data.len() + (8 << 20), 7);
+    let mut memory = Vec::new();
+    section(&mut memory, 5, &[1, 0, 1]);
+    let mut module = good.clone();
+    // The memory comes between functions (3) and exports (7), the data at the end.
+    let at = 8 + 6 + 4;
+    module.splice(at..at, memory);
+    section(&mut module, 11, &data);
+    let trap = Outcome::Trapped {
+        trap: "memory_out_of_bounds".to_owned(),
+    };
+    assert_eq!(house.outcome(module).await, trap);
+}
+
 /// Much work for the compiler in few bytes: many functions, each a long chain of values that all
 /// live to the end.
 fn compile_bomb() -> Vec<u8> {

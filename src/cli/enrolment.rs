@@ -19,8 +19,10 @@ use super::{
 };
 use crate::{
     admin::protocol::Request,
-    identity::{Attributes, ClaimError, Grant, Groups, IdentityPaths, Scope, VerifiedIdentity},
-    types::{Clock, SystemClock},
+    identity::{
+        Attributes, ClaimError, Grant, Groups, IdentityPaths, Name, Scope, VerifiedIdentity,
+    },
+    types::{Clock, Span, SystemClock},
 };
 
 /// `identity …`
@@ -55,26 +57,7 @@ pub(super) fn identity(
                 )
             })
         }
-        IdentityCommand::Issuer(IssuerCommand::Init { name, dir }) => {
-            let report = identity::issuer_init(name, dir, now)?;
-            out.answer("quantraband.identity-issuer/1", &report, || {
-                format!(
-                    "wrote {} (secret)\nwrote {}\nthumbprint {}\nNext: hand the anchor to \
-                     whoever shall trust `{}`, and tell the thumbprint by another way",
-                    report.key.display(),
-                    report.anchor.display(),
-                    report.thumbprint,
-                    report.issuer
-                )
-            })
-        }
-        IdentityCommand::Issuer(IssuerCommand::Import { file, anchor, dir }) => {
-            let report = delegation::import(dir, file, anchor, now)?;
-            out.answer("quantraband.identity-delegation/1", &report, || {
-                let next = "Next: `quantraband identity issue` now issues under it";
-                format!("{}{next}", delegated(&report, out))
-            })
-        }
+        IdentityCommand::Issuer(command) => issuer(command, out),
         IdentityCommand::Issue(args) => issue(args, out),
         IdentityCommand::Delegate(args) => delegate(args, out),
         IdentityCommand::Revoke(args) => {
@@ -96,16 +79,7 @@ pub(super) fn identity(
             revoked(&report, out)
         }
         IdentityCommand::SelfSign { subject, lifetime } => {
-            let report = delegation::self_sign(&paths(global)?, subject, lifetime.0, now)?;
-            out.answer("quantraband.identity-self-sign/1", &report, || {
-                format!(
-                    "{}wrote {}\nPeers let this node in only where `identity.self_signed` is \
-                     \"allow\", and then as one that may do no more than an unverified one",
-                    credential(&report.credential, out),
-                    report.file.display()
-                )
-            })?;
-            tell_node(global, out)
+            self_sign(subject, *lifetime, global, out)
         }
         IdentityCommand::Import { file } => {
             let paths = paths(global)?;
@@ -156,6 +130,46 @@ fn revoked(report: &RevokeReport, out: &Out) -> Result<(), CliError> {
             report.file.display()
         )
     })
+}
+
+fn issuer(command: &IssuerCommand, out: &Out) -> Result<(), CliError> {
+    let now = SystemClock::new().now();
+    match command {
+        IssuerCommand::Init { name, dir } => {
+            let report = identity::issuer_init(name, dir, now)?;
+            out.answer("quantraband.identity-issuer/1", &report, || {
+                format!(
+                    "wrote {} (secret)\nwrote {}\nthumbprint {}\nNext: hand the anchor to \
+                     whoever shall trust `{}`, and tell the thumbprint by another way",
+                    report.key.display(),
+                    report.anchor.display(),
+                    report.thumbprint,
+                    report.issuer
+                )
+            })
+        }
+        IssuerCommand::Import { file, anchor, dir } => {
+            let report = delegation::import(dir, file, anchor, now)?;
+            out.answer("quantraband.identity-delegation/1", &report, || {
+                let next = "Next: `quantraband identity issue` now issues under it";
+                format!("{}{next}", delegated(&report, out))
+            })
+        }
+    }
+}
+
+fn self_sign(subject: &Name, lifetime: Span, global: &Global, out: &Out) -> Result<(), CliError> {
+    let now = SystemClock::new().now();
+    let report = delegation::self_sign(&paths(global)?, subject, lifetime.0, now)?;
+    out.answer("quantraband.identity-self-sign/1", &report, || {
+        format!(
+            "{}wrote {}\nPeers let this node in only where `identity.self_signed` is \"allow\", \
+             and then as one that may do no more than an unverified one",
+            credential(&report.credential, out),
+            report.file.display()
+        )
+    })?;
+    tell_node(global, out)
 }
 
 fn issue(args: &IssueArgs, out: &Out) -> Result<(), CliError> {

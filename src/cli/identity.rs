@@ -21,10 +21,10 @@ use super::{
 use crate::{
     identity::{
         Anchor, AnchorError, Attributes, Chain, Grant, ISSUER_KEY_FILE, IdentityPaths, IssuerKey,
-        MAX_CHAIN_BYTES, MAX_REQUEST_BYTES, Name, NodeKey, SelfSigned, Serial, SigningRequest,
-        Thumbprint, TrustAnchor, TrustAnchors, VerifiedIdentity, anchor::MAX_ANCHOR_BYTES,
-        create_new, issue_chain, longest, make_dir, read_bounded, state, take_index, verify_chain,
-        write_atomic,
+        MAX_CHAIN_BYTES, MAX_REQUEST_BYTES, Name, NodeKey, Refusal, SelfSigned, Serial,
+        SigningRequest, Thumbprint, TrustAnchor, TrustAnchors, VerifiedIdentity,
+        anchor::MAX_ANCHOR_BYTES, create_new, issue_chain, longest, make_dir, read_bounded, state,
+        take_index, verify_chain, write_atomic,
     },
     types::{PeerId, Timestamp},
 };
@@ -281,10 +281,17 @@ pub fn import(
     file: &Path,
     now: Timestamp,
 ) -> Result<ImportReport, EnrolError> {
-    let peer = NodeKey::load(&paths.node_key())?.peer();
+    let key = NodeKey::load(&paths.node_key())?;
     let chain = read_chain(file)?;
     let anchors = state::load_anchors(paths)?;
-    judge(file, &chain, peer, &anchors, now)?;
+    judge(file, &chain, key.peer(), &anchors, now)?;
+    if chain.credential().claims().keys != *key.public() {
+        // The PeerId is this node's, another key is not: peers would refuse its proof.
+        return Err(EnrolError::Refused {
+            path: file.into(),
+            refusal: Refusal::WrongKey,
+        });
+    }
     let (target, replaced) = put(paths, &chain)?;
     Ok(ImportReport {
         credential: CredentialReport::of(&chain),

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     admin::protocol::{Request, Response},
+    identity::write_atomic,
     messages::sandbox::JobReport,
     sandbox::{
         ContentHash, IdempotencyKey, JobFault, JobId, JobSpec, LimitsWanted, MAX_PIECE, Outcome,
@@ -37,6 +38,8 @@ use crate::{
 const MAX_FILE: u64 = 1 << 30;
 /// How long the node may be away, as for a restart, before this command gives up.
 const NODE_PATIENCE: Duration = Duration::from_secs(60);
+/// A receipt is for everybody to check.
+const RECEIPT_MODE: u32 = 0o644;
 /// Pause between two tries to reach it.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -68,6 +71,9 @@ fn run(args: &JobRunArgs, data_dir: &Path, out: &Out) -> Result<(), CliError> {
         Some(path) => read(path)?,
     };
     let spec = spec(args, &module, &input)?;
+    if let Some(file) = &args.receipt {
+        check_place(file)?;
+    }
     block_on(async {
         let executor = executor(args.on.as_ref(), data_dir).await?;
         for bytes in [&module, &input] {
@@ -392,7 +398,25 @@ fn save_receipt(report: &JobReport, file: &Path) -> Result<(), CliError> {
             Err(CliError::new(Exit::TryAgain, text))
         };
     };
-    fs::write(file, receipt).map_err(|error| CliError::io(&file.display().to_string(), &error))
+    // As a whole or not at all: half a receipt would look like a forged one.
+    write_atomic(file, receipt, RECEIPT_MODE)
+        .map_err(|error| CliError::new(Exit::CannotCreate, error.to_string()))
+}
+
+/// A receipt that has no place to go is found out before the job runs, not after.
+fn check_place(file: &Path) -> Result<(), CliError> {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if folder.is_dir() && !file.is_dir() {
+        return Ok(());
+    }
+    let text = format!(
+        "cannot write a receipt to {}: name a file in a folder that is there",
+        file.display()
+    );
+    Err(CliError::new(Exit::CannotCreate, text))
 }
 
 /// Ends as the job ended.
@@ -435,7 +459,7 @@ pub fn exit(report: &JobReport) -> Exit {
             {
                 Exit::Data
             }
-            SentFault::Refused { .. } | SentFault::Forgotten => Exit::TryAgain,
+            SentFault::Refused { .. } | SentFault::Forgotten | SentFault::Overdue => Exit::TryAgain,
             SentFault::Unreachable => Exit::Unavailable,
             SentFault::BadResult { .. } => Exit::Data,
             SentFault::TooMuchOutput => Exit::Limit,

@@ -60,6 +60,10 @@ pub struct SandboxConfig {
     pub results_kept: Span,
     /// Finished jobs whose results are kept; the oldest go first.
     pub results: usize,
+    /// Disk for outputs, of jobs that may still print and of results that are kept.
+    pub output_storage: ByteSize,
+    /// Free disk below which no job and no piece of a module or input is taken.
+    pub disk_reserve: ByteSize,
     /// Disk for modules and inputs.
     pub blob_cache: ByteSize,
     /// Disk for compiled modules.
@@ -93,6 +97,8 @@ impl Default for SandboxConfig {
             input_timeout: secs(120),
             results_kept: secs(3_600),
             results: 1_024,
+            output_storage: ByteSize(4096 * MIB),
+            disk_reserve: ByteSize(512 * MIB),
             blob_cache: ByteSize(1024 * MIB),
             compiled_cache: ByteSize(1024 * MIB),
         }
@@ -111,8 +117,12 @@ pub struct JobsConfig {
     pub results_kept: Span,
     /// How long an executor may be out of reach before its job is given up.
     pub patience: Span,
+    /// How long an executor may have a job in all.
+    pub deadline: Span,
     /// Most output taken of one job, stdout and stderr together.
     pub max_output: ByteSize,
+    /// Disk for outputs; of finished jobs the oldest go first.
+    pub output_storage: ByteSize,
     /// Disk for modules and inputs of jobs to be given away.
     pub storage: ByteSize,
 }
@@ -124,7 +134,9 @@ impl Default for JobsConfig {
             results: 1_024,
             results_kept: secs(24 * 3_600),
             patience: secs(600),
+            deadline: secs(24 * 3_600),
             max_output: ByteSize(64 * MIB),
+            output_storage: ByteSize(4096 * MIB),
             storage: ByteSize(1024 * MIB),
         }
     }

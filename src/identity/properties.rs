@@ -46,10 +46,12 @@ prop_compose! {
 }
 
 /// Changes of every single byte of `bytes`: at each position one bit flipped (all eight in turn),
-/// and `0x00` and `0xff` put there.
+/// and at every fourth `0x00` and `0xff` put there.
 fn changes(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let flips = (0..bytes.len()).map(|at| (at, 1_u8 << (at % 8)));
-    let sets = (0..bytes.len()).flat_map(|at| [(at, 0), (at, 0xff)]);
+    let sets = (0..bytes.len())
+        .step_by(4)
+        .flat_map(|at| [(at, 0), (at, 0xff)]);
     let flipped = flips.map(|(at, mask)| {
         let mut changed = bytes.to_vec();
         changed[at] ^= mask;

@@ -181,9 +181,10 @@ pub struct VerifiedIdentity {
     /// Whether the peer proved its ML-DSA key over a channel that a quantum computer could not
     /// have relayed. `false` as well when a credential was verified without a channel.
     pub pq_auth: bool,
-    /// The public keys that the credential is bound to.
+    /// The public keys that the credential is bound to; `None` where a record of the identity is
+    /// all that is left of it.
     #[serde(skip)]
-    pub keys: NodePublic,
+    pub keys: Option<NodePublic>,
 }
 
 /// Why a presented credential, or the frame around it, was refused.

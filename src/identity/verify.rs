@@ -341,7 +341,7 @@ fn identity(chain: &Chain, used: &[Delegation], anchor: &Name, tier: Tier) -> Ve
             .filter_map(StatusEntry::of)
             .collect(),
         pq_auth: false,
-        keys: claims.keys.clone(),
+        keys: Some(claims.keys.clone()),
     }
 }
 

@@ -92,7 +92,7 @@ pub struct LimitsWanted {
     pub wall_clock_ms: Option<u64>,
     /// Processor time, milliseconds.
     pub cpu_time_ms: Option<u64>,
-    /// Instructions. Asking for it switches from epochs to fuel.
+    /// Instructions. Asking for it has the guest compiled to count them.
     pub fuel: Option<u64>,
     /// Linear memory, bytes.
     pub memory: Option<u64>,
@@ -130,6 +130,21 @@ impl Limits {
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
         Duration::from_millis(self.cpu_time_ms)
+    }
+
+    /// Whether these are what a submitter who wanted `wanted` can have been granted: equal where it
+    /// said how much, and with fuel where that has to be counted.
+    #[must_use]
+    pub fn grants(&self, wanted: &LimitsWanted, counted: bool) -> bool {
+        let equal = |wish: Option<u64>, granted: u64| wish.is_none_or(|wish| wish == granted);
+        equal(wanted.wall_clock_ms, self.wall_clock_ms)
+            && equal(wanted.cpu_time_ms, self.cpu_time_ms)
+            && equal(wanted.memory, self.memory)
+            && equal(wanted.output, self.output)
+            && match (wanted.fuel, self.fuel) {
+                (Some(wish), granted) => granted == Some(wish),
+                (None, granted) => granted.is_some() == counted,
+            }
     }
 
     /// What a submitter gets who wants this. `counted`: fuel is needed (deterministic mode).

@@ -77,3 +77,35 @@ pub fn writable_executable_forbidden() -> io::Result<bool> {
     }
     Ok(answer != 0)
 }
+
+/// Calls that only an intruder makes, for the tests of what stops it.
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::libc;
+
+    fn errno() -> i32 {
+        std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+    }
+
+    /// Sends a signal to a thread of a process.
+    pub(crate) fn tgkill(process: i32, thread: i32, signal: i32) -> Result<(), i32> {
+        // SAFETY: tgkill takes three integers and touches no memory of this process.
+        let answer = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
+        if answer == 0 { Ok(()) } else { Err(errno()) }
+    }
+
+    /// Maps shared anonymous memory, and gives it back.
+    pub(crate) fn shared_memory(length: usize) -> Result<(), i32> {
+        let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping where the kernel likes; nothing is read or written through it, and
+        // exactly it is unmapped.
+        unsafe {
+            let at = libc::mmap(std::ptr::null_mut(), length, read, shared, -1, 0);
+            if at == libc::MAP_FAILED {
+                return Err(errno());
+            }
+            libc::munmap(at, length);
+        }
+        Ok(())
+    }
+}

@@ -12,7 +12,8 @@
 //!   other peer had a turn.
 //! - A job that is not on record ([`Registry::on_record`]) is neither started nor written down.
 //! - What is accepted has room for its module and input, and one peer's jobs never hold more than
-//!   its share of that.
+//!   its share of that; the same holds for the outputs, whose room is reserved as long as a job
+//!   can still print.
 //!
 //! # When it fails
 //! What was written down ([`Registry::take_dirty`]) survives: write it down before telling
@@ -37,7 +38,7 @@ pub use quota::Quota;
 pub use record::{JobRecord, Submitter};
 
 use self::turns::Turns;
-use super::{JobId, JobState, Outcome};
+use super::{JobId, JobSpec, JobState, Outcome};
 use crate::{
     config::SandboxConfig,
     types::{PeerId, Timestamp},
@@ -125,6 +126,13 @@ impl Registry {
     #[must_use]
     pub fn job(&self, id: &JobId) -> Option<&JobRecord> {
         self.jobs.get(id).map(|slot| &slot.record)
+    }
+
+    /// Whether this peer's submission was accepted before.
+    #[must_use]
+    pub fn knows(&self, peer: &PeerId, spec: &JobSpec) -> bool {
+        self.jobs
+            .contains_key(&JobId::new(&self.me, peer, &spec.key))
     }
 
     /// Every job that is on record or about to be.

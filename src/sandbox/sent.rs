@@ -9,7 +9,8 @@
 //! - A job ends once: by a receipt that was verified against everything this node knows of it,
 //!   or by one [`SentFault`].
 //! - Whatever the executor answers, the exchange makes progress, pauses, or ends: there is no
-//!   answer that makes this node spin.
+//!   answer that makes this node spin, none that makes it send module and input without end, and
+//!   none that keeps the job unfinished for ever ([`SentJob::overdue`]).
 
 use std::time::Duration;
 
@@ -17,18 +18,27 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ContentHash, JobId, JobSpec, JobState, Limits, MAX_PIECE, Stream,
+    registry::MAX_ATTEMPTS,
     wire::{MAX_WAIT, Piece, RefusalCode, Refused, Request, Response, Wanted},
 };
 use crate::types::{PeerId, Timestamp};
 
 /// First pause after a request without answer, and the longest; each doubles the one before.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Pause after an answer that brought nothing: an executor that does not wait as asked.
-const IDLE: Duration = Duration::from_millis(100);
+/// Pause after an answer that brought nothing, and the longest: each doubles the one before when
+/// the executor does not wait as asked.
+const IDLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Answers in a row to pieces that brought the upload no further.
 const MAX_STALLS: u32 = 16;
 /// How often a job that the executor forgot is submitted anew.
 const MAX_RESUBMISSIONS: u32 = 8;
+/// How often module and input are sent at most: an executor's disk may lose them, but not for ever.
+const MAX_UPLOADS: u64 = 4;
+/// How long a job may be said to run beyond its limit of time on the wall: its module has to be
+/// compiled before, its receipt recorded after.
+const RUN_GRACE: Duration = Duration::from_secs(3_600);
+/// How long after a cancellation the executor's receipt is waited for.
+const CANCEL_GRACE: Duration = Duration::from_secs(60);
 
 /// Why a job that was given away has no result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,8 +67,11 @@ pub enum SentFault {
         /// What it said.
         detail: String,
     },
-    /// Cancelled here before the executor accepted it.
+    /// Cancelled here, and the executor gave no receipt for it: it may not even have had it.
     Cancelled,
+    /// The executor has had it for longer than `jobs.deadline`, or has run it for longer than it
+    /// may run.
+    Overdue,
 }
 
 impl SentFault {
@@ -73,6 +86,7 @@ impl SentFault {
             Self::TooMuchOutput => "too_much_output",
             Self::Disk { .. } => "disk",
             Self::Cancelled => "cancelled",
+            Self::Overdue => "overdue",
         }
     }
 }
@@ -95,7 +109,11 @@ impl std::fmt::Display for SentFault {
             ),
             Self::TooMuchOutput => f.write_str("the output is larger than jobs.max_output"),
             Self::Disk { detail } => write!(f, "this node's disk: {detail}"),
-            Self::Cancelled => f.write_str("cancelled before it was accepted"),
+            Self::Cancelled => f.write_str("cancelled; the executor gave no receipt for it"),
+            Self::Overdue => f.write_str(
+                "the executor did not finish it in time (jobs.deadline, or its own limit of time \
+                 on the wall): submit it to another peer",
+            ),
         }
     }
 }
@@ -146,6 +164,43 @@ pub enum Next {
     Over,
 }
 
+/// Which request an answer is to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// [`Request::Submit`].
+    Submit,
+    /// [`Request::Put`].
+    Put,
+    /// [`Request::Fetch`].
+    Fetch,
+    /// [`Request::Cancel`].
+    Cancel,
+}
+
+impl Asked {
+    /// The kind of a request.
+    #[must_use]
+    pub fn of(request: &Request) -> Self {
+        match request {
+            Request::Submit(_) => Self::Submit,
+            Request::Put { .. } => Self::Put,
+            Request::Fetch { .. } => Self::Fetch,
+            Request::Cancel { .. } => Self::Cancel,
+        }
+    }
+
+    /// Whether a response can be an answer to it.
+    fn fits(self, response: &Response) -> bool {
+        match response {
+            Response::Submitted { .. } => self == Self::Submit,
+            Response::Stored { .. } => self == Self::Put,
+            Response::Progress { .. } => self == Self::Fetch,
+            Response::Cancelled { .. } => self == Self::Cancel,
+            Response::Refused(_) => true,
+        }
+    }
+}
+
 /// What follows from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -167,8 +222,6 @@ pub struct SentJob {
     record: SentRecord,
     /// Bytes of stdout and stderr that are here.
     cursor: (u64, u64),
-    /// Most output that is taken.
-    most: u64,
     /// Whether the executor said, since this value was made, that it has the job.
     confirmed: bool,
     cancelling: bool,
@@ -177,20 +230,42 @@ pub struct SentJob {
     wanted: Vec<Wanted>,
     stalls: u32,
     resubmissions: u32,
+    /// Bytes of module and input that may still be sent.
+    uploads_left: u64,
     /// Since when nothing goes forward, by the monotonic clock.
     failing_since: Option<Duration>,
+    /// Since when the attempt that is told runs, by the monotonic clock, and its number.
+    running_since: Option<(Duration, u32)>,
+    cancelled_at: Option<Duration>,
+    /// When the last answer came.
+    heard: Option<Duration>,
+    idle: Duration,
     pause: Duration,
-    patience: Duration,
+    bounds: Bounds,
+}
+
+/// What a submitter puts up with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Most output that is taken, bytes.
+    pub output: u64,
+    /// How long the executor may be out of reach.
+    pub patience: Duration,
+    /// How long it may have the job in all.
+    pub deadline: Duration,
 }
 
 impl SentJob {
     /// A job as written down, with so much output here already.
     #[must_use]
-    pub fn new(record: SentRecord, cursor: (u64, u64), most: u64, patience: Duration) -> Self {
+    pub fn new(record: SentRecord, cursor: (u64, u64), bounds: Bounds) -> Self {
+        let size = record
+            .spec
+            .module_size
+            .saturating_add(record.spec.input_size);
         Self {
             record,
             cursor,
-            most,
             confirmed: false,
             cancelling: false,
             state: JobState::Waiting,
@@ -198,9 +273,14 @@ impl SentJob {
             wanted: Vec::new(),
             stalls: 0,
             resubmissions: 0,
+            uploads_left: size.saturating_mul(MAX_UPLOADS),
             failing_since: None,
+            running_since: None,
+            cancelled_at: None,
+            heard: None,
+            idle: IDLE.0,
             pause: PAUSE.0,
-            patience,
+            bounds,
         }
     }
 
@@ -242,13 +322,38 @@ impl SentJob {
         true
     }
 
+    /// Whether a cancellation is still to be told to the executor.
+    #[must_use]
+    pub fn wants_cancel(&self) -> bool {
+        self.record.cancel && !self.cancelling && !self.is_over()
+    }
+
+    /// With what the job is given up, if its time is over. `elapsed` is monotonic time.
+    pub fn overdue(&mut self, now: Timestamp, elapsed: Duration) -> Option<SentFault> {
+        if self.is_over() {
+            return None;
+        }
+        if self.record.cancel {
+            let since = *self.cancelled_at.get_or_insert(elapsed);
+            if elapsed.saturating_sub(since) >= CANCEL_GRACE {
+                return Some(SentFault::Cancelled);
+            }
+        }
+        let limit = self.record.limits.map(|limits| limits.wall_clock());
+        let runs = self.running_since.zip(limit).is_some_and(|(run, limit)| {
+            elapsed.saturating_sub(run.0) >= limit.saturating_add(RUN_GRACE)
+        });
+        let old = now.since(self.record.submitted) >= self.bounds.deadline;
+        (runs || old).then_some(SentFault::Overdue)
+    }
+
     /// The next request.
     #[must_use]
     pub fn next(&self) -> Next {
         let job = self.record.job;
         if self.is_over() {
             Next::Over
-        } else if self.record.cancel && !self.cancelling {
+        } else if self.wants_cancel() {
             Next::Ask(Request::Cancel { job })
         } else if !self.confirmed {
             Next::Ask(Request::Submit(Box::new(self.record.spec.clone())))
@@ -276,10 +381,17 @@ impl SentJob {
         self.retry(None, elapsed, SentFault::Unreachable)
     }
 
-    /// An answer came. `elapsed` is monotonic time.
-    pub fn answered(&mut self, response: Response, elapsed: Duration) -> Vec<Effect> {
+    /// An answer to a request of this kind came. `elapsed` is monotonic time.
+    pub fn answered(&mut self, to: Asked, response: Response, elapsed: Duration) -> Vec<Effect> {
         if self.is_over() {
             return Vec::new();
+        }
+        if !to.fits(&response) {
+            return bad("answer");
+        }
+        let waited = elapsed.saturating_sub(self.heard.replace(elapsed).unwrap_or_default());
+        if waited >= MAX_WAIT / 2 {
+            self.idle = IDLE.0;
         }
         let good = !matches!(response, Response::Refused(_));
         let effects = match response {
@@ -296,7 +408,11 @@ impl SentJob {
                 stdout,
                 stderr,
                 receipt,
-            } => self.on_progress((state, attempt), stdout, stderr, receipt),
+            } => {
+                let effects = self.on_progress((state, attempt), stdout, stderr, receipt);
+                self.note_running(elapsed);
+                effects
+            }
             Response::Cancelled { state } => {
                 self.cancelling = true;
                 self.state = state;
@@ -309,6 +425,14 @@ impl SentJob {
             self.pause = PAUSE.0;
         }
         effects
+    }
+
+    /// Time of a run counts from the first word of it; only a new attempt begins it anew.
+    fn note_running(&mut self, elapsed: Duration) {
+        let known = self.running_since.map(|(_, attempt)| attempt);
+        if self.state == JobState::Running && known.is_none_or(|known| self.attempt > known) {
+            self.running_since = Some((elapsed, self.attempt));
+        }
     }
 
     fn on_submitted(
@@ -332,10 +456,17 @@ impl SentJob {
         if !wanted.iter().all(ours) {
             return bad("wanted");
         }
+        let counted = spec.deterministic.is_some();
+        let new = match self.record.limits {
+            // What was granted once stays so.
+            Some(granted) if granted != limits => return bad("limits"),
+            Some(_) => false,
+            None if !limits.grants(&spec.limits, counted) => return bad("limits"),
+            None => true,
+        };
         self.confirmed = true;
         self.state = state;
         self.wanted = wanted;
-        let new = self.record.limits != Some(limits);
         self.record.limits = Some(limits);
         if new { vec![Effect::Save] } else { Vec::new() }
     }
@@ -350,11 +481,16 @@ impl SentJob {
         if have > wanted.size {
             return bad("stored");
         }
-        if have > wanted.have {
-            self.stalls = 0;
-        } else {
+        if have <= wanted.have {
             self.stalls = self.stalls.saturating_add(1);
         }
+        // What a piece took on the way counts, whether it was kept or not.
+        let piece = u64::try_from(MAX_PIECE).unwrap_or(u64::MAX);
+        let sent = wanted.size.saturating_sub(wanted.have).min(piece);
+        let Some(left) = self.uploads_left.checked_sub(sent) else {
+            return bad("uploads without end");
+        };
+        self.uploads_left = left;
         wanted.have = have;
         if have == wanted.size {
             self.wanted.remove(index);
@@ -381,7 +517,10 @@ impl SentJob {
             self.cursor.1.saturating_add(length(&stderr)),
         );
         let granted = self.record.limits.map_or(u64::MAX, |limits| limits.output);
-        if out.saturating_add(err) > self.most {
+        if attempt > MAX_ATTEMPTS {
+            return bad("attempt");
+        }
+        if out.saturating_add(err) > self.bounds.output {
             return vec![Effect::End(SentFault::TooMuchOutput)];
         }
         if out.saturating_add(err) > granted {
@@ -400,11 +539,20 @@ impl SentJob {
         } else if state == JobState::Waiting {
             // Module or input are gone there, or another upload is still under way: ask which.
             self.confirmed = false;
-            effects.push(Effect::Pause(IDLE));
+            effects.push(self.idle());
         } else if effects.is_empty() {
-            effects.push(Effect::Pause(IDLE));
+            effects.push(self.idle());
+        } else {
+            self.idle = IDLE.0;
         }
         effects
+    }
+
+    /// A pause after an answer that brought nothing new.
+    fn idle(&mut self) -> Effect {
+        let pause = self.idle;
+        self.idle = pause.saturating_mul(2).min(IDLE.1);
+        Effect::Pause(pause)
     }
 
     fn on_refused(&mut self, refused: Refused, elapsed: Duration) -> Vec<Effect> {
@@ -426,8 +574,11 @@ impl SentJob {
             if self.cursor != (0, 0) || self.resubmissions > MAX_RESUBMISSIONS {
                 return vec![Effect::End(SentFault::Forgotten)];
             }
+            // It may grant something else now, and its run begins anew.
+            self.record.limits = None;
+            self.running_since = None;
             self.confirmed = false;
-            return vec![Effect::Pause(IDLE)];
+            return vec![self.idle()];
         }
         if code.is_passing() {
             vec![self.retry(again, elapsed, fault)]
@@ -439,7 +590,7 @@ impl SentJob {
     /// A pause that doubles, or the end when patience ran out.
     fn retry(&mut self, after: Option<Duration>, elapsed: Duration, fault: SentFault) -> Effect {
         let since = *self.failing_since.get_or_insert(elapsed);
-        if elapsed.saturating_sub(since) >= self.patience {
+        if elapsed.saturating_sub(since) >= self.bounds.patience {
             return Effect::End(fault);
         }
         let pause = after.unwrap_or(self.pause).min(PAUSE.1);

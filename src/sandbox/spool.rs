@@ -102,12 +102,16 @@ impl Side {
         })
     }
 
-    fn hasher(&self) -> Result<Hasher, SpoolError> {
+    /// Hashes what is there once, and remembers it.
+    fn hasher(&mut self) -> Result<Hasher, SpoolError> {
         if let Some(hasher) = &self.hasher {
             return Ok(hasher.clone());
         }
         match hash_file(&self.path) {
-            Ok((hasher, length)) if length == self.length => Ok(hasher),
+            Ok((hasher, length)) if length == self.length => {
+                self.hasher = Some(hasher.clone());
+                Ok(hasher)
+            }
             Ok(_) => Err(self.fail(io::Error::other("its length changed"))),
             Err(error) => Err(self.fail(error)),
         }
@@ -252,15 +256,19 @@ impl Spool {
     ///
     /// # Errors
     /// [`SpoolError::Io`].
-    pub fn hash(&self, stream: Stream) -> Result<ContentHash, SpoolError> {
-        Ok(self.side(stream).hasher()?.finish())
+    pub fn hash(&mut self, stream: Stream) -> Result<ContentHash, SpoolError> {
+        let side = match stream {
+            Stream::Stdout => &mut self.out,
+            Stream::Stderr => &mut self.err,
+        };
+        Ok(side.hasher()?.finish())
     }
 
     /// Hash and length of all that is there.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
-    pub fn content(&self, stream: Stream) -> Result<Content, SpoolError> {
+    pub fn content(&mut self, stream: Stream) -> Result<Content, SpoolError> {
         Ok(Content {
             hash: self.hash(stream)?,
             size: self.len(stream),

@@ -101,6 +101,8 @@ impl Inner {
             "malformed",
             "missing",
             "signature",
+            "chain",
+            "possession",
             "wrong_key",
         ] {
             drop(self.denials.get_or_create(&ReasonLabel { reason }));

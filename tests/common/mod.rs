@@ -9,6 +9,7 @@
 
 pub(crate) mod guests;
 pub(crate) mod peer;
+pub(crate) mod proxy;
 
 use std::{
     fs::{self, File},

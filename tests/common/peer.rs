@@ -25,14 +25,15 @@ use quantraband::{
 
 /// Accepts everybody and presents what it was given.
 pub(crate) struct Forger {
-    key: NodeKey,
+    /// Whose ML-DSA key proves possession.
+    prover: NodeKey,
     credential: Vec<u8>,
     told: Mutex<Option<Refusal>>,
 }
 
 impl GateKeeper for Forger {
     fn own_frame(&self, channel: &Channel, role: Role) -> Arc<[u8]> {
-        let proof = self.key.prove(channel, role);
+        let proof = self.prover.prove(channel, role);
         let frame = Frame::with_parts(vec![self.credential.clone()], proof);
         frame.encode().into()
     }
@@ -84,7 +85,17 @@ impl Attribution for Forger {
 
 /// Dials `address` once with `key`, presenting `credential`. `Ok` when it was let in.
 pub(crate) async fn present(key: &NodeKey, credential: &[u8], address: &str) -> Result<(), String> {
-    let mut swarm = swarm(key, credential);
+    present_by(key, key, credential, address).await
+}
+
+/// As [`present`], with the proof of possession made by another's key.
+pub(crate) async fn present_by(
+    key: &NodeKey,
+    prover: &NodeKey,
+    credential: &[u8],
+    address: &str,
+) -> Result<(), String> {
+    let mut swarm = swarm_by(key, prover, credential);
     swarm
         .dial(address.parse::<libp2p::Multiaddr>().expect("an address"))
         .expect("dialling");
@@ -107,8 +118,12 @@ pub(crate) async fn present(key: &NodeKey, credential: &[u8], address: &str) -> 
 
 /// A Swarm with `key` that presents `credential`; it listens nowhere.
 pub(crate) fn swarm(key: &NodeKey, credential: &[u8]) -> Swarm<NodeBehaviour> {
+    swarm_by(key, key, credential)
+}
+
+fn swarm_by(key: &NodeKey, prover: &NodeKey, credential: &[u8]) -> Swarm<NodeBehaviour> {
     let forger = Arc::new(Forger {
-        key: key.clone(),
+        prover: prover.clone(),
         credential: credential.to_vec(),
         told: Mutex::new(None),
     });

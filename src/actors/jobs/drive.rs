@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::{AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
 
-use super::{JobsActor, report};
+use super::JobsActor;
 use crate::{
     audit::AuditEvent,
     messages::{
@@ -12,9 +12,9 @@ use crate::{
         swarm::{SendFault, SendJobRequest},
     },
     sandbox::{
-        JobId, Stream,
+        ContentHash, JobId, Stream,
         receipt::{Expectation, Receipt},
-        sent::{Effect, Next, SentFault, SentRecord},
+        sent::{Asked, Effect, Next, SentFault, SentRecord},
         spool::{Spool, SpoolError},
         wire::{MAX_WAIT, RefusalCode, Refused, Request, Response},
     },
@@ -23,26 +23,61 @@ use crate::{
 
 /// How long an exchange may take beyond what the request waits for.
 const GRACE: Duration = Duration::from_secs(20);
+/// How long an executor is asked to wait for news while other jobs wait for their turn with it.
+const CROWDED_WAIT_MS: u32 = 250;
+/// How soon an end that could not be put on record is tried again.
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
 
 impl JobsActor {
-    /// Does what comes next for a job, unless something is under way.
+    /// Does what comes next for a job, unless something is under way, as soon as it is its turn.
     pub(super) fn drive(&mut self, id: JobId, ctx: &mut Context<Self>) {
-        let Some((executor, request)) = self.next_request(id) else {
+        let draining = self.draining;
+        let Some(entry) = self.entry_mut(id) else {
             return;
         };
+        if entry.busy || entry.ending || draining || entry.job.is_over() {
+            return;
+        }
+        let executor = entry.job.record().executor;
+        if !self.lanes.enter(executor, id) {
+            return;
+        }
+        let Some(request) = self.next_request(id, ctx) else {
+            return self.lanes.leave(&executor);
+        };
+        let asked = Asked::of(&request);
         let ask = self.ask(executor, request).into_actor(self);
-        ctx.spawn(ask.map(move |answer, act, ctx| act.on_answer(id, answer, ctx)));
+        ctx.spawn(ask.map(move |answer, act, ctx| {
+            act.on_answer(id, asked, answer, ctx);
+            act.lanes.leave(&executor);
+            // A job that has nothing to ask any more leaves its turn to the next.
+            while let Some(next) = act.lanes.next(&executor) {
+                act.drive(next, ctx);
+            }
+        }));
     }
 
     /// The next request of a job; marks it busy.
-    fn next_request(&mut self, id: JobId) -> Option<(PeerId, Request)> {
+    fn next_request(&mut self, id: JobId, ctx: &mut Context<Self>) -> Option<Request> {
         let running = self.running.as_mut()?;
         let entry = running.jobs.get_mut(&id)?;
-        if entry.busy || self.draining {
-            return None;
-        }
         let request = match entry.job.next() {
             Next::Over => return None,
+            Next::Ask(Request::Fetch {
+                job,
+                stdout,
+                stderr,
+                wait_ms,
+            }) => Request::Fetch {
+                job,
+                stdout,
+                stderr,
+                wait_ms: if self.lanes.is_crowded(&entry.job.record().executor) {
+                    CROWDED_WAIT_MS
+                } else {
+                    wait_ms
+                },
+            },
             Next::Ask(request) => request,
             Next::Piece { blob, offset, most } => match running.blobs.read(&blob, offset, most) {
                 Ok(bytes) => Request::Put {
@@ -53,13 +88,13 @@ impl JobsActor {
                 },
                 Err(error) => {
                     let detail = error.to_string();
-                    self.finish(id, Err(SentFault::Disk { detail }));
+                    self.finish(id, Err(SentFault::Disk { detail }), ctx);
                     return None;
                 }
             },
         };
         entry.busy = true;
-        Some((entry.job.record().executor, request))
+        Some(request)
     }
 
     /// Asks the executor: over the network, or this node itself.
@@ -96,32 +131,54 @@ impl JobsActor {
     fn on_answer(
         &mut self,
         id: JobId,
+        asked: Asked,
         answer: Result<Response, SendFault>,
         ctx: &mut Context<Self>,
     ) {
-        let elapsed = self.setup.clock.elapsed();
         let Some(entry) = self.entry_mut(id) else {
             return;
         };
         entry.busy = false;
-        if entry.job.is_over() {
+        if entry.job.is_over() || entry.ending {
             // Cancelled or given up while this request was under way: it must not run for nobody.
             if matches!(answer, Ok(Response::Submitted { .. })) {
-                let executor = entry.job.record().executor;
-                let cancel = self.ask(executor, Request::Cancel { job: id });
-                ctx.spawn(cancel.into_actor(self).map(|_, _, _| ()));
+                self.tell_in_vain(id, ctx);
             }
             return;
         }
+        if let Some(span) = self.follow(id, asked, answer, ctx) {
+            if let Some(entry) = self.entry_mut(id) {
+                entry.busy = true;
+            }
+            ctx.run_later(span, move |act, ctx| {
+                if let Some(entry) = act.entry_mut(id) {
+                    entry.busy = false;
+                }
+                act.drive(id, ctx);
+            });
+        } else {
+            self.drive(id, ctx);
+        }
+    }
+
+    /// Does what follows from an answer, or from none; how long to pause then.
+    fn follow(
+        &mut self,
+        id: JobId,
+        asked: Asked,
+        answer: Result<Response, SendFault>,
+        ctx: &mut Context<Self>,
+    ) -> Option<Duration> {
+        let elapsed = self.setup.clock.elapsed();
+        let entry = self.entry_mut(id)?;
         let effects = match answer {
-            Ok(response) => entry.job.answered(response, elapsed),
-            Err(SendFault::Unsupported) => entry.job.answered(
-                Response::Refused(Refused::new(
-                    RefusalCode::Disabled,
-                    "the peer does not speak the job protocol",
-                )),
-                elapsed,
-            ),
+            Ok(response) => entry.job.answered(asked, response, elapsed),
+            Err(SendFault::Unsupported) => {
+                let detail = "the peer does not speak the job protocol";
+                let refused = Refused::new(RefusalCode::Disabled, detail);
+                let response = Response::Refused(refused);
+                entry.job.answered(asked, response, elapsed)
+            }
             Err(_) => vec![entry.job.unanswered(elapsed)],
         };
         let mut pause = None;
@@ -132,19 +189,59 @@ impl JobsActor {
             }
         }
         self.waiters.wake(&id);
-        match pause {
-            None => self.drive(id, ctx),
-            Some(span) => {
-                if let Some(entry) = self.entry_mut(id) {
-                    entry.busy = true;
-                }
-                ctx.run_later(span, move |act, ctx| {
-                    if let Some(entry) = act.entry_mut(id) {
-                        entry.busy = false;
-                    }
-                    act.drive(id, ctx);
-                });
+        pause
+    }
+
+    /// Tells the executor that a job is cancelled, beside the exchange that is under way (which
+    /// may wait for news), and again until it knows or the job is over.
+    pub(super) fn send_cancel(&mut self, id: JobId, ctx: &mut Context<Self>) {
+        let draining = self.draining;
+        let Some(entry) = self.entry_mut(id) else {
+            return;
+        };
+        if draining || entry.ending || !entry.job.wants_cancel() {
+            return;
+        }
+        let executor = entry.job.record().executor;
+        let cancel = self.ask(executor, Request::Cancel { job: id });
+        let cancel = cancel.into_actor(self).map(move |answer, act, ctx| {
+            if act.entry_mut(id).is_none_or(|entry| entry.ending) {
+                return;
             }
+            match act.follow(id, Asked::Cancel, answer, ctx) {
+                Some(pause) => {
+                    ctx.run_later(pause, move |act, ctx| act.send_cancel(id, ctx));
+                }
+                None => act.drive(id, ctx),
+            }
+        });
+        ctx.spawn(cancel);
+    }
+
+    /// Whatever the executor still does for a job that is over here is in vain.
+    fn tell_in_vain(&mut self, id: JobId, ctx: &mut Context<Self>) {
+        if let Some(entry) = self.entry_mut(id) {
+            let executor = entry.job.record().executor;
+            let cancel = self.ask(executor, Request::Cancel { job: id });
+            ctx.spawn(cancel.into_actor(self).map(|_, _, _| ()));
+        }
+    }
+
+    /// Gives up what is overdue.
+    pub(super) fn give_up_overdue(&mut self, ctx: &mut Context<Self>) {
+        let (now, elapsed) = (self.setup.clock.now(), self.setup.clock.elapsed());
+        let Some(running) = self.running.as_mut() else {
+            return;
+        };
+        let overdue: Vec<_> = running
+            .jobs
+            .iter_mut()
+            .filter(|(_, entry)| !entry.ending)
+            .filter_map(|(id, entry)| Some((*id, entry.job.overdue(now, elapsed)?)))
+            .collect();
+        for (id, fault) in overdue {
+            self.tell_in_vain(id, ctx);
+            self.finish(id, Err(fault), ctx);
         }
     }
 
@@ -152,58 +249,54 @@ impl JobsActor {
         match effect {
             Effect::Save => self.save(id),
             Effect::Append(stream, bytes) => {
-                let Some(entry) = self.entry_mut(id) else {
-                    return;
-                };
-                if let Err(error) = entry.spool.append(stream, &bytes) {
-                    let fault = match error {
-                        SpoolError::TooMuch { .. } => SentFault::TooMuchOutput,
-                        other => SentFault::Disk {
-                            detail: other.to_string(),
-                        },
-                    };
-                    self.finish(id, Err(fault));
+                if let Err(fault) = self.append(id, stream, &bytes) {
+                    self.finish(id, Err(fault), ctx);
                 }
             }
             Effect::Verify(receipt) => {
                 let result = self.verify(id, receipt);
-                self.finish(id, result);
+                self.finish(id, result, ctx);
             }
             Effect::End(fault) => {
-                if let Some(entry) = self.entry_mut(id)
-                    && !matches!(fault, SentFault::Refused { .. })
-                {
-                    // Whatever it still does there is in vain.
-                    let executor = entry.job.record().executor;
-                    let cancel = self.ask(executor, Request::Cancel { job: id });
-                    ctx.spawn(cancel.into_actor(self).map(|_, _, _| ()));
+                if !matches!(fault, SentFault::Refused { .. }) {
+                    self.tell_in_vain(id, ctx);
                 }
-                self.finish(id, Err(fault));
+                self.finish(id, Err(fault), ctx);
             }
             // Its caller's.
             Effect::Pause(_) => {}
         }
     }
 
-    /// What follows from the answer to a cancellation that overtook the exchange.
-    pub(super) fn after_cancel(
-        &mut self,
-        id: JobId,
-        effects: Vec<Effect>,
-        ctx: &mut Context<Self>,
-    ) {
-        for effect in effects {
-            self.carry_out(id, effect, ctx);
+    /// Keeps a piece of output. When results fill the disk they go first.
+    fn append(&mut self, id: JobId, stream: Stream, bytes: &[u8]) -> Result<(), SentFault> {
+        let most = self.setup.config.output_storage.0;
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let is_full = |all: &super::Running| all.outputs().saturating_add(length) > most;
+        if self.running.as_ref().is_some_and(is_full) {
+            self.sweep(length);
         }
-        self.waiters.wake(&id);
-        self.drive(id, ctx);
+        if self.running.as_ref().is_some_and(is_full) {
+            let detail = "jobs.output_storage is full of unfinished jobs' output".to_owned();
+            return Err(SentFault::Disk { detail });
+        }
+        let Some(entry) = self.entry_mut(id) else {
+            return Ok(());
+        };
+        match entry.spool.append(stream, bytes) {
+            Ok(()) => Ok(()),
+            Err(SpoolError::TooMuch { .. }) => Err(SentFault::TooMuchOutput),
+            Err(other) => Err(SentFault::Disk {
+                detail: other.to_string(),
+            }),
+        }
     }
 
     /// Whether a receipt is the executor's word on exactly what this node knows.
-    fn verify(&self, id: JobId, bytes: Vec<u8>) -> Result<Vec<u8>, SentFault> {
+    fn verify(&mut self, id: JobId, bytes: Vec<u8>) -> Result<Vec<u8>, SentFault> {
         let bad = |what: String| SentFault::BadResult { what };
-        let entry = self.running.as_ref().and_then(|all| all.jobs.get(&id));
-        let Some(entry) = entry else {
+        let me = self.setup.me;
+        let Some(entry) = self.entry_mut(id) else {
             return Err(bad("unknown".to_owned()));
         };
         let SentRecord {
@@ -221,49 +314,79 @@ impl JobsActor {
             stdout: Some(entry.spool.content(Stream::Stdout).map_err(disk)?),
             stderr: Some(entry.spool.content(Stream::Stderr).map_err(disk)?),
             limits: *limits,
-            ..Expectation::of(*executor, self.setup.me, spec)
+            ..Expectation::of(*executor, me, spec)
         };
         body.matches(&expected)
             .map_err(|mismatch| bad(mismatch.to_string()))?;
         Ok(bytes)
     }
 
-    /// Ends a job: on record, written down, told. Once.
-    pub(super) fn finish(&mut self, id: JobId, result: Result<Vec<u8>, SentFault>) {
+    /// Ends a job: on record, written down, told. Once: what comes meanwhile changes nothing.
+    pub(super) fn finish(
+        &mut self,
+        id: JobId,
+        result: Result<Vec<u8>, SentFault>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(entry) = self.entry_mut(id) else {
+            return;
+        };
+        if entry.job.is_over() || entry.ending {
+            return;
+        }
+        entry.ending = true;
+        self.record_end(id, result, ctx);
+    }
+
+    fn record_end(
+        &mut self,
+        id: JobId,
+        result: Result<Vec<u8>, SentFault>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(entry) = self.entry_mut(id) else {
+            return;
+        };
+        let executor = entry.job.record().executor;
+        let (name, outcome) = told(&result);
+        let receipt = result.as_ref().ok();
+        let event = AuditEvent::JobResult {
+            job: id.to_string(),
+            executor,
+            outcome,
+            receipt: receipt.map(|bytes| ContentHash::of(bytes).0),
+        };
+        let audit = self.setup.audit.clone();
+        let recorded = async move { audit.record(event).await };
+        ctx.spawn(
+            recorded
+                .into_actor(self)
+                .map(move |recorded, act, ctx| match recorded {
+                    Ok(_) => act.ended(id, result, name),
+                    Err(error) => {
+                        tracing::warn!(job = %id, %error, "a result is not on record yet");
+                        ctx.run_later(RECORD_AGAIN, move |act, ctx| {
+                            act.record_end(id, result, ctx);
+                        });
+                    }
+                }),
+        );
+    }
+
+    fn ended(&mut self, id: JobId, result: Result<Vec<u8>, SentFault>, name: &'static str) {
         let now = self.setup.clock.now();
         let Some(entry) = self.entry_mut(id) else {
             return;
         };
-        let receipt = result.as_ref().ok().map(|bytes| {
-            let hash = crate::sandbox::ContentHash::of(bytes);
-            hash.0
-        });
+        entry.ending = false;
         if !entry.job.end(result, now) {
             return;
         }
-        let told = report(entry);
-        let outcome = match (&told.outcome, &told.fault) {
-            (Some(outcome), _) => outcome.to_string(),
-            (None, Some(fault)) => fault.to_string(),
-            (None, None) => String::new(),
-        };
-        let name = told
-            .outcome
-            .as_ref()
-            .map_or("failed", |outcome| outcome.name());
+        let spec = &entry.job.record().spec;
+        let (module, input) = (spec.module, spec.input);
         self.setup.metrics.jobs().sent(name);
-        self.setup.audit.note(AuditEvent::JobResult {
-            job: id.to_string(),
-            executor: told.peer,
-            outcome,
-            receipt,
-        });
         self.save(id);
-        if let Some(running) = self.running.as_mut()
-            && let Some(entry) = running.jobs.get(&id)
-        {
-            let spec = &entry.job.record().spec;
-            let (module, input) = (spec.module, spec.input);
+        if let Some(running) = self.running.as_mut() {
             running.blobs.unpin(&module);
             running.blobs.unpin(&input);
         }
@@ -291,5 +414,20 @@ impl JobsActor {
     /// A new job's place for its output.
     pub(super) fn forget_output(&self, id: &JobId) -> Result<(), SpoolError> {
         Spool::remove(&self.setup.dir.join("output"), id)
+    }
+}
+
+/// An end for metrics, and in words.
+fn told(result: &Result<Vec<u8>, SentFault>) -> (&'static str, String) {
+    match result {
+        Err(fault) => ("failed", fault.to_string()),
+        Ok(receipt) => match Receipt::decode(receipt) {
+            // Verified before it came here.
+            Ok(receipt) => {
+                let outcome = &receipt.unverified().outcome;
+                (outcome.name(), outcome.to_string())
+            }
+            Err(error) => ("failed", error.to_string()),
+        },
     }
 }

@@ -12,10 +12,7 @@ use crate::{
         jobs::{JobsFault, SubmitJob, UploadPiece},
         sandbox::{CancelJob, DescribeJob, DrainJobs, FollowJob, JobNews, JobReport, ListJobs},
     },
-    sandbox::{
-        JobId, MAX_PIECE, Stream, blobs::BlobError, sent::SentRecord, spool::SpoolError,
-        wire::Request,
-    },
+    sandbox::{JobId, MAX_PIECE, Stream, blobs::BlobError, sent::SentRecord, spool::SpoolError},
 };
 
 fn blob_fault(error: &BlobError) -> JobsFault {
@@ -108,11 +105,12 @@ impl JobsActor {
                 },
             );
         }
-        self.save(id);
         Ok((id, true))
     }
 
+    /// A job that is on record: it is written down, so that it survives, and begins.
     fn begin(&mut self, id: JobId, ctx: &mut Context<Self>) {
+        self.save(id);
         if let Some(entry) = self.entry_mut(id) {
             entry.busy = false;
         }
@@ -128,9 +126,6 @@ impl JobsActor {
             let spec = &entry.job.record().spec;
             running.blobs.unpin(&spec.module);
             running.blobs.unpin(&spec.input);
-        }
-        if let Err(error) = running.tree.remove(&id.0) {
-            self.incarnation.fail(error);
         }
     }
 
@@ -252,20 +247,8 @@ impl Handler<CancelJob> for JobsActor {
         };
         let (state, _) = entry.job.progress();
         if entry.job.cancel() {
-            let executor = entry.job.record().executor;
             self.save(id);
-            // At once, beside the exchange that is under way: that one may wait for news.
-            let cancel = self.ask(executor, Request::Cancel { job: id });
-            actix::AsyncContext::spawn(
-                ctx,
-                cancel.into_actor(self).map(move |answer, act, ctx| {
-                    let elapsed = act.setup.clock.elapsed();
-                    if let (Ok(response), Some(entry)) = (answer, act.entry_mut(id)) {
-                        let effects = entry.job.answered(response, elapsed);
-                        act.after_cancel(id, effects, ctx);
-                    }
-                }),
-            );
+            self.send_cancel(id, ctx);
         }
         MessageResult(Some(state))
     }

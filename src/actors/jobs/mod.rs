@@ -8,8 +8,9 @@
 //!
 //! # Invariants
 //! - A job ends once, by a receipt that matches everything this node knows of it or by a typed
-//!   fault; both are noted in the audit log.
-//! - One exchange a job is under way at a time (a cancellation may overtake it).
+//!   fault; both are on record in the audit log before anybody is told.
+//! - One exchange a job is under way at a time (a cancellation may overtake it), and few enough
+//!   with each executor that its connection bears them.
 //!
 //! # When it fails
 //! Its guard restarts it. A full mailbox refuses the command. It runs on an arbiter of its own,
@@ -17,22 +18,24 @@
 
 mod drive;
 mod handlers;
+mod lanes;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use actix::{Actor, AsyncContext, Context};
 use serde::Serialize;
 
+use self::lanes::Lanes;
 use crate::{
     actors::{audit::AuditHandle, sandbox::SandboxActor, swarm::SwarmActor, waiters::Waiters},
     config::JobsConfig,
     identity::OwnIdentity,
     messages::sandbox::{JobReport, JobRole},
     sandbox::{
-        JobId,
+        JobId, Stream,
         blobs::Blobs,
         receipt::Receipt,
-        sent::{SentJob, SentRecord},
+        sent::{Bounds, SentJob, SentRecord},
         spool::Spool,
     },
     store::{Store, Tree},
@@ -47,7 +50,7 @@ const TREE: &str = "jobs_sent";
 const TREE_VERSION: u8 = 1;
 /// Most records read at a start: the bounds of `jobs.unfinished` and `jobs.results` together.
 const MAX_RECORDS: usize = 2 * 65_536;
-/// How often results that were kept long enough are dropped.
+/// How often results that were kept long enough are dropped, and jobs that are overdue given up.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// What an incarnation is made of.
@@ -88,6 +91,8 @@ struct Entry {
     spool: Spool,
     /// An exchange or a pause is under way.
     busy: bool,
+    /// Its end is being put on record.
+    ending: bool,
 }
 
 /// What is open while an incarnation runs.
@@ -103,6 +108,7 @@ pub struct JobsActor {
     setup: JobsSetup,
     running: Option<Running>,
     waiters: Waiters,
+    lanes: Lanes,
     /// The node stops: nothing more is taken or sent.
     draining: bool,
 }
@@ -126,6 +132,22 @@ pub struct JobsState {
     pub stored: u64,
 }
 
+impl Entry {
+    /// Bytes of its output that are here.
+    fn output(&self) -> u64 {
+        let [out, err] = [Stream::Stdout, Stream::Stderr].map(|stream| self.spool.len(stream));
+        out.saturating_add(err)
+    }
+}
+
+impl Running {
+    /// Bytes of all outputs that are here.
+    fn outputs(&self) -> u64 {
+        let outputs = self.jobs.values().map(Entry::output);
+        outputs.fold(0, u64::saturating_add)
+    }
+}
+
 impl JobsActor {
     /// An incarnation that has not started yet.
     #[must_use]
@@ -135,6 +157,7 @@ impl JobsActor {
             setup,
             running: None,
             waiters: Waiters::default(),
+            lanes: Lanes::default(),
             draining: false,
         }
     }
@@ -168,16 +191,18 @@ impl JobsActor {
 
     fn entry(&self, record: SentRecord) -> Result<Entry, crate::sandbox::spool::SpoolError> {
         let config = &self.setup.config;
-        let most = config.max_output.0;
-        let spool = Spool::open(&self.setup.dir.join("output"), record.job, most)?;
-        let cursor = (
-            spool.len(crate::sandbox::Stream::Stdout),
-            spool.len(crate::sandbox::Stream::Stderr),
-        );
+        let bounds = Bounds {
+            output: config.max_output.0,
+            patience: config.patience.0,
+            deadline: config.deadline.0,
+        };
+        let spool = Spool::open(&self.setup.dir.join("output"), record.job, bounds.output)?;
+        let cursor = (spool.len(Stream::Stdout), spool.len(Stream::Stderr));
         Ok(Entry {
-            job: SentJob::new(record, cursor, most, config.patience.0),
+            job: SentJob::new(record, cursor, bounds),
             spool,
             busy: false,
+            ending: false,
         })
     }
 
@@ -186,8 +211,8 @@ impl JobsActor {
         jobs.filter(|(_, entry)| !entry.job.is_over()).count()
     }
 
-    /// Drops what was kept long enough.
-    fn sweep(&mut self) {
+    /// Drops what was kept long enough, and what must make room for `wanted` more bytes of output.
+    fn sweep(&mut self, wanted: u64) {
         let now = self.setup.clock.now();
         let Some(running) = self.running.as_mut() else {
             return;
@@ -200,11 +225,16 @@ impl JobsActor {
         ended.sort_unstable();
         let beyond = ended.len().saturating_sub(self.setup.config.results);
         let kept = self.setup.config.results_kept.0;
-        let doomed = ended
-            .iter()
-            .enumerate()
-            .filter(|(index, (at, _))| *index < beyond || now.since(*at) >= kept);
-        for (_, (_, id)) in doomed {
+        let mut disk: u64 = running.outputs();
+        let doomed = ended.iter().enumerate().filter(|(index, (at, id))| {
+            let full = disk.saturating_add(wanted) > self.setup.config.output_storage.0;
+            let doomed = full || *index < beyond || now.since(*at) >= kept;
+            if doomed && let Some(entry) = running.jobs.get(id) {
+                disk = disk.saturating_sub(entry.output());
+            }
+            doomed
+        });
+        for id in doomed.map(|(_, (_, id))| id).collect::<Vec<_>>() {
             running.jobs.remove(id);
             let removed = running.tree.remove(&id.0);
             if let Err(error) = removed {
@@ -245,8 +275,8 @@ fn report(entry: &Entry) -> JobReport {
         attempt: body.as_ref().map_or(attempt, |body| body.attempts),
         submitted: record.submitted,
         finished: record.end.as_ref().map(|end| end.at),
-        stdout: entry.spool.len(crate::sandbox::Stream::Stdout),
-        stderr: entry.spool.len(crate::sandbox::Stream::Stderr),
+        stdout: entry.spool.len(Stream::Stdout),
+        stderr: entry.spool.len(Stream::Stderr),
         receipt,
     }
 }
@@ -269,7 +299,10 @@ impl Supervise for JobsActor {
         for id in jobs.copied().collect::<Vec<_>>() {
             self.drive(id, ctx);
         }
-        ctx.run_interval(SWEEP, |act, _| act.sweep());
+        ctx.run_interval(SWEEP, |act, ctx| {
+            act.give_up_overdue(ctx);
+            act.sweep(0);
+        });
         Ok(())
     }
 

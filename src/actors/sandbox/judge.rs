@@ -1,13 +1,13 @@
 //! Who may have something run: at the submission, and again while the job lives.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use actix::Context;
 
 use super::{MAX_KNOWN, SandboxActor};
 use crate::{
     audit::AuditEvent,
-    identity::{Tier, VerifiedIdentity},
+    identity::{Name, Tier, VerifiedIdentity},
     sandbox::{CancelledBy, JobId, registry::JobRecord},
     trust::decision::{self, Action, Decision, Request, Subject, Verdict},
     types::{Party, PeerId, Timestamp},
@@ -101,39 +101,72 @@ impl SandboxActor {
         }
         let trust = self.setup.trust.load();
         let statuses = self.setup.statuses.load();
-        match self.known.get(&peer) {
+        let absent;
+        let identity = match self.known.get(&peer) {
             Some((identity, epoch)) => {
                 if !trust.covers(&identity.anchor, *epoch) {
                     return Some("its issuer is no longer trusted");
                 }
-                let verdict = decision::evaluate(&Request {
-                    action: Action::RunJob,
-                    subject: Subject {
-                        peer,
-                        tier: identity.tier,
-                        identity: Some(identity),
-                        standing: standings.standing(&peer, now),
-                        // It began while the lists were fresh: only revocation ends it.
-                        status: statuses.standing(identity, now).for_running(),
-                    },
-                    topic: None,
-                    now,
-                    policy: &self.setup.config.policy,
-                })
-                .verdict;
-                (verdict != Verdict::Allow).then_some("denied by policy")
+                identity.as_ref()
             }
             // Not heard of since this process began: what was proved then has to do.
             None => {
-                let submitter = &record.submitter;
-                if statuses.of_entries(&submitter.statuses, now).is_revoked() {
-                    return Some("its credential was revoked");
-                }
-                submitter
-                    .expires
-                    .is_none_or(|expires| expires <= now)
-                    .then_some("its credential expired")
+                let Some(issuer) = issuer_of(record) else {
+                    return Some("nothing is known of its credential");
+                };
+                let Some(anchor) = trust.anchors.nearest(&issuer) else {
+                    return Some("its issuer is no longer trusted");
+                };
+                let Some(recorded) = as_recorded(record, issuer, &anchor.issuer) else {
+                    return Some("nothing is known of its credential");
+                };
+                absent = recorded;
+                &absent
             }
-        }
+        };
+        let verdict = decision::evaluate(&Request {
+            action: Action::RunJob,
+            subject: Subject {
+                peer,
+                tier: identity.tier,
+                identity: Some(identity),
+                standing: standings.standing(&peer, now),
+                // It began while the lists were fresh: only revocation ends it.
+                status: statuses.standing(identity, now).for_running(),
+            },
+            topic: None,
+            now,
+            policy: &self.setup.config.policy,
+        })
+        .verdict;
+        (verdict != Verdict::Allow).then_some("denied by policy")
     }
+}
+
+/// The issuer of the submitter's credential, as the record of a job names it.
+fn issuer_of(record: &JobRecord) -> Option<Name> {
+    let (issuer, _) = record.submitter.identity.as_deref()?.split_once('/')?;
+    issuer.parse().ok()
+}
+
+/// What the record of a job says of its submitter's identity. Groups and attributes are not in it:
+/// they allow nothing then. Nor are keys.
+fn as_recorded(record: &JobRecord, issuer: Name, anchor: &Name) -> Option<VerifiedIdentity> {
+    let submitter = &record.submitter;
+    let (_, subject) = submitter.identity.as_deref()?.split_once('/')?;
+    Some(VerifiedIdentity {
+        peer: submitter.peer,
+        // Nobody else's job was accepted.
+        tier: Tier::Member,
+        issuer,
+        anchor: anchor.clone(),
+        subject: subject.parse().ok()?,
+        statuses: submitter.statuses.clone(),
+        pq_auth: false,
+        keys: None,
+        groups: Vec::new(),
+        attributes: BTreeMap::new(),
+        expires: submitter.expires?,
+        credential_hash: [0; 32],
+    })
 }

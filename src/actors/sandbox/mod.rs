@@ -25,7 +25,7 @@ mod seal;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -137,6 +137,8 @@ pub struct SandboxActor {
     refusals: HashMap<(PeerId, &'static str), Timestamp>,
     waiters: Waiters,
     counted: PoolCounts,
+    /// Less than `sandbox.disk_reserve` is free.
+    disk_is_short: bool,
     draining: bool,
 }
 
@@ -181,6 +183,7 @@ impl SandboxActor {
             refusals: HashMap::new(),
             waiters: Waiters::default(),
             counted: PoolCounts::default(),
+            disk_is_short: false,
             draining: false,
         }
     }
@@ -266,11 +269,24 @@ impl SandboxActor {
         if self.draining {
             return;
         }
+        self.look_at_disk();
         self.review(ctx);
         self.expire(ctx);
         self.schedule(ctx);
         self.seal_all(ctx);
         self.count();
+    }
+
+    /// Whether there is still room beside what is reserved for the node itself (audit log, store,
+    /// outputs of jobs that run). Where the system does not say, there is.
+    fn look_at_disk(&mut self) {
+        let reserve = self.setup.config.sandbox.disk_reserve.0;
+        let short = free_space(&self.setup.dir).is_some_and(|free| free < reserve);
+        if short && !self.disk_is_short {
+            let dir = self.setup.dir.display();
+            tracing::warn!(%dir, "the disk is nearly full: no jobs are taken until there is room");
+        }
+        self.disk_is_short = short;
     }
 
     fn expire(&mut self, ctx: &mut Context<Self>) {
@@ -394,6 +410,15 @@ impl SandboxActor {
             metrics.compiled(result, now.saturating_sub(before));
         }
     }
+}
+
+/// Bytes that this program may still write under `dir`.
+fn free_space(dir: &Path) -> Option<u64> {
+    let stat = nix::sys::statvfs::statvfs(dir).ok()?;
+    // The widths of these differ between systems.
+    let (blocks, size) = (stat.blocks_available(), stat.fragment_size());
+    #[expect(clippy::useless_conversion, reason = "not useless on every system")]
+    Some(u64::from(blocks).saturating_mul(u64::from(size)))
 }
 
 impl Running {

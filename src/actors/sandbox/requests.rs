@@ -46,6 +46,16 @@ fn unknown() -> Response {
     refused(RefusalCode::UnknownJob, "no such job of yours", None)
 }
 
+fn starting() -> Response {
+    refused(RefusalCode::Unavailable, "starting", Some(COME_AGAIN))
+}
+
+/// The disk is nearly full: what is here goes on, nothing new is taken.
+fn no_disk() -> Response {
+    let detail = "the disk of this node is nearly full (sandbox.disk_reserve)";
+    refused(RefusalCode::QueueFull, detail, Some(COME_AGAIN))
+}
+
 fn rejected(rejection: &Rejection) -> Response {
     let (code, again) = match rejection {
         Rejection::Disabled => (RefusalCode::Disabled, None),
@@ -119,15 +129,14 @@ impl SandboxActor {
             statuses: identity.map_or_else(Vec::new, |one| one.statuses.clone()),
         };
         let label = submitter.identity.clone();
-        let now = self.now();
+        let (now, short) = (self.now(), self.disk_is_short);
         let Some(running) = self.running.as_mut() else {
-            return now_ready(refused(
-                RefusalCode::Unavailable,
-                "starting",
-                Some(COME_AGAIN),
-            ));
+            return now_ready(starting());
         };
         let module = spec.module;
+        if short && !running.registry.knows(&peer, &spec) {
+            return now_ready(self.refuse(peer, no_disk()));
+        }
         let accepted = match running.registry.submit(submitter, spec, now) {
             Ok(accepted) => accepted,
             Err(rejection) => {
@@ -196,8 +205,9 @@ impl SandboxActor {
 
     /// A job that is on record: it counts from now on, and may be able to start.
     fn begin(&mut self, id: JobId, ctx: &mut Context<Self>) {
+        let now = self.now();
         if let Some(running) = self.running.as_mut() {
-            running.registry.on_record(&id);
+            running.registry.on_record(&id, now);
             running.get_ready(&[id]);
         }
         self.persist(true);
@@ -217,7 +227,7 @@ impl SandboxActor {
 
     fn accepted(&self, accepted: &Accepted) -> Response {
         let Some(running) = &self.running else {
-            return refused(RefusalCode::Unavailable, "starting", Some(COME_AGAIN));
+            return starting();
         };
         let Some(record) = running.registry.job(&accepted.id) else {
             return unknown();
@@ -282,8 +292,11 @@ impl SandboxActor {
         ctx: &mut Context<Self>,
     ) -> Response {
         let Some(running) = self.running.as_mut() else {
-            return refused(RefusalCode::Unavailable, "starting", Some(COME_AGAIN));
+            return starting();
         };
+        if self.disk_is_short {
+            return no_disk();
+        }
         let owned = running
             .registry
             .job(&job)
@@ -349,7 +362,7 @@ impl SandboxActor {
 
     fn progress(&self, peer: PeerId, job: JobId, (out, err): (u64, u64)) -> Response {
         let Some(running) = &self.running else {
-            return refused(RefusalCode::Unavailable, "starting", Some(COME_AGAIN));
+            return starting();
         };
         let owned = running
             .registry

@@ -71,12 +71,12 @@ impl SandboxActor {
         }));
     }
 
-    fn body(&self, id: JobId) -> Option<ReceiptBody> {
-        let running = self.running.as_ref()?;
+    fn body(&mut self, id: JobId) -> Option<ReceiptBody> {
+        let running = self.running.as_mut()?;
         let record = running.registry.job(&id)?;
         let outcome = record.outcome.clone()?;
-        let spool = running.spools.get(&id)?;
-        let output = |stream| match spool.content(stream) {
+        let spool = running.spools.get_mut(&id)?;
+        let mut output = |stream| match spool.content(stream) {
             Ok(content) => Some(content),
             // Tried again at the next tick.
             Err(error) => {

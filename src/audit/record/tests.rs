@@ -87,6 +87,7 @@ impl Stuff {
         events.extend(self.connections());
         events.extend(self.access());
         events.extend(self.jobs());
+        events.extend(self.statuses());
         events
     }
 

@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     cli::{
         identity::{
-            IssueArgs, RequestArgs, alone, import as import_credential, issue, issuer_init, request,
-            show, verify,
+            IssueArgs, RequestArgs, alone, import as import_credential, issue, issuer_init,
+            request, show, verify,
         },
         trust::{self, AddArgs},
     },
@@ -38,7 +38,9 @@ impl World {
         for issuer in ["acme", "acme.eu"] {
             issuer_init(&name(issuer), &world.path(issuer), NOW).unwrap();
         }
-        let made = world.delegate("acme", "acme.eu", &["work*"], 0, "leave").unwrap();
+        let made = world
+            .delegate("acme", "acme.eu", &["work*"], 0, "leave")
+            .unwrap();
         assert_eq!((made.issuer, made.subject), (name("acme"), name("acme.eu")));
         world
     }
@@ -163,9 +165,13 @@ fn a_chain_of_three_is_made_by_hand() {
     let world = World::new();
     let berlin = "acme.eu.berlin";
     issuer_init(&name(berlin), &world.path(berlin), NOW).unwrap();
-    world.delegate("acme", "acme.eu", &["work*"], 1, "wide").unwrap();
+    world
+        .delegate("acme", "acme.eu", &["work*"], 1, "wide")
+        .unwrap();
     world.adopt("acme.eu", "wide").unwrap();
-    world.delegate("acme.eu", berlin, &["workers"], 0, "below").unwrap();
+    world
+        .delegate("acme.eu", berlin, &["workers"], 0, "below")
+        .unwrap();
     world.adopt(berlin, "below").unwrap();
     let issued = world.issue(berlin, &["workers"], "cred").unwrap();
     assert_eq!(issued.delegated_by, [name("acme.eu"), name("acme")]);
@@ -211,11 +217,21 @@ fn a_node_signs_for_itself_and_replaces_no_issuers_word() {
     let made = self_sign(&world.node, &name("lone"), DAY, NOW).unwrap();
     assert!(made.credential.issuer.is_self_signed() && !made.replaced);
     assert_eq!(made.credential.status_index, None);
-    assert!(self_sign(&world.node, &name("lone"), DAY, NOW).unwrap().replaced);
+    assert!(
+        self_sign(&world.node, &name("lone"), DAY, NOW)
+            .unwrap()
+            .replaced
+    );
     let valid = |rule| show(&world.node, None, rule, NOW).unwrap().valid;
     assert!(valid(SelfSigned::Allow) && !valid(SelfSigned::Deny));
     let shown = show(&world.node, None, SelfSigned::Deny, NOW).unwrap();
-    assert!(shown.problem.unwrap().detail.contains("identity.self_signed"));
+    assert!(
+        shown
+            .problem
+            .unwrap()
+            .detail
+            .contains("identity.self_signed")
+    );
 
     world.trust("acme");
     world.issue("acme", &[], "cred").unwrap();

@@ -289,3 +289,31 @@ fn a_broken_entry_can_be_removed() {
     trust::remove(&world.node, &name("acme")).unwrap();
     assert!(trust::list(&world.node).unwrap().is_empty());
 }
+
+#[test]
+fn a_credential_with_another_ml_dsa_key_is_not_taken_over() {
+    let world = World::new();
+    let acme = world.issuer("acme");
+    world.trust(acme.anchor).unwrap();
+    world.request(&world.node, "req");
+    let issued = world.issue("acme", "req", "cred").unwrap();
+    // The node keeps its Ed25519 key and makes the others anew.
+    let file = world.node.node_key();
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let digits = &lines[2]["ml-dsa-65 ".len()..];
+    let swapped: String = digits.chars().rev().collect();
+    assert_ne!(swapped, digits);
+    fs::write(&file, text.replace(digits, &swapped)).unwrap();
+    let error = import(&world.node, &issued.file, NOW).unwrap_err();
+    assert!(matches!(
+        error,
+        EnrolError::Refused {
+            refusal: Refusal::WrongKey,
+            ..
+        }
+    ));
+    assert!(!world.node.credential().exists());
+    fs::write(&file, text).unwrap();
+    import(&world.node, &issued.file, NOW).unwrap();
+}

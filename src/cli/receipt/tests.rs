@@ -18,6 +18,7 @@ const OUT: fn() -> Out = || Out::new(Format::Text);
 fn world() -> (TempDir, ReceiptBody) {
     let dir = tempfile::tempdir().unwrap();
     let credential = world::credential();
+    let other = world::chain_under(&world::globex(), &[]);
     let body = ReceiptBody {
         executor_credential: Some(ContentHash::of(credential.as_bytes())),
         finished: world::NOW.after(world::HOUR / 2),
@@ -31,6 +32,7 @@ fn world() -> (TempDir, ReceiptBody) {
         ("out", b"1\n"),
         ("err", b""),
         ("c", credential.as_bytes()),
+        ("other-c", other.credential().as_bytes()),
         ("a", &Anchor::seal(&world::acme(), world::NOW)),
         ("other-a", &Anchor::seal(&world::globex(), world::NOW)),
     ] {
@@ -84,7 +86,7 @@ fn what_is_not_as_expected_is_named_and_exits_65() {
         ("--stdin @out".to_owned(), "input"),
         ("--stdout @err".to_owned(), "stdout"),
         ("--stderr @out".to_owned(), "stderr"),
-        ("--credential @in".to_owned(), "executor_credential"),
+        ("--credential @other-c".to_owned(), "executor_credential"),
     ] {
         let (exit, said) = run(&dir, &format!("verify @r {flags}")).unwrap_err();
         assert_eq!(exit, 65, "{flags}");

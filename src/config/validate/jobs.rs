@@ -76,6 +76,8 @@ pub(super) fn sandbox(check: &mut Check, config: &Config) {
         MAX_PIECE as u64,
         1 << 50,
     );
+    size(check, "output_storage", jobs.output_storage, 1, 1 << 50);
+    size(check, "disk_reserve", jobs.disk_reserve, 0, 1 << 50);
     size(check, "compiled_cache", jobs.compiled_cache, MIB, 1 << 50);
     check.number("sandbox.max_fuel", jobs.max_fuel, 1, MAX_FUEL);
     check.number("sandbox.max_table", jobs.max_table, 1, 10_000_000);
@@ -96,6 +98,12 @@ fn relations(check: &mut Check, config: &Config) {
         "is less than one module and one input: such a job could never begin",
         "write at least sandbox.max_module and sandbox.max_input together",
     );
+    check.relation(
+        jobs.output_storage.0 >= jobs.max_output.0,
+        &["sandbox.output_storage", "sandbox.max_output"],
+        "is less than the output of one job: such a job could never begin",
+        "write at least sandbox.max_output",
+    );
 }
 
 pub(super) fn jobs(check: &mut Check, config: &Config) {
@@ -104,6 +112,14 @@ pub(super) fn jobs(check: &mut Check, config: &Config) {
     check.number("jobs.results", jobs.results, 1, MAX_JOBS);
     check.span("jobs.results_kept", jobs.results_kept);
     check.span("jobs.patience", jobs.patience);
+    check.span("jobs.deadline", jobs.deadline);
     check.number("jobs.max_output", jobs.max_output.0, 1, MAX_BLOB);
+    check.number("jobs.output_storage", jobs.output_storage.0, 1, 1 << 50);
+    check.relation(
+        jobs.output_storage.0 >= jobs.max_output.0,
+        &["jobs.output_storage", "jobs.max_output"],
+        "is less than the output of one job",
+        "write at least jobs.max_output",
+    );
     check.number("jobs.storage", jobs.storage.0, MAX_PIECE as u64, 1 << 50);
 }

@@ -72,7 +72,12 @@ fn wycheproof_ml_dsa_65_seeds_make_their_keys() {
         let signer = MlDsaSigner::from_seed(&vector.seed).unwrap();
         assert_eq!(signer.public().as_bytes(), vector.key, "{}", vector.id);
         let public = signer.public();
-        assert_eq!(public.verify(&vector.msg, &vector.sig), Ok(()), "{}", vector.id);
+        assert_eq!(
+            public.verify(&vector.msg, &vector.sig),
+            Ok(()),
+            "{}",
+            vector.id
+        );
         // The other implementation signs the very same bytes.
         let other = SigningKey::<MlDsa65>::from_seed(&vector.seed.into());
         let signature: Signature<MlDsa65> = other.sign(&vector.msg);

@@ -9,7 +9,7 @@ use super::*;
 fn key(module: u8) -> CodeKey {
     CodeKey {
         module: ContentHash([module; 32]),
-        mode: Mode::Epoch,
+        mode: Mode::Plain,
         fingerprint: ContentHash([9; 32]),
     }
 }

@@ -106,9 +106,9 @@ impl Code {
     }
 
     fn key(&self, module: ContentHash, mode: Mode) -> CodeKey {
-        let [epoch, fuel, deterministic] = self.fingerprints;
+        let [plain, fuel, deterministic] = self.fingerprints;
         let fingerprint = match mode {
-            Mode::Epoch => epoch,
+            Mode::Plain => plain,
             Mode::Fuel => fuel,
             Mode::Deterministic => deterministic,
         };
@@ -401,7 +401,7 @@ mod tests {
     fn key(number: u32) -> CodeKey {
         CodeKey {
             module: ContentHash::of(&number.to_be_bytes()),
-            mode: Mode::Epoch,
+            mode: Mode::Plain,
             fingerprint: ContentHash([0; 32]),
         }
     }

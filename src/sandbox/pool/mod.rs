@@ -273,6 +273,7 @@ impl Pool {
             if heard.stale {
                 warn!(module = %task.module, "a compiled module is of no use and is made again");
                 self.0.code.forget(task.module, task.mode()).await;
+                cpu_us = cpu_us.saturating_add(heard.usage.cpu_us);
                 continue;
             }
             let usage = Usage {
@@ -341,7 +342,7 @@ impl Task {
         match (self.deterministic, self.limits.fuel) {
             (Some(_), _) => Mode::Deterministic,
             (None, Some(_)) => Mode::Fuel,
-            (None, None) => Mode::Epoch,
+            (None, None) => Mode::Plain,
         }
     }
 }

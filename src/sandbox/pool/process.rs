@@ -18,7 +18,7 @@ use tokio::{
     io::AsyncWriteExt,
     process::{Child, ChildStdin, ChildStdout, Command},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::{codec::FramedRead, sync::CancellationToken};
 use tracing::warn;
@@ -34,6 +34,9 @@ const START_TIME: Duration = Duration::from_secs(10);
 /// How long a killed process may take to be gone before the pool stops waiting for it (tokio
 /// goes on reaping it).
 const REAP_TIME: Duration = Duration::from_secs(5);
+/// How long after a spare was taken it is replaced, if its job still runs: several times what a
+/// small job takes.
+const REFILL_AFTER: Duration = Duration::from_millis(50);
 /// The command of this program that is the worker.
 const COMMAND: &str = "sandbox-worker";
 
@@ -217,12 +220,12 @@ impl Processes {
                 break;
             };
             if matches!(spare.child.try_wait(), Ok(None)) {
-                self.refill();
+                self.refill_later();
                 return Ok(spare);
             }
             warn!("a spare worker process has died");
         }
-        self.refill();
+        self.refill_later();
         let slot = self.slot().await?;
         // Something may have become ready while this one waited for its slot.
         let spare = self.spares().pop_front();
@@ -230,6 +233,22 @@ impl Processes {
             return Ok(spare);
         }
         Ok(self.recipe.start(false, slot).await?.0)
+    }
+
+    /// Fills up the spares unless that is done when the job that took one has ended: a process that
+    /// starts would take the processor from that job.
+    fn refill_later(self: &Arc<Self>) {
+        let (pool, closed) = (Arc::downgrade(self), self.closed.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = sleep(REFILL_AFTER) => {
+                    if let Some(pool) = pool.upgrade() {
+                        pool.refill();
+                    }
+                }
+            }
+        });
     }
 
     /// Starts what is missing, in the background, as far as there are slots.

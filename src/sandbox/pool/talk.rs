@@ -36,6 +36,13 @@ const LOAD_TIME: Duration = Duration::from_secs(20);
 /// Threads of a worker, which can use that many processors at most.
 const THREADS: u64 = 3;
 
+/// Frames of output beyond the full ones that a worker may send at once, and how many more a
+/// millisecond, in thousandths: it sends what it collected of two streams every ten milliseconds
+/// (two hundred a second), and may come late. Each frame costs this node a write to the disk.
+const FRAMES: (u64, u64) = (256, 400);
+/// What a process used beside its work, or between two counts of the kernel's (10 ms each).
+const PROCESS_CPU: Duration = Duration::from_millis(30);
+
 /// What is asked of a worker, and what it may do meanwhile.
 pub(super) struct Ask {
     /// The order's frame.
@@ -100,6 +107,8 @@ struct State {
     pending: Option<Output>,
     stdout: u64,
     stderr: u64,
+    /// Frames of output.
+    frames: u64,
     artifact: Option<Vec<u8>>,
 }
 
@@ -113,6 +122,7 @@ pub(super) async fn talk(worker: Worker, ask: Ask, audience: Audience<'_>) -> He
     } = worker;
     frames.decoder_mut().artifact = ask.artifact;
     let mut state = State::new();
+    let before = child.id().and_then(processor_time).unwrap_or_default();
     let order = (ask.order.clone(), ask.bytes.clone());
     let sending = send(stdin, order);
     tokio::pin!(sending);
@@ -156,6 +166,7 @@ pub(super) async fn talk(worker: Worker, ask: Ask, audience: Audience<'_>) -> He
         }
     };
     let cpu = child.id().and_then(processor_time);
+    let cpu = cpu.map(|cpu| cpu.saturating_sub(before));
     let status = match end {
         End::Died => timeout(GRACE, child.wait()).await.ok().and_then(Result::ok),
         _ => None,
@@ -204,6 +215,7 @@ impl State {
             pending: None,
             stdout: 0,
             stderr: 0,
+            frames: 0,
             artifact: None,
         }
     }
@@ -228,6 +240,10 @@ impl State {
                 if self.stdout.saturating_add(self.stderr) > ask.output {
                     return Err(ProtocolError::Unexpected("so much output"));
                 }
+                self.frames = self.frames.saturating_add(1);
+                if self.frames > self.most_frames() {
+                    return Err(ProtocolError::Unexpected("so many small pieces of output"));
+                }
                 if !self.cancelling {
                     self.pending = Some(Output { stream, bytes });
                 }
@@ -243,6 +259,17 @@ impl State {
             _ => return Err(ProtocolError::Unexpected("that frame, now")),
         }
         Ok(None)
+    }
+
+    /// How many frames of output an honest worker can have sent by now.
+    fn most_frames(&self) -> u64 {
+        let chunk = u64::try_from(super::MAX_CHUNK).unwrap_or(u64::MAX);
+        let full = self.stdout.saturating_add(self.stderr) / chunk;
+        let since = self.started.unwrap_or_default();
+        let ms = micros(self.clock.elapsed().saturating_sub(since)) / 1_000;
+        let (at_once, more) = FRAMES;
+        let small = at_once.saturating_add(ms.saturating_mul(more) / 1_000);
+        full.saturating_add(small)
     }
 
     fn conclude(
@@ -278,7 +305,9 @@ impl State {
                 heard.stale = verdict.stale && self.started.is_none();
                 heard.usage.wall_ms = heard.usage.wall_ms.min(verdict.usage.wall_ms);
                 let all = micros(self.clock.elapsed()).saturating_mul(THREADS);
-                heard.usage.cpu_us = verdict.usage.cpu_us.min(all);
+                // A worker that was taken over may say too little: the kernel knows better.
+                let least = cpu.unwrap_or_default().saturating_sub(PROCESS_CPU);
+                heard.usage.cpu_us = verdict.usage.cpu_us.min(all).max(micros(least));
                 heard.usage.fuel = verdict
                     .usage
                     .fuel

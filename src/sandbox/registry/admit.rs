@@ -10,9 +10,12 @@ use crate::{
     types::{ByteSize, PeerId, Timestamp},
 };
 
-/// One peer's unfinished jobs may hold a quarter of the disk for modules and inputs, so that
-/// nobody alone keeps everybody else out.
+/// One peer's unfinished jobs may hold a quarter of the disk for modules and inputs, and of that
+/// for outputs, so that nobody alone keeps everybody else out.
 const PEER_SHARE: u64 = 4;
+/// Processor time that taking a job is charged with, microseconds: two records made durable, a
+/// receipt signed. Without it a peer could submit and cancel for ever.
+const ACCEPTING_US: u64 = 10_000;
 
 /// Why a job is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -36,10 +39,11 @@ pub enum Rejection {
         /// Most bytes.
         ceiling: ByteSize,
     },
-    /// Too many jobs are unfinished, or their modules and inputs fill the disk.
+    /// Too many jobs are unfinished, or their modules, inputs and outputs fill the disk.
     #[error("too many jobs are unfinished here: try again")]
     QueueFull,
-    /// Too many of this peer's jobs are unfinished, or their modules and inputs fill its share.
+    /// Too many of this peer's jobs are unfinished, or their modules, inputs and outputs fill its
+    /// share.
     #[error("too many of your jobs are unfinished here: wait for some, or cancel them")]
     PeerQueueFull,
     /// The peer's processor time is spent.
@@ -129,7 +133,7 @@ impl Registry {
             }
         }
         let limits = Limits::grant(&spec.limits, spec.deterministic.is_some(), config)?;
-        self.room(peer, spec)?;
+        self.room(peer, spec, &limits)?;
         match self.quota.wait(&peer, now) {
             None => Ok(limits),
             Some(retry_after) => Err(Rejection::CpuQuota { retry_after }),
@@ -140,9 +144,11 @@ impl Registry {
     ///
     /// A blob counts once for each peer that needs it, here or not: so the blobs of what is
     /// accepted always fit, though two peers send the same one at the same time.
-    fn room(&self, peer: PeerId, spec: &JobSpec) -> Result<(), Rejection> {
+    fn room(&self, peer: PeerId, spec: &JobSpec, limits: &Limits) -> Result<(), Rejection> {
         let config = &self.config;
         let (mut all, mut own) = (0_usize, 0_usize);
+        // What it may print is reserved for every job that can still print.
+        let (mut printed, mut printed_own) = (limits.output, limits.output);
         let mut held = BTreeMap::new();
         let mut hold = |peer: PeerId, spec: &JobSpec| {
             for (blob, size) in [
@@ -163,6 +169,11 @@ impl Registry {
             if !record.is_finished() {
                 hold(record.submitter.peer, &record.spec);
             }
+            let output = record.disk();
+            printed = printed.saturating_add(output);
+            if record.submitter.peer == peer {
+                printed_own = printed_own.saturating_add(output);
+            }
         }
         hold(peer, spec);
         let sum = |sizes: &mut dyn Iterator<Item = &u64>| {
@@ -171,19 +182,30 @@ impl Registry {
         let share = config.blob_cache.0 / PEER_SHARE;
         let share = share.max(config.max_module.0.saturating_add(config.max_input.0));
         let mine = held.iter().filter(|((who, _), _)| *who == peer);
-        if own >= config.jobs_per_peer || sum(&mut mine.map(|(_, size)| size)) > share {
+        let outputs = config.output_storage.0;
+        let output_share = (outputs / PEER_SHARE).max(config.max_output.0);
+        if own >= config.jobs_per_peer
+            || sum(&mut mine.map(|(_, size)| size)) > share
+            || printed_own > output_share
+        {
             return Err(Rejection::PeerQueueFull);
         }
-        if all >= config.jobs || sum(&mut held.values()) > config.blob_cache.0 {
+        if all >= config.jobs || sum(&mut held.values()) > config.blob_cache.0 || printed > outputs
+        {
             return Err(Rejection::QueueFull);
         }
         Ok(())
     }
 
     /// The job is on record: from now on it counts, and is written down.
-    pub fn on_record(&mut self, id: &JobId) {
-        if self.unrecorded.remove(id) {
+    pub fn on_record(&mut self, id: &JobId, now: Timestamp) {
+        self.observe(now);
+        if self.unrecorded.remove(id)
+            && let Some(slot) = self.jobs.get(id)
+        {
             self.dirty.insert(*id);
+            self.quota
+                .charge(slot.record.submitter.peer, ACCEPTING_US, now);
         }
     }
 

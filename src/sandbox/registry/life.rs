@@ -8,6 +8,9 @@ use crate::{
     types::{PeerId, Timestamp},
 };
 
+/// Of the time on the wall at least this part (a tenth) is charged as processor time.
+const SLEEPING_SHARE: u64 = 10;
+
 /// What a cancellation comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancelEffect {
@@ -56,6 +59,8 @@ impl Registry {
         }
         let peer = record.submitter.peer;
         record.use_up(usage);
+        // A guest that sleeps keeps a worker from everybody else: that is not free.
+        let held_us = usage.wall_ms.saturating_mul(1_000) / SLEEPING_SHARE;
         let outcome = match (record.cancelled, outcome) {
             // Its worker was stopped for the cancellation: that is no accident.
             (
@@ -68,7 +73,7 @@ impl Registry {
         };
         slot.end(outcome, now);
         self.dirty.insert(id);
-        self.quota.charge(peer, usage.cpu_us, now);
+        self.quota.charge(peer, usage.cpu_us.max(held_us), now);
         self.turns.done(&peer);
         true
     }
@@ -134,15 +139,18 @@ impl Registry {
         due
     }
 
-    /// Results that were kept long enough, and those beyond what is kept: of the peer that has
-    /// most the oldest, so that whoever floods this node with jobs pushes out only its own.
+    /// Results that were kept long enough, and those beyond what is kept, by number or by disk: of
+    /// the peer that has most the oldest, so that whoever floods this node with jobs pushes out
+    /// only its own.
     fn outdated(&self, now: Timestamp) -> Vec<JobId> {
         let kept = self.config.results_kept.0;
         let mut dropped = Vec::new();
-        let mut peers: BTreeMap<PeerId, VecDeque<(Timestamp, JobId)>> = BTreeMap::new();
-        let mut left = 0_usize;
+        let mut results = Kept::default();
         for (id, Slot { record, since }) in &self.jobs {
+            let disk = record.disk();
             if !record.is_finished() || self.unrecorded.contains(id) {
+                // Its output has its place, whatever becomes of the results.
+                results.disk = results.disk.saturating_add(disk);
                 continue;
             }
             let age = now.since(*since);
@@ -150,32 +158,76 @@ impl Registry {
                 // It is not finished for anybody, and waits for its receipt, but not for ever.
                 if age >= kept.saturating_mul(2) {
                     dropped.push(*id);
+                } else {
+                    results.disk = results.disk.saturating_add(disk);
                 }
             } else if age >= kept {
                 dropped.push(*id);
             } else {
-                left = left.saturating_add(1);
-                let results = peers.entry(record.submitter.peer).or_default();
-                results.push_back((*since, *id));
+                results.add(record.submitter.peer, *since, *id, disk);
             }
         }
-        if left <= self.config.results {
-            return dropped;
-        }
-        for results in peers.values_mut() {
-            results.make_contiguous().sort_unstable();
-        }
-        while left > self.config.results {
-            let most = peers.values_mut().max_by_key(|results| {
-                let oldest = results.front().map(|(since, _)| *since);
-                (results.len(), std::cmp::Reverse(oldest))
-            });
-            let Some((_, id)) = most.and_then(VecDeque::pop_front) else {
+        results.sort();
+        let config = &self.config;
+        while results.count > config.results {
+            let most = |of: &Held| u64::try_from(of.results.len()).unwrap_or(u64::MAX);
+            let Some(id) = results.drop_oldest_of_whoever_has(most) else {
                 break;
             };
             dropped.push(id);
-            left = left.saturating_sub(1);
+        }
+        while results.disk > config.output_storage.0 {
+            let Some(id) = results.drop_oldest_of_whoever_has(|of| of.disk) else {
+                break;
+            };
+            dropped.push(id);
         }
         dropped
+    }
+}
+
+/// Results of one peer, the oldest first: since when, which, bytes on disk.
+#[derive(Default)]
+struct Held {
+    results: VecDeque<(Timestamp, JobId, u64)>,
+    disk: u64,
+}
+
+/// Results that may be kept.
+#[derive(Default)]
+struct Kept {
+    peers: BTreeMap<PeerId, Held>,
+    count: usize,
+    /// Bytes on disk, those of unfinished jobs included.
+    disk: u64,
+}
+
+impl Kept {
+    fn add(&mut self, peer: PeerId, since: Timestamp, id: JobId, disk: u64) {
+        let held = self.peers.entry(peer).or_default();
+        held.results.push_back((since, id, disk));
+        held.disk = held.disk.saturating_add(disk);
+        self.count = self.count.saturating_add(1);
+        self.disk = self.disk.saturating_add(disk);
+    }
+
+    fn sort(&mut self) {
+        for held in self.peers.values_mut() {
+            held.results.make_contiguous().sort_unstable();
+        }
+    }
+
+    /// Takes the oldest result out of the peer's that has most by `measure`; of equals the one
+    /// whose oldest is oldest.
+    fn drop_oldest_of_whoever_has(&mut self, measure: impl Fn(&Held) -> u64) -> Option<JobId> {
+        let held = self.peers.values_mut().max_by_key(|held| {
+            let oldest = held.results.front().map(|(since, ..)| *since);
+            (measure(held), std::cmp::Reverse(oldest))
+        })?;
+        let (_, id, disk) = held.results.pop_front()?;
+        held.disk = held.disk.saturating_sub(disk);
+        self.disk = self.disk.saturating_sub(disk);
+        self.count = self.count.saturating_sub(1);
+        Some(id)
     }
 }

@@ -86,6 +86,15 @@ impl JobRecord {
         }
     }
 
+    /// Disk that its output takes, or may still take, bytes.
+    pub(super) fn disk(&self) -> u64 {
+        if self.is_finished() {
+            self.usage.stdout.saturating_add(self.usage.stderr)
+        } else {
+            self.limits.output
+        }
+    }
+
     /// Whether it came to its end.
     #[must_use]
     pub fn is_finished(&self) -> bool {

@@ -12,6 +12,7 @@ use crate::{
     types::{ByteSize, Span},
 };
 
+mod costs;
 mod properties;
 mod restart;
 
@@ -74,7 +75,7 @@ const DONE: Outcome = Outcome::Exited { status: 0 };
 /// A job on record that has all it needs.
 fn queued(registry: &mut Registry, n: u8, key: u8, now: Timestamp) -> JobId {
     let id = registry.submit(who(n), spec(key), now).unwrap().id;
-    registry.on_record(&id);
+    registry.on_record(&id, now);
     registry.ready(&id);
     id
 }
@@ -139,7 +140,7 @@ fn a_job_goes_from_its_submission_to_its_end() {
     assert_eq!(registry.take_dirty(), [], "not on record yet");
     registry.ready(&id);
     assert_eq!(registry.next(START), None, "not on record yet");
-    registry.on_record(&id);
+    registry.on_record(&id, START);
     assert_eq!(registry.next(START), None, "its module is not here yet");
     assert_eq!(registry.waiting_for(&ContentHash([1; 32])), [id]);
     registry.ready(&id);
@@ -164,7 +165,7 @@ fn a_repeated_submission_is_the_same_job_and_never_runs_again() {
         registry.submit(who(1), spec(1), START),
         Err(Rejection::UnderWay)
     );
-    registry.on_record(&id);
+    registry.on_record(&id, START);
     registry.ready(&id);
     let other = JobSpec {
         arguments: vec!["other".to_owned()],
@@ -343,11 +344,12 @@ fn spent_processor_time_stops_one_peer_only() {
     let Err(Rejection::CpuQuota { retry_after }) = registry.submit(who(1), spec(3), START) else {
         panic!("accepted");
     };
-    // A second too much takes a minute to come back; what was accepted then has its turn.
-    assert_eq!(retry_after, Duration::from_secs(60));
+    // A second too much takes a minute to come back, and the twenty milliseconds of taking two
+    // jobs 1.2 seconds; what was accepted then has its turn.
+    assert_eq!(retry_after, Duration::from_millis(61_200));
     registry.finish(other, DONE, Usage::default(), START);
-    assert_eq!(registry.next(later(59)), None);
-    assert_eq!(registry.next(later(61)), Some(waits));
+    assert_eq!(registry.next(later(61)), None);
+    assert_eq!(registry.next(later(62)), Some(waits));
 }
 
 #[test]
@@ -367,7 +369,7 @@ fn inputs_that_never_come_end_a_job() {
     let timed = config(|c| c.input_timeout = Span(Duration::from_secs(10)));
     let mut registry = Registry::new(timed, me());
     let id = registry.submit(who(1), spec(1), START).unwrap().id;
-    registry.on_record(&id);
+    registry.on_record(&id, START);
     assert_eq!(registry.due(later(9)), Due::default());
     // The clock went back by five seconds, once: they are not waited for again.
     assert_eq!(registry.due(later(4)), Due::default());

@@ -48,10 +48,32 @@ fn record() -> SentRecord {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const BOUNDS: Bounds = Bounds {
+    output: 50,
+    patience: Duration::from_secs(60),
+    deadline: Duration::from_secs(600),
+};
 
 fn job() -> SentJob {
-    SentJob::new(record(), (0, 0), 50, PATIENCE)
+    SentJob::new(record(), (0, 0), BOUNDS)
+}
+
+/// The request that such a response answers.
+fn asked(response: &Response) -> Asked {
+    match response {
+        Response::Submitted { .. } => Asked::Submit,
+        Response::Stored { .. } => Asked::Put,
+        Response::Progress { .. } => Asked::Fetch,
+        Response::Cancelled { .. } => Asked::Cancel,
+        Response::Refused(_) => Asked::Fetch,
+    }
+}
+
+impl SentJob {
+    /// An answer of the kind that was asked for.
+    fn answer(&mut self, response: Response, elapsed: Duration) -> Vec<Effect> {
+        self.answered(asked(&response), response, elapsed)
+    }
 }
 
 fn submitted(wanted: Vec<Wanted>) -> Response {
@@ -94,7 +116,7 @@ fn from_submission_to_receipt() {
         have: 2,
         size: 6,
     };
-    assert_eq!(job.answered(submitted(vec![module]), zero), [Effect::Save]);
+    assert_eq!(job.answer(submitted(vec![module]), zero), [Effect::Save]);
     let Next::Piece { blob, offset, .. } = job.next() else {
         panic!("the module is wanted");
     };
@@ -103,18 +125,18 @@ fn from_submission_to_receipt() {
         blob: spec().module,
         have: 6,
     };
-    assert_eq!(job.answered(stored, zero), []);
+    assert_eq!(job.answer(stored, zero), []);
     assert!(matches!(
         job.next(),
         Next::Ask(Request::Fetch { stdout: 0, .. })
     ));
-    let effects = job.answered(progress(piece(0, b"abc"), None), zero);
+    let effects = job.answer(progress(piece(0, b"abc"), None), zero);
     assert_eq!(effects, [Effect::Append(Stream::Stdout, b"abc".to_vec())]);
     assert!(matches!(
         job.next(),
         Next::Ask(Request::Fetch { stdout: 3, .. })
     ));
-    let effects = job.answered(progress(piece(3, b""), Some(vec![9])), zero);
+    let effects = job.answer(progress(piece(3, b""), Some(vec![9])), zero);
     assert_eq!(effects, [Effect::Verify(vec![9])]);
     assert!(job.end(Ok(vec![9]), Timestamp::from_secs(2)));
     assert!(!job.end(Err(SentFault::Unreachable), Timestamp::from_secs(3)));
@@ -159,7 +181,7 @@ fn lies_end_the_job_with_their_name() {
         ),
     ];
     for (lie, what) in lies {
-        let effects = job().answered(lie, Duration::ZERO);
+        let effects = job().answer(lie, Duration::ZERO);
         assert_eq!(effects, bad(what));
     }
 }
@@ -167,7 +189,7 @@ fn lies_end_the_job_with_their_name() {
 #[test]
 fn output_is_bounded_here_whatever_was_granted() {
     let flood = progress(piece(0, &[b'x'; 51]), None);
-    let effects = job().answered(flood, Duration::ZERO);
+    let effects = job().answer(flood, Duration::ZERO);
     assert_eq!(effects, [Effect::End(SentFault::TooMuchOutput)]);
 }
 
@@ -179,12 +201,12 @@ fn an_upload_that_never_grows_is_given_up() {
         have: 0,
         size: 6,
     };
-    job.answered(submitted(vec![module]), Duration::ZERO);
+    job.answer(submitted(vec![module]), Duration::ZERO);
     let stuck = || Response::Stored {
         blob: spec().module,
         have: 0,
     };
-    let ended = (0..=MAX_STALLS).any(|_| !job.answered(stuck(), Duration::ZERO).is_empty());
+    let ended = (0..=MAX_STALLS).any(|_| !job.answer(stuck(), Duration::ZERO).is_empty());
     assert!(ended);
 }
 
@@ -194,7 +216,7 @@ fn patience_ends_and_an_answer_renews_it() {
     let at = Duration::from_secs;
     assert!(matches!(job.unanswered(at(0)), Effect::Pause(_)));
     assert!(matches!(job.unanswered(at(59)), Effect::Pause(_)));
-    job.answered(submitted(Vec::new()), at(59));
+    job.answer(submitted(Vec::new()), at(59));
     assert!(matches!(job.unanswered(at(70)), Effect::Pause(_)));
     assert_eq!(job.unanswered(at(130)), Effect::End(SentFault::Unreachable));
 }
@@ -203,14 +225,14 @@ fn patience_ends_and_an_answer_renews_it() {
 fn a_full_queue_is_tried_again_until_patience_ends_and_a_denial_is_not() {
     let mut full_one = job();
     let full = |job: &mut SentJob, secs| {
-        job.answered(refused(RefusalCode::QueueFull), Duration::from_secs(secs))
+        job.answer(refused(RefusalCode::QueueFull), Duration::from_secs(secs))
     };
     assert!(matches!(full(&mut full_one, 0)[..], [Effect::Pause(_)]));
     assert!(matches!(
         full(&mut full_one, 61)[..],
         [Effect::End(SentFault::Refused { .. })]
     ));
-    let denied = job().answered(refused(RefusalCode::Denied), Duration::ZERO);
+    let denied = job().answer(refused(RefusalCode::Denied), Duration::ZERO);
     assert!(matches!(
         denied[..],
         [Effect::End(SentFault::Refused { .. })]
@@ -220,15 +242,151 @@ fn a_full_queue_is_tried_again_until_patience_ends_and_a_denial_is_not() {
 #[test]
 fn a_forgotten_job_is_submitted_anew_only_before_its_output_began() {
     let mut fresh = job();
-    fresh.answered(submitted(Vec::new()), Duration::ZERO);
-    let effects = fresh.answered(refused(RefusalCode::UnknownJob), Duration::ZERO);
+    fresh.answer(submitted(Vec::new()), Duration::ZERO);
+    let effects = fresh.answer(refused(RefusalCode::UnknownJob), Duration::ZERO);
     assert!(matches!(effects[..], [Effect::Pause(_)]));
     assert!(matches!(fresh.next(), Next::Ask(Request::Submit(_))));
 
     let mut begun = job();
-    begun.answered(progress(piece(0, b"a"), None), Duration::ZERO);
-    let effects = begun.answered(refused(RefusalCode::UnknownJob), Duration::ZERO);
+    begun.answer(progress(piece(0, b"a"), None), Duration::ZERO);
+    let effects = begun.answer(refused(RefusalCode::UnknownJob), Duration::ZERO);
     assert_eq!(effects, [Effect::End(SentFault::Forgotten)]);
+}
+
+#[test]
+fn an_answer_to_another_question_ends_the_job() {
+    let answers = [
+        (Asked::Submit, progress(piece(0, b""), None)),
+        (Asked::Fetch, submitted(Vec::new())),
+        (
+            Asked::Cancel,
+            Response::Stored {
+                blob: spec().module,
+                have: 6,
+            },
+        ),
+        (
+            Asked::Put,
+            Response::Cancelled {
+                state: JobState::Running,
+            },
+        ),
+    ];
+    for (asked, answer) in answers {
+        let effects = job().answered(asked, answer, Duration::ZERO);
+        assert_eq!(effects, bad("answer"));
+    }
+}
+
+#[test]
+fn what_was_granted_fits_what_was_wanted_and_stays() {
+    let mut wanting = record();
+    wanting.spec.limits.memory = Some(2);
+    let mut job_with_less = SentJob::new(wanting, (0, 0), BOUNDS);
+    let effects = job_with_less.answer(submitted(Vec::new()), Duration::ZERO);
+    assert_eq!(effects, bad("limits"));
+
+    let mut uncounted = record();
+    uncounted.spec.deterministic = Some(1);
+    let mut uncounted = SentJob::new(uncounted, (0, 0), BOUNDS);
+    let effects = uncounted.answer(submitted(Vec::new()), Duration::ZERO);
+    assert_eq!(effects, bad("limits"));
+
+    let mut changed = job();
+    changed.answer(submitted(Vec::new()), Duration::ZERO);
+    let other = Response::Submitted {
+        job: record().job,
+        state: JobState::Queued,
+        limits: Limits {
+            output: 99,
+            ..limits()
+        },
+        wanted: Vec::new(),
+    };
+    assert_eq!(changed.answer(other, Duration::ZERO), bad("limits"));
+}
+
+#[test]
+fn an_executor_that_loses_every_upload_is_given_up() {
+    let mut job = job();
+    let module = |have| Wanted {
+        blob: spec().module,
+        have,
+        size: 6,
+    };
+    let mut uploads = 0;
+    loop {
+        let effects = job.answer(submitted(vec![module(0)]), Duration::ZERO);
+        assert!(!matches!(effects[..], [Effect::End(_)]), "{effects:?}");
+        let stored = Response::Stored {
+            blob: spec().module,
+            have: 6,
+        };
+        if let [Effect::End(SentFault::BadResult { .. })] = job.answer(stored, Duration::ZERO)[..] {
+            break;
+        }
+        uploads += 1;
+        assert!(uploads <= MAX_UPLOADS * 2, "it uploads for ever");
+        let waiting = Response::Progress {
+            state: JobState::Waiting,
+            attempt: 0,
+            stdout: piece(0, b""),
+            stderr: piece(0, b""),
+            receipt: None,
+        };
+        let effects = job.answer(waiting, Duration::ZERO);
+        assert!(matches!(effects[..], [Effect::Pause(_)]));
+    }
+}
+
+#[test]
+fn a_job_that_is_never_finished_is_given_up() {
+    let at = Timestamp::from_secs;
+    let zero = Duration::ZERO;
+    // Too old.
+    let mut old = job();
+    assert_eq!(old.overdue(at(600), zero), None);
+    assert_eq!(old.overdue(at(601), zero), Some(SentFault::Overdue));
+    // Said to run for longer than it may.
+    let mut running = job();
+    running.answer(submitted(Vec::new()), zero);
+    running.answer(progress(piece(0, b""), None), zero);
+    let last = RUN_GRACE + Duration::from_millis(1);
+    assert_eq!(
+        running.overdue(at(2), last - Duration::from_millis(1)),
+        None
+    );
+    running.answer(progress(piece(0, b""), None), last);
+    assert_eq!(running.overdue(at(2), last), Some(SentFault::Overdue));
+    // Cancelled, and told nothing.
+    let mut cancelled = job();
+    cancelled.cancel();
+    assert_eq!(cancelled.overdue(at(2), zero), None);
+    assert_eq!(
+        cancelled.overdue(at(2), CANCEL_GRACE),
+        Some(SentFault::Cancelled)
+    );
+    // More attempts than any executor makes.
+    let mut attempts = job();
+    let again = Response::Progress {
+        state: JobState::Running,
+        attempt: MAX_ATTEMPTS + 1,
+        stdout: piece(0, b""),
+        stderr: piece(0, b""),
+        receipt: None,
+    };
+    assert_eq!(attempts.answer(again, zero), bad("attempt"));
+}
+
+#[test]
+fn an_executor_that_never_waits_is_asked_less_often() {
+    let mut job = job();
+    job.answer(submitted(Vec::new()), Duration::ZERO);
+    let pauses: Vec<_> = (0..8)
+        .map(|_| job.answer(progress(piece(0, b""), None), Duration::ZERO))
+        .collect();
+    assert_eq!(pauses[0], [Effect::Pause(IDLE.0)]);
+    assert_eq!(pauses[7], [Effect::Pause(IDLE.1)]);
 }
 
 #[test]
@@ -237,7 +395,7 @@ fn a_cancellation_comes_before_all_else() {
     assert!(job.cancel());
     assert!(!job.cancel(), "once");
     assert!(matches!(job.next(), Next::Ask(Request::Cancel { .. })));
-    let effects = job.answered(refused(RefusalCode::UnknownJob), Duration::ZERO);
+    let effects = job.answer(refused(RefusalCode::UnknownJob), Duration::ZERO);
     assert_eq!(effects, [Effect::End(SentFault::Cancelled)]);
 }
 
@@ -302,7 +460,11 @@ proptest! {
             }
             let (before, elapsed) = (job.next(), Duration::from_secs(index as u64));
             let effects = match answer {
-                Some(answer) => job.answered(answer, elapsed),
+                Some(answer) => match &before {
+                    Next::Ask(request) => job.answered(Asked::of(request), answer, elapsed),
+                    Next::Piece { .. } => job.answered(Asked::Put, answer, elapsed),
+                    Next::Over => Vec::new(),
+                },
                 None => vec![job.unanswered(elapsed)],
             };
             let mut paused = false;

@@ -19,7 +19,7 @@ fn all(spool: &Spool, stream: Stream) -> Vec<u8> {
 }
 
 /// What is there, by every way there is to ask.
-fn check(spool: &Spool, stream: Stream, expected: &[u8]) {
+fn check(spool: &mut Spool, stream: Stream, expected: &[u8]) {
     assert_eq!(all(spool, stream), expected);
     let content = Content {
         hash: ContentHash::of(expected),
@@ -33,12 +33,12 @@ fn streams_are_kept_apart_and_read_by_cursor() {
     let dir = TempDir::new().unwrap();
     let mut spool = open(&dir);
     assert!(spool.is_empty());
-    check(&spool, Stream::Stdout, b"");
+    check(&mut spool, Stream::Stdout, b"");
     spool.append(Stream::Stdout, b"hello ").unwrap();
     spool.append(Stream::Stderr, b"oops").unwrap();
     spool.append(Stream::Stdout, b"world").unwrap();
-    check(&spool, Stream::Stdout, b"hello world");
-    check(&spool, Stream::Stderr, b"oops");
+    check(&mut spool, Stream::Stdout, b"hello world");
+    check(&mut spool, Stream::Stderr, b"oops");
     assert_eq!(spool.read(Stream::Stdout, 6, 3).unwrap(), b"wor");
     assert_eq!(spool.read(Stream::Stdout, 11, 3).unwrap(), b"");
     assert_eq!(spool.read(Stream::Stdout, 99, 3).unwrap(), b"");
@@ -52,10 +52,10 @@ fn what_was_printed_survives_a_restart() {
     let dir = TempDir::new().unwrap();
     open(&dir).append(Stream::Stdout, b"hello").unwrap();
     let mut spool = open(&dir);
-    check(&spool, Stream::Stdout, b"hello");
+    check(&mut spool, Stream::Stdout, b"hello");
     // Whoever does not replay goes on at the end.
     spool.append(Stream::Stdout, b" world").unwrap();
-    check(&spool, Stream::Stdout, b"hello world");
+    check(&mut spool, Stream::Stdout, b"hello world");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_second_attempt_repeats_and_goes_on() {
     let mut spool = open(&dir);
     spool.begin_attempt();
     spool.append(Stream::Stdout, b"hel").unwrap();
-    check(&spool, Stream::Stdout, b"hello");
+    check(&mut spool, Stream::Stdout, b"hello");
     assert!(matches!(
         spool.end_attempt(),
         Err(SpoolError::Diverged {
@@ -75,7 +75,7 @@ fn a_second_attempt_repeats_and_goes_on() {
     ));
     // One piece may reach beyond what is there.
     spool.append(Stream::Stdout, b"lo world").unwrap();
-    check(&spool, Stream::Stdout, b"hello world");
+    check(&mut spool, Stream::Stdout, b"hello world");
     spool.end_attempt().unwrap();
 }
 
@@ -92,7 +92,7 @@ fn a_second_attempt_that_differs_is_found_at_the_first_byte() {
             offset: 3
         })
     ));
-    check(&spool, Stream::Stderr, b"hello");
+    check(&mut spool, Stream::Stderr, b"hello");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn removed_is_removed_and_orphans_are_swept() {
     open(&dir).append(Stream::Stdout, b"x").unwrap();
     Spool::remove(dir.path(), &JOB).unwrap();
     Spool::remove(dir.path(), &JOB).unwrap();
-    check(&open(&dir), Stream::Stdout, b"");
+    check(&mut open(&dir), Stream::Stdout, b"");
     let other = JobId([8; 16]);
     for job in [JOB, other] {
         let mut spool = Spool::open(dir.path(), job, MOST).unwrap();
@@ -128,7 +128,7 @@ fn removed_is_removed_and_orphans_are_swept() {
     fs::write(dir.path().join("note"), "somebody's").unwrap();
     Spool::sweep(dir.path(), |id| *id == JOB).unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
-    check(&open(&dir), Stream::Stdout, b"x");
+    check(&mut open(&dir), Stream::Stdout, b"x");
     Spool::sweep(&dir.path().join("nowhere"), |_| false).unwrap();
 }
 
@@ -194,7 +194,7 @@ proptest! {
                 seen = now;
                 for stream in [Stream::Stdout, Stream::Stderr] {
                     let there = all(&spool, stream);
-                    check(&spool, stream, &whole(stream)[..there.len()]);
+                    check(&mut spool, stream, &whole(stream)[..there.len()]);
                 }
             }
             // An attempt that is over before it caught up is not the same one.
@@ -205,8 +205,8 @@ proptest! {
         spool.append(Stream::Stderr, &err).unwrap();
         spool.append(Stream::Stdout, &out).unwrap();
         spool.end_attempt().unwrap();
-        check(&spool, Stream::Stdout, &out);
-        check(&spool, Stream::Stderr, &err);
+        check(&mut spool, Stream::Stdout, &out);
+        check(&mut spool, Stream::Stderr, &err);
     }
 
     /// An attempt that prints another byte is found, and changes nothing.
@@ -229,6 +229,6 @@ proptest! {
             .find_map(|piece| spool.append(Stream::Stdout, piece).err());
         let diverged = matches!(failed, Some(SpoolError::Diverged { offset, .. }) if offset == at as u64);
         prop_assert!(diverged, "{failed:?}");
-        check(&spool, Stream::Stdout, &first);
+        check(&mut spool, Stream::Stdout, &first);
     }
 }

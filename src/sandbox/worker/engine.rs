@@ -36,7 +36,7 @@ pub(crate) fn engine(mode: Mode, stack: usize) -> wasmtime::Result<Engine> {
         .native_unwind_info(false)
         .generate_address_map(false);
     match mode {
-        Mode::Epoch => config.epoch_interruption(true),
+        Mode::Plain => &mut config,
         Mode::Fuel => config.consume_fuel(true),
         Mode::Deterministic => config
             .consume_fuel(true)
@@ -94,8 +94,8 @@ mod tests {
     #[test]
     fn fingerprints_tell_modes_apart_and_ignore_the_stack() {
         let of = |mode, stack| fingerprint(&engine(mode, stack).unwrap(), mode);
-        assert_eq!(of(Mode::Epoch, 1 << 20), of(Mode::Epoch, 1 << 16));
-        assert_ne!(of(Mode::Epoch, 1 << 20), of(Mode::Fuel, 1 << 20));
+        assert_eq!(of(Mode::Plain, 1 << 20), of(Mode::Plain, 1 << 16));
+        assert_ne!(of(Mode::Plain, 1 << 20), of(Mode::Fuel, 1 << 20));
         assert_ne!(of(Mode::Fuel, 1 << 20), of(Mode::Deterministic, 1 << 20));
     }
 }

@@ -3,7 +3,6 @@
 use tokio_util::bytes::Bytes;
 use wasmtime::{
     AsContextMut, Caller, Engine, Extern, Linker, Module, ResourceLimiter, Store, Trap,
-    UpdateDeadline,
 };
 use wasmtime_wasi::{
     WasiCtxBuilder, WasiView, async_trait,
@@ -16,7 +15,7 @@ use super::{
     inspect::{ENTRY, WASI},
     protocol::{Mode, RunOrder},
     virtual_world::{self, SeededRng, VirtualClock},
-    voice::{Refusal, Voice, thread_cpu},
+    voice::{Refusal, Voice},
 };
 use crate::sandbox::{CancelledBy, JobFault, LimitName, Limits, MAX_CHUNK, Outcome, Stream, raw};
 
@@ -114,10 +113,7 @@ pub(crate) fn run(
     let fuel = order.limits.fuel.unwrap_or(u64::MAX);
     let mut store = store(bench, order, input, voice);
     let prepared = match bench.mode {
-        Mode::Epoch => {
-            watch_processor_time(&mut store, &order.limits);
-            Ok(())
-        }
+        Mode::Plain => Ok(()),
         Mode::Fuel | Mode::Deterministic => store.set_fuel(fuel),
     };
     if prepared.is_err() || voice.start(order.limits.output).is_err() {
@@ -163,18 +159,6 @@ fn store(bench: &Bench, order: &RunOrder, input: Vec<u8>, voice: &Voice) -> Stor
     store
 }
 
-/// Ends the guest from its own thread once that thread has used up its processor time.
-fn watch_processor_time(store: &mut Store<Host>, limits: &Limits) {
-    let (allowed, before) = (limits.cpu_time(), thread_cpu());
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| {
-        if thread_cpu().saturating_sub(before) >= allowed {
-            return Err(Ending::Limit(LimitName::CpuTime).into());
-        }
-        Ok(UpdateDeadline::Continue(1))
-    });
-}
-
 fn call(bench: &Bench, module: &Module, store: &mut Store<Host>) -> Outcome {
     let failed = |fault| Outcome::Failed { fault };
     // A wrong type of an import, or of the entry.
@@ -218,9 +202,6 @@ fn name(error: &wasmtime::Error) -> Option<Outcome> {
         },
         Trap::OutOfFuel => Outcome::Stopped {
             limit: LimitName::Fuel,
-        },
-        Trap::Interrupt => Outcome::Stopped {
-            limit: LimitName::CpuTime,
         },
         Trap::UnreachableCodeReached => Outcome::Trapped {
             trap: "unreachable".to_owned(),

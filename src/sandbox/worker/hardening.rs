@@ -44,6 +44,9 @@ const ADDRESS_SPACE: rlim_t = 32 << 30;
 /// What no worker needs, whatever it will do. Done at the start.
 pub(crate) fn early() -> Result<(), HardeningError> {
     prctl::set_no_new_privs().map_err(|e| HardeningError::Kernel("no_new_privs", e))?;
+    // When memory runs out, the kernel takes a worker before anything of the node's. Not having it
+    // weakens no defence.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     // Nobody but root attaches to this process or reads its memory.
     prctl::set_dumpable(false).map_err(|e| HardeningError::Kernel("dumpable", e))?;
     limit("core", Resource::RLIMIT_CORE, 0)?;
@@ -102,6 +105,8 @@ enum Rule {
     Always,
     /// When the protection in its third argument is not writable *and* executable.
     NeverBoth,
+    /// That, and the mapping is private and of no file: shared memory counts against no limit.
+    PrivateNeverBoth,
     /// When its first argument is this process.
     OwnProcess,
 }
@@ -126,7 +131,7 @@ const CALLS: &[(libc::c_long, Rule, &str)] = &[
     (libc::SYS_close, Rule::Always, "that file"),
     (
         libc::SYS_mmap,
-        Rule::NeverBoth,
+        Rule::PrivateNeverBoth,
         "the guest's memory, machine code, the allocator",
     ),
     (
@@ -280,21 +285,26 @@ fn rules(rule: Rule) -> Result<Vec<SeccompRule>, HardeningError> {
                 .map(|rule| vec![rule])
                 .map_err(refuse);
         }
-        Rule::NeverBoth => {}
+        Rule::NeverBoth | Rule::PrivateNeverBoth => {}
     }
+    let flag = |flag: libc::c_int| u64::try_from(flag).unwrap_or(0);
+    let private = flag(libc::MAP_PRIVATE) | flag(libc::MAP_ANONYMOUS);
+    let kinds = SeccompCmpOp::MaskedEq(private | flag(libc::MAP_SHARED));
     let write = u64::try_from(libc::PROT_WRITE).unwrap_or(0);
     let execute = u64::try_from(libc::PROT_EXEC).unwrap_or(0);
     [0, write, execute]
         .into_iter()
         .map(|value| {
-            SeccompCondition::new(
-                2,
-                SeccompCmpArgLen::Dword,
-                SeccompCmpOp::MaskedEq(write | execute),
-                value,
-            )
-            .and_then(|condition| SeccompRule::new(vec![condition]))
-            .map_err(refuse)
+            let both = SeccompCmpOp::MaskedEq(write | execute);
+            let mut conditions = vec![
+                SeccompCondition::new(2, SeccompCmpArgLen::Dword, both, value).map_err(refuse)?,
+            ];
+            if let Rule::PrivateNeverBoth = rule {
+                let kind =
+                    SeccompCondition::new(3, SeccompCmpArgLen::Dword, kinds.clone(), private);
+                conditions.push(kind.map_err(refuse)?);
+            }
+            SeccompRule::new(conditions).map_err(refuse)
         })
         .collect()
 }
@@ -304,6 +314,7 @@ mod tests {
     use std::{fs::File, net::TcpListener};
 
     use super::*;
+    use crate::sandbox::raw::tests as raw;
 
     #[test]
     fn a_filtered_thread_computes_and_reaches_nothing() {
@@ -324,6 +335,24 @@ mod tests {
                 large.iter().map(|byte| usize::from(*byte)).sum::<usize>(),
                 8 << 20
             );
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_filtered_thread_signals_nobody_else_and_shares_no_memory() {
+        let filters = Filters::compile().unwrap();
+        let parent = nix::unistd::getppid().as_raw();
+        std::thread::spawn(move || {
+            // Signal 0 only asks whether it would be allowed.
+            let own = nix::unistd::getpid().as_raw();
+            assert_eq!(raw::tgkill(own, own, 0), Ok(()));
+            assert!(raw::shared_memory(4096).is_ok());
+            seccompiler::apply_filter(&filters.allowed).unwrap();
+            assert_eq!(raw::tgkill(own, own, 0), Ok(()));
+            assert_eq!(raw::tgkill(parent, parent, 0), Err(libc::EPERM));
+            assert_eq!(raw::shared_memory(4096), Err(libc::EPERM));
         })
         .join()
         .unwrap();

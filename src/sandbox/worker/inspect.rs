@@ -160,7 +160,7 @@ mod tests {
 
     fn order() -> CompileOrder {
         CompileOrder {
-            mode: Mode::Epoch,
+            mode: Mode::Plain,
             module_len: 0,
             max_functions: 4,
             max_nesting: 3,

@@ -2,9 +2,9 @@
 //!
 //! Owner: nobody but its own stdin. When that closes (the node is gone, however it went) the
 //! process exits at once. Threads: *main* reads the order and then waits for a cancellation or
-//! the end of stdin; the *work* thread meets the guest's bytes; the *ticker* moves the epoch,
-//! sends collected output, and ends the process when time or memory is used up, also when the
-//! guest sits in a host call. All three run, and every protection of `hardening` is in force,
+//! the end of stdin; the *work* thread meets the guest's bytes; the *ticker* sends
+//! collected output, and ends the process when time or memory is used up, also when the guest
+//! sits in a host call. All three run, and every protection of `hardening` is in force,
 //! before the first byte of a guest is read. Nothing here is reused: the end of the work is the
 //! end of the process.
 
@@ -90,7 +90,7 @@ fn serve(voice: &Voice) -> Result<std::convert::Infallible, WorkerError> {
     if setup.probe {
         probe(&setup, &filters, voice)?;
     }
-    let bench = Bench::new(Mode::Epoch, setup.stack)?;
+    let bench = Bench::new(Mode::Plain, setup.stack)?;
     let ready = Ready { fingerprints: None };
     voice.say(&FromWorker::Ready(ready))?;
     let order = protocol::hear_order(&mut stdin)?;
@@ -105,8 +105,8 @@ fn serve(voice: &Voice) -> Result<std::convert::Infallible, WorkerError> {
 fn probe(setup: &Setup, filters: &Filters, voice: &Voice) -> Result<(), WorkerError> {
     let stack = usize::try_from(setup.stack).unwrap_or(usize::MAX);
     let of = |mode| engine::engine(mode, stack).map(|engine| engine::fingerprint(&engine, mode));
-    let [epoch, fuel, deterministic] = Mode::ALL;
-    let fingerprints = Some([of(epoch)?, of(fuel)?, of(deterministic)?]);
+    let [plain, fuel, deterministic] = Mode::ALL;
+    let fingerprints = Some([of(plain)?, of(fuel)?, of(deterministic)?]);
     let ceilings = Ceilings {
         data: PROCESS_MEMORY,
         cpu_seconds: PROCESS_SECONDS,
@@ -137,10 +137,7 @@ fn serve_run(
             .saturating_add(PROCESS_MEMORY),
         cpu_seconds: limits.cpu_time().as_secs().saturating_add(PROCESS_SECONDS),
     };
-    let (lengths, watch) = (
-        (order.artifact_len, order.input_len),
-        Watch::guest(&limits, bench.engine.clone()),
-    );
+    let (lengths, watch) = ((order.artifact_len, order.input_len), Watch::guest(&limits));
     let stack = usize::try_from(limits.stack).unwrap_or(usize::MAX);
     let timers = ticker::spawn(voice.clone(), watch)?;
     let work = spawn(

@@ -35,8 +35,8 @@ const MAX_TRAP: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Mode {
-    /// Looks at a counter of ticks now and then.
-    Epoch,
+    /// As wasmtime makes it: time is looked after by another thread, which ends the process.
+    Plain,
     /// Counts instructions.
     Fuel,
     /// Counts instructions, and computes the same bits everywhere.
@@ -45,12 +45,12 @@ pub(crate) enum Mode {
 
 impl Mode {
     /// Every mode, in the order of [`Ready::fingerprints`].
-    pub(crate) const ALL: [Self; 3] = [Self::Epoch, Self::Fuel, Self::Deterministic];
+    pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Fuel, Self::Deterministic];
 
     /// A stable name.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Epoch => "epoch",
+            Self::Plain => "plain",
             Self::Fuel => "fuel",
             Self::Deterministic => "deterministic",
         }

@@ -8,34 +8,27 @@ use tokio::{
     runtime::{Builder, Handle},
     time::{MissedTickBehavior, interval},
 };
-use wasmtime::Engine;
 
 use super::{protocol::CompileOrder, voice::Voice};
 use crate::sandbox::{LimitName, Limits};
 
-/// Between two looks: a limit of time is named this late at most, and a guest's thread is
-/// interrupted this often.
+/// Between two looks: a limit of time is named this late at most.
 const TICK: Duration = Duration::from_millis(10);
-/// How much longer than its limit a guest may compute before the ticker ends what the guest's
-/// own thread should have ended: it counts the whole process and is coarser.
-const CPU_SLACK: Duration = Duration::from_millis(50);
 
 /// What to look at.
 pub(super) struct Watch {
     wall: (Duration, LimitName),
     cpu: Option<Duration>,
     memory: Option<Memory>,
-    engine: Option<Engine>,
 }
 
 impl Watch {
-    /// A guest's limits; the engine's epoch moves with each tick.
-    pub(super) fn guest(limits: &Limits, engine: Engine) -> Self {
+    /// A guest's limits.
+    pub(super) fn guest(limits: &Limits) -> Self {
         Self {
             wall: (limits.wall_clock(), LimitName::WallClock),
-            cpu: Some(limits.cpu_time().saturating_add(CPU_SLACK)),
+            cpu: Some(limits.cpu_time()),
             memory: None,
-            engine: Some(engine),
         }
     }
 
@@ -45,14 +38,10 @@ impl Watch {
             wall: (Duration::from_millis(order.time_ms), LimitName::CompileTime),
             cpu: None,
             memory: Memory::open(order.memory),
-            engine: None,
         }
     }
 
     fn look(&self, voice: &Voice) {
-        if let Some(engine) = &self.engine {
-            engine.increment_epoch();
-        }
         voice.flush_if_idle();
         let Some(wall) = voice.wall() else {
             return;

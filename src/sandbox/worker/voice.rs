@@ -1,7 +1,7 @@
 //! Everything a worker writes goes through here: one lock, one last word.
 //!
-//! Output is collected for a moment (a tick at most), so that a guest that writes byte by byte
-//! does not cost its node a frame each. The last word flushes it and ends the process; whoever
+//! Output is collected for a moment (a tick at most), each stream by itself, so that a guest that
+//! writes byte by byte, here and there, does not cost its node a frame each. The last word flushes it and ends the process; whoever
 //! says it first (the guest's thread, the ticker, the control thread) wins.
 
 use std::{
@@ -39,12 +39,53 @@ pub(crate) enum Refusal {
 #[derive(Debug)]
 struct State {
     pipe: File,
-    stream: Stream,
-    collected: Vec<u8>,
-    stdout: u64,
-    stderr: u64,
+    out: Collected,
+    err: Collected,
     limit: u64,
     ended: bool,
+}
+
+/// What one stream of the guest's has to say.
+#[derive(Debug)]
+struct Collected {
+    stream: Stream,
+    bytes: Vec<u8>,
+    /// Bytes in all, sent or not.
+    total: u64,
+}
+
+impl Collected {
+    fn of(stream: Stream) -> Self {
+        Self {
+            stream,
+            bytes: Vec::with_capacity(MAX_CHUNK),
+            total: 0,
+        }
+    }
+
+    fn flush(&mut self, pipe: &mut File) -> Result<(), Refusal> {
+        if self.bytes.is_empty() {
+            return Ok(());
+        }
+        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(MAX_CHUNK));
+        let frame = FromWorker::Output(self.stream, bytes);
+        protocol::say(pipe, &frame).map_err(|_| Refusal::Gone)
+    }
+
+    fn write(&mut self, mut rest: &[u8], pipe: &mut File) -> Result<(), Refusal> {
+        let length = u64::try_from(rest.len()).unwrap_or(u64::MAX);
+        self.total = self.total.saturating_add(length);
+        while !rest.is_empty() {
+            let space = MAX_CHUNK.saturating_sub(self.bytes.len());
+            let (now, later) = rest.split_at(rest.len().min(space));
+            self.bytes.extend_from_slice(now);
+            rest = later;
+            if self.bytes.len() >= MAX_CHUNK {
+                self.flush(pipe)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -69,10 +110,8 @@ impl Voice {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
                 pipe,
-                stream: Stream::Stdout,
-                collected: Vec::with_capacity(MAX_CHUNK),
-                stdout: 0,
-                stderr: 0,
+                out: Collected::of(Stream::Stdout),
+                err: Collected::of(Stream::Stderr),
                 limit: 0,
                 ended: false,
             }),
@@ -136,29 +175,20 @@ impl Voice {
     /// The guest writes. Blocks while the node does not read.
     pub(crate) fn output(&self, stream: Stream, bytes: &[u8]) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let room = state
-            .limit
-            .saturating_sub(state.stdout.saturating_add(state.stderr));
+        let State {
+            pipe,
+            out,
+            err,
+            limit,
+            ..
+        } = &mut *state;
+        let room = limit.saturating_sub(out.total.saturating_add(err.total));
         let fits = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-        if state.stream != stream {
-            state.flush()?;
-            state.stream = stream;
-        }
-        let count = match stream {
-            Stream::Stdout => &mut state.stdout,
-            Stream::Stderr => &mut state.stderr,
+        let collected = match stream {
+            Stream::Stdout => out,
+            Stream::Stderr => err,
         };
-        *count = count.saturating_add(u64::try_from(fits).unwrap_or(u64::MAX));
-        let mut rest = bytes.get(..fits).unwrap_or_default();
-        while !rest.is_empty() {
-            let space = MAX_CHUNK.saturating_sub(state.collected.len());
-            let (now, later) = rest.split_at(rest.len().min(space));
-            state.collected.extend_from_slice(now);
-            rest = later;
-            if state.collected.len() >= MAX_CHUNK {
-                state.flush()?;
-            }
-        }
+        collected.write(bytes.get(..fits).unwrap_or_default(), pipe)?;
         if fits < bytes.len() {
             return Err(Refusal::Limit);
         }
@@ -204,8 +234,8 @@ impl Voice {
                 cpu_us: micros(self.cpu()),
                 fuel,
                 memory_peak: self.0.memory_peak.load(Ordering::SeqCst),
-                stdout: state.stdout,
-                stderr: state.stderr,
+                stdout: state.out.total,
+                stderr: state.err.total,
             };
             let verdict = Verdict {
                 outcome,
@@ -221,12 +251,8 @@ impl Voice {
 
 impl State {
     fn flush(&mut self) -> Result<(), Refusal> {
-        if self.collected.is_empty() {
-            return Ok(());
-        }
-        let bytes = std::mem::replace(&mut self.collected, Vec::with_capacity(MAX_CHUNK));
-        let frame = FromWorker::Output(self.stream, bytes);
-        protocol::say(&mut self.pipe, &frame).map_err(|_| Refusal::Gone)
+        self.out.flush(&mut self.pipe)?;
+        self.err.flush(&mut self.pipe)
     }
 }
 
@@ -236,17 +262,8 @@ fn micros(span: Duration) -> u64 {
 
 /// Processor time of this process, all threads, microseconds.
 fn process_cpu() -> u64 {
-    cpu_of(UsageWho::RUSAGE_SELF)
-}
-
-/// Processor time of this thread.
-pub(crate) fn thread_cpu() -> Duration {
-    Duration::from_micros(cpu_of(UsageWho::RUSAGE_THREAD))
-}
-
-fn cpu_of(who: UsageWho) -> u64 {
     // Without an answer (there always is one) the wall clock still bounds the job.
-    getrusage(who).map_or(0, |usage| {
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| {
         let spent = usage.user_time() + usage.system_time();
         u64::try_from(spent.num_microseconds()).unwrap_or(0)
     })

@@ -6,7 +6,7 @@ use ed25519_dalek::SigningKey;
 
 use super::*;
 use crate::{
-    identity::{Name, NodeKey, status::Why},
+    identity::{Name, status::Why},
     types::TrustScore,
 };
 
@@ -25,7 +25,7 @@ fn identity(tier: Tier, peer: PeerId, expires: Timestamp) -> VerifiedIdentity {
         anchor: acme,
         statuses: Vec::new(),
         pq_auth: false,
-        keys: NodeKey::from_seed(&[1; 32]).public().clone(),
+        keys: None,
         subject: Name::try_new("node-1").unwrap(),
         groups: Vec::new(),
         attributes: BTreeMap::new(),

@@ -30,12 +30,12 @@ fn a_worker_speaks_only_for_its_guest() {
     assert!(!is_for_worker_to_say(&failed(JobFault::Interrupted), true));
 }
 
-/// A worker that writes these bytes whatever it is asked, and then stays.
-fn taken_over(dir: &Path, bytes: &[u8]) -> Worker {
+/// A worker that runs `before`, writes these bytes whatever it is asked, and then stays.
+fn taken_over(dir: &Path, before: &str, bytes: &[u8]) -> Worker {
     let file = dir.join("bytes");
     fs::write(&file, bytes).unwrap();
     let mut child = Command::new("sh")
-        .args(["-c", "cat \"$1\"; exec sleep 1000", "sh"])
+        .args(["-c", &format!("{before} cat \"$1\"; exec sleep 1000"), "sh"])
         .arg(file)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -68,21 +68,25 @@ fn ask(wall: Duration) -> Ask {
 
 /// What comes of these frames, and the output that was handed on.
 async fn heard_of(frames: &[FromWorker], raw: &[u8]) -> (Heard, Vec<u8>) {
+    heard(ask(Duration::from_millis(20)), "", frames, raw).await
+}
+
+async fn heard(ask: Ask, before: &str, frames: &[FromWorker], raw: &[u8]) -> (Heard, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let mut bytes = Vec::new();
     for frame in frames {
         say(&mut bytes, frame).unwrap();
     }
     bytes.extend_from_slice(raw);
-    let worker = taken_over(dir.path(), &bytes);
+    let worker = taken_over(dir.path(), before, &bytes);
     let pid = worker.child.id().unwrap();
-    let (output, mut receiver) = mpsc::channel(16);
+    let (output, mut receiver) = mpsc::channel(4_096);
     let audience = Audience {
         output,
         cancel: &CancellationToken::new(),
         closed: &CancellationToken::new(),
     };
-    let heard = talk(worker, ask(Duration::from_millis(20)), audience).await;
+    let heard = talk(worker, ask, audience).await;
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap(), "it is gone");
     let mut delivered = Vec::new();
     while let Some(piece) = receiver.recv().await {
@@ -173,4 +177,35 @@ async fn nothing_after_the_last_word_counts() {
     let (heard, delivered) = heard_of(&frames, b"").await;
     assert_eq!(heard.outcome, Outcome::Exited { status: 3 });
     assert!(delivered.is_empty());
+}
+
+#[tokio::test]
+async fn output_in_tiny_pieces_ends_a_worker_that_does_not_collect_it() {
+    let ask = Ask {
+        output: 1 << 20,
+        ..ask(Duration::from_secs(1))
+    };
+    let mut frames = vec![FromWorker::Started];
+    frames.extend((0..3_000).map(|_| output(b"x")));
+    frames.push(verdict(EXITED));
+    let (heard, delivered) = heard(ask, "", &frames, b"").await;
+    assert_eq!(heard.outcome, failed(JobFault::WorkerDied));
+    assert!(delivered.len() < 3_000);
+}
+
+#[tokio::test]
+async fn processor_time_is_what_the_kernel_counted_when_a_worker_says_less() {
+    let busy = "i=0; while [ $i -lt 500000 ]; do i=$((i+1)); done;";
+    let said = FromWorker::Verdict(Verdict {
+        outcome: EXITED,
+        usage: Usage {
+            cpu_us: 1,
+            ..Usage::default()
+        },
+        stale: false,
+    });
+    let ask = ask(Duration::from_secs(1));
+    let (heard, _) = heard(ask, busy, &[FromWorker::Started, said], b"").await;
+    assert_eq!(heard.outcome, EXITED);
+    assert!(heard.usage.cpu_us > 1, "{}", heard.usage.cpu_us);
 }

@@ -108,7 +108,7 @@ fn apply(registry: &mut Registry, op: &Op, now: Timestamp) {
         }
         Op::Record(at) => chosen(registry, at)
             .iter()
-            .for_each(|id| registry.on_record(id)),
+            .for_each(|id| registry.on_record(id, now)),
         Op::Forget(at) => chosen(registry, at)
             .iter()
             .for_each(|id| registry.forget(id)),

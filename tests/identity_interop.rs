@@ -1,0 +1,214 @@
+//! Other people's code verifies what the real program made: `cwt` and `cryptography`, two
+//! independent Python libraries, on a credential of an anchor and on one of a delegate.
+//!
+//! Needs python3 with venv, and the network once: the libraries go into a virtual environment in
+//! the user's cache. Without them the test says aloud that it was skipped, or fails where
+//! `QUANTRABAND_REQUIRE_INTEROP=1`.
+#![cfg(test)]
+
+mod common;
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use common::{BINARY, Issuer, must};
+use tempfile::TempDir;
+
+const REQUIRE: &str = "QUANTRABAND_REQUIRE_INTEROP";
+
+/// What is installed. `cryptography` has ML-DSA since version 47.
+const LIBRARIES: [&str; 3] = ["cwt==3.3.0", "cryptography==50.0.2", "cbor2==5.9.0"];
+
+/// Where the virtual environment is kept; its name changes with what is in it.
+fn environment() -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let cache = set("XDG_CACHE_HOME").map_or_else(
+        || Path::new(&set("HOME").unwrap_or_default()).join(".cache"),
+        PathBuf::from,
+    );
+    let versions = LIBRARIES.join("-").replace("==", "-");
+    cache.join("quantraband/interop").join(versions)
+}
+
+/// A Python that has the libraries, or why there is none.
+fn python() -> Result<PathBuf, String> {
+    let home = environment();
+    let python = home.join("bin/python");
+    let works = |python: &Path| {
+        let probe = Command::new(python)
+            .args([
+                "-c",
+                "import cwt, cbor2, cryptography.hazmat.primitives.asymmetric.mldsa",
+            ])
+            .output();
+        probe.is_ok_and(|output| output.status.success())
+    };
+    if works(&python) {
+        return Ok(python);
+    }
+    let run = |program: &Path, args: &[&str]| {
+        let output = Command::new(program).args(args).output();
+        let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.trim().lines().last().unwrap_or_default().to_owned();
+        Err(format!("{} {args:?}: {last}", program.display()))
+    };
+    // What is there is half made, or of a Python that is gone.
+    let parent = home.parent().ok_or("no cache folder")?;
+    fs::create_dir_all(parent).map_err(|error| error.to_string())?;
+    let _ = fs::remove_dir_all(&home);
+    let text = home.to_str().ok_or("the cache folder's name is no text")?;
+    run(Path::new("python3"), &["-m", "venv", text])?;
+    let mut install = vec![
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ];
+    install.extend(LIBRARIES);
+    run(&python, &install)?;
+    if works(&python) {
+        Ok(python)
+    } else {
+        Err("the libraries were installed, and cannot be imported".to_owned())
+    }
+}
+
+/// Says aloud that this was not tested, past the harness's capture.
+fn skip(why: &str) {
+    assert!(
+        std::env::var(REQUIRE).as_deref() != Ok("1"),
+        "{why}, and {REQUIRE}=1 demands it"
+    );
+    let text = format!(
+        "\n*** SKIPPED identity_interop: {why}. {REQUIRE}=1 turns this into a failure. ***\n"
+    );
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+struct World {
+    root: TempDir,
+}
+
+impl World {
+    fn must(&self, args: &[&str]) -> String {
+        must(self.root.path(), args)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.root.path().join(name).display().to_string()
+    }
+
+    /// A chain for `node-7` in the group `workers`, by the issuer in this folder.
+    fn issue(&self, issuer: &str, out: &str) -> String {
+        let file = self.path(out);
+        let request = self.path("node.request");
+        self.must(&[
+            "identity",
+            "issue",
+            &request,
+            "--issuer",
+            issuer,
+            "--group",
+            "workers",
+            "--lifetime",
+            "1d",
+            "--out",
+            &file,
+        ]);
+        file
+    }
+}
+
+/// Two issuers, the second with leave of the first, and the request of a node.
+fn world() -> (World, Issuer, Issuer) {
+    let root = TempDir::new().unwrap();
+    let (acme, europe) = (
+        Issuer::init(root.path(), "acme"),
+        Issuer::init(root.path(), "acme.eu"),
+    );
+    let world = World { root };
+    world.must(&["init", "--dir", &world.path("node")]);
+    let (anchor, leave) = (acme.anchor(), world.path("leave"));
+    let text = |path: &Path| path.display().to_string();
+    world.must(&[
+        "identity",
+        "delegate",
+        &text(&europe.anchor()),
+        "--issuer",
+        &text(&acme.dir),
+        "--group",
+        "work*",
+        "--out",
+        &leave,
+    ]);
+    world.must(&[
+        "identity",
+        "issuer",
+        "import",
+        &leave,
+        "--anchor",
+        &text(&anchor),
+        "--dir",
+        &text(&europe.dir),
+    ]);
+    let (config, request) = (world.path("node/node.toml"), world.path("node.request"));
+    world.must(&[
+        "--config",
+        &config,
+        "identity",
+        "request",
+        "--subject",
+        "node-7",
+        "--out",
+        &request,
+    ]);
+    (world, acme, europe)
+}
+
+#[test]
+fn two_python_libraries_verify_what_this_program_made() {
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => return skip(&why),
+    };
+    let (world, acme, europe) = world();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/verify.py");
+    let anchor = acme.anchor().display().to_string();
+    let verify = |chain: &str| {
+        let mut command = Command::new(&python);
+        command
+            .arg(&script)
+            .args([&anchor, chain, "node-7", "workers"]);
+        command.output().unwrap()
+    };
+    for (issuer, file, links) in [(&acme, "direct", 1), (&europe, "delegated", 2)] {
+        let chain = world.issue(&issuer.dir.display().to_string(), file);
+        // This program agrees, by the anchor alone.
+        world.must(&["identity", "verify", &chain, "--anchor", &anchor]);
+        let output = verify(&chain);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{file}: {said}");
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found["issuer"], issuer.name.as_str());
+        assert_eq!(found["links"], links);
+        // And both disagree with a forgery: one bit of the ML-DSA signature at its end.
+        let mut forged = fs::read(&chain).unwrap();
+        *forged.last_mut().unwrap() ^= 1;
+        let forgery = world.path("forged");
+        fs::write(&forgery, forged).unwrap();
+        assert!(!verify(&forgery).status.success(), "{file}");
+        let ours = Command::new(BINARY)
+            .args(["identity", "verify", &forgery, "--anchor", &anchor])
+            .output();
+        assert_eq!(ours.unwrap().status.code(), Some(65), "{file}");
+    }
+}
