@@ -1,6 +1,10 @@
 //! What an issuer takes back ends everywhere, within seconds, and nothing is ever given back by an
 //! old list; on real nodes.
 #![cfg(test)]
+#![expect(
+    clippy::print_stdout,
+    reason = "how long it took, and what was skipped"
+)]
 
 mod common;
 
@@ -34,7 +38,12 @@ impl Issuer {
 
     /// Takes a credential back, and hands a copy of the list out.
     fn revoke(&self, root: &Path, credential: &Path) -> PathBuf {
-        let flags = ["--issuer", text(&self.dir), "--credential", text(credential)];
+        let flags = [
+            "--issuer",
+            text(&self.dir),
+            "--credential",
+            text(credential),
+        ];
         common::must(root, &[&["identity", "revoke"], &flags[..]].concat());
         self.copy()
     }
@@ -115,6 +124,10 @@ fn five(root: &Path) -> (Vec<Node>, [Issuer; 2]) {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story of five nodes, which cost most to start"
+)]
 fn revocation_ends_jobs_and_subscriptions_on_every_node_and_stays() {
     let root = TempDir::new().unwrap();
     let root = root.path();
@@ -132,15 +145,26 @@ fn revocation_ends_jobs_and_subscriptions_on_every_node_and_stays() {
     }
     for node in &nodes {
         eventually("the job runs", || {
-            running(node).iter().any(|job| job["state"] == "running").then_some(())
+            running(node)
+                .iter()
+                .any(|job| job["state"] == "running")
+                .then_some(())
         });
     }
     let mut subscription = victim.subscribe("news", 2);
     for node in &nodes {
         eventually("the subscription is known", || {
             let peers = node.try_json(&["peers"])?;
-            let peer = peers["peers"].as_array()?.iter().find(|p| p["peer_id"] == who)?.clone();
-            peer["topics"].as_array()?.iter().any(|t| t == "news").then_some(())
+            let peer = peers["peers"]
+                .as_array()?
+                .iter()
+                .find(|p| p["peer_id"] == who)?
+                .clone();
+            peer["topics"]
+                .as_array()?
+                .iter()
+                .any(|t| t == "news")
+                .then_some(())
         });
     }
     nodes[0].must(&["publish", "news", "--data", "before"]);
@@ -162,9 +186,17 @@ fn revocation_ends_jobs_and_subscriptions_on_every_node_and_stays() {
     for node in &nodes {
         let jobs = running(node);
         assert_eq!(jobs.len(), 1);
-        assert!(jobs[0]["outcome"].to_string().contains("policy"), "{}", jobs[0]);
+        assert!(
+            jobs[0]["outcome"].to_string().contains("policy"),
+            "{}",
+            jobs[0]
+        );
         let accepted = records(node, "status_list_accepted");
-        assert!(accepted.iter().any(|r| r["unmapped"]["status_sequence"] == 2));
+        assert!(
+            accepted
+                .iter()
+                .any(|r| r["unmapped"]["status_sequence"] == 2)
+        );
     }
     // Its subscription gets nothing any more, and the others' do not suffer.
     let published = nodes[0].json(&["publish", "news", "--data", "after"]);
@@ -172,14 +204,19 @@ fn revocation_ends_jobs_and_subscriptions_on_every_node_and_stays() {
 
     // It dials again, is refused in the gate under its name, and pays nothing for it.
     eventually("the revoked node is refused in the gate", || {
-        let refused = nodes.iter().flat_map(|node| records(node, "authentication_failed"));
+        let refused = nodes
+            .iter()
+            .flat_map(|node| records(node, "authentication_failed"));
         refused
             .into_iter()
             .find(|r| r["status_code"] == "revoked" && r["user"]["uid"] == who.as_str())
     });
     for node in &nodes {
         let charged = records(node, "charged");
-        assert!(!charged.iter().any(|r| r.to_string().contains(&who)), "{charged:?}");
+        assert!(
+            !charged.iter().any(|r| r.to_string().contains(&who)),
+            "{charged:?}"
+        );
     }
 
     // An old list is refused by name, also after the process was killed and began anew.
@@ -191,7 +228,11 @@ fn revocation_ends_jobs_and_subscriptions_on_every_node_and_stays() {
         }
         let refused = nodes[1].cli(&["status", "import", text(&old)]);
         assert_eq!(refused.status.code(), Some(65), "{}", stderr(&refused));
-        assert!(stderr(&refused).contains("sequence"), "{}", stderr(&refused));
+        assert!(
+            stderr(&refused).contains("sequence"),
+            "{}",
+            stderr(&refused)
+        );
         wait_list(&nodes[1], &globex, 2, "in_force");
     }
 
@@ -224,7 +265,11 @@ fn a_stale_list_denies_jobs_and_nothing_else_until_a_fresh_one_comes() {
     wait_list(&second, &issuer, 1, "stale");
     let refused = second.cli(&job);
     assert_eq!(refused.status.code(), Some(77), "{}", stderr(&refused));
-    assert!(stderr(&refused).contains("identity.status_stale"), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("identity.status_stale"),
+        "{}",
+        stderr(&refused)
+    );
     assert!(first.peers().contains(&second.peer_id()));
     // Also new connections stand, and the fresh list comes over them.
     let (mut first, mut second) = (first, second);
@@ -249,7 +294,11 @@ fn where_lists_are_required_a_first_start_deadlocks_nothing() {
     let peer = first.peer_id();
     let job = ["job", "run", "--on", &peer, "hello.wasm"];
     let refused = second.cli(&job);
-    assert!(stderr(&refused).contains("identity.status_stale"), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("identity.status_stale"),
+        "{}",
+        stderr(&refused)
+    );
     import(&second, &issuer.refresh(root.path(), "8d"));
     wait_list(&first, &issuer, 1, "in_force");
     second.must(&job);
@@ -265,8 +314,20 @@ fn the_store_is_synced_by_the_system_before_a_list_is_acknowledged() {
     node.start();
     let pid = node.json(&["status"])["pid"].to_string();
     let log = root.path().join("calls");
-    let flags = ["-f", "-y", "-e", "trace=fsync,fdatasync", "-p", &pid, "-o", text(&log)];
-    let strace = Command::new("strace").args(flags).stderr(Stdio::piped()).spawn();
+    let flags = [
+        "-f",
+        "-y",
+        "-e",
+        "trace=fsync,fdatasync",
+        "-p",
+        &pid,
+        "-o",
+        text(&log),
+    ];
+    let strace = Command::new("strace")
+        .args(flags)
+        .stderr(Stdio::piped())
+        .spawn();
     let Ok(mut strace) = strace else {
         println!("SKIPPED: there is no strace here; the unit tests count the store's own syncs");
         return;
@@ -286,11 +347,19 @@ fn the_store_is_synced_by_the_system_before_a_list_is_acknowledged() {
     }
     import(&node, &issuer.refresh(root.path(), "8d"));
     let pid = strace.id().to_string();
-    assert!(Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-s", "INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
     strace.wait().unwrap();
     let calls = fs::read_to_string(&log).unwrap();
     assert!(
-        calls.lines().any(|call| call.contains("sync(") && call.contains("/state/db>")),
+        calls
+            .lines()
+            .any(|call| call.contains("sync(") && call.contains("/state/db>")),
         "{calls}"
     );
 }

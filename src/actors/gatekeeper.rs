@@ -169,7 +169,11 @@ impl Gatekeeper {
             address: ip,
         };
         let shown = ShownHeads { peer, heads };
-        match tools.revocation.ask_for(origin, shown, tools.deadline).await {
+        match tools
+            .revocation
+            .ask_for(origin, shown, tools.deadline)
+            .await
+        {
             Ok(taken) => taken,
             // The peer is judged by the lists in force: its heads are news about others.
             Err(error) => {
@@ -209,7 +213,10 @@ impl Gatekeeper {
                 tier,
                 identity: identity.as_ref(),
                 standing: Some(standing),
-                status: tools.statuses.load().of_peer(identity.as_ref(), tools.clock.now()),
+                status: tools
+                    .statuses
+                    .load()
+                    .of_peer(identity.as_ref(), tools.clock.now()),
             },
             topic: None,
             now: tools.clock.now(),

@@ -37,8 +37,8 @@ use crate::{
     identity::{
         Name, Refusal, StatusView, TrustView,
         status::{
-            Book, Fetch, Fetches, Fork, Record, Rejected, StatusHead, StatusList, ListReport,
-            Weighed, heads_of_bytes, MAX_ISSUERS,
+            Book, Fetch, Fetches, Fork, ListReport, MAX_ISSUERS, Record, Rejected, StatusHead,
+            StatusList, Weighed, heads_of_bytes,
         },
         wire::{Request, Response},
     },
@@ -192,7 +192,8 @@ impl RevocationActor {
         self.tree = Some(tree);
         self.publish();
         for (issuer, _) in self.book.behind() {
-            self.fetches.want(&issuer, None, true, self.setup.clock.elapsed());
+            self.fetches
+                .want(&issuer, None, true, self.setup.clock.elapsed());
         }
         Ok(())
     }
@@ -200,7 +201,10 @@ impl RevocationActor {
     fn publish(&self) {
         self.setup.publisher.publish(self.book.view());
         let now = self.setup.clock.now();
-        self.setup.metrics.status().set_lists(&self.book.reports(now));
+        self.setup
+            .metrics
+            .status()
+            .set_lists(&self.book.reports(now));
     }
 
     /// Writes, puts in force, passes on.
@@ -256,7 +260,9 @@ impl RevocationActor {
             except,
         };
         if swarm.tell(announce).is_err() {
-            tracing::warn!("an announcement was lost: Swarm is busy; peers learn of it as they connect");
+            tracing::warn!(
+                "an announcement was lost: Swarm is busy; peers learn of it as they connect"
+            );
         }
     }
 
@@ -326,7 +332,7 @@ impl RevocationActor {
         self.settle(&issuer, weighed, Source::Peer(peer))
     }
 
-    fn take_list(&mut self, list: StatusList, source: Source) -> Result<(), Rejected> {
+    fn take_list(&mut self, list: &StatusList, source: Source) -> Result<(), Rejected> {
         let issuer = list.statement().issuer.clone();
         let weighed = self.book.weigh_list(list, self.setup.clock.now());
         self.settle(&issuer, weighed, source)
@@ -359,7 +365,8 @@ impl RevocationActor {
             self.book.trust(Arc::clone(&trust.anchors));
             self.publish();
             for (issuer, _) in self.book.behind() {
-                self.fetches.want(&issuer, None, true, self.setup.clock.elapsed());
+                self.fetches
+                    .want(&issuer, None, true, self.setup.clock.elapsed());
             }
         }
         if self.fetches.is_empty() {
@@ -418,7 +425,7 @@ impl RevocationActor {
                         if list.statement().issuer != *issuer {
                             return Err(Malformed("it is another issuer's").into());
                         }
-                        self.take_list(list, Source::Peer(*peer))
+                        self.take_list(&list, Source::Peer(*peer))
                     });
                 if let Err(rejected) = taken
                     && rejected.charged()
@@ -508,7 +515,7 @@ impl Handler<ImportStatusList> for RevocationActor {
             .map_err(|why| format!("this is no status list: {why}"))?;
         let (issuer, sequence) = (list.statement().issuer.clone(), list.statement().sequence);
         let hash = hex::encode(list.statement().hash);
-        if let Err(rejected) = self.take_list(list, Source::Operator) {
+        if let Err(rejected) = self.take_list(&list, Source::Operator) {
             (self.setup.note)(AuditEvent::StatusListRefused {
                 from: None,
                 code: rejected.code().to_owned(),

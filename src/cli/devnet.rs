@@ -360,7 +360,9 @@ async fn import_lists(dir: &Path, members: &[Member], issuers: usize) -> Result<
             let client = AdminClient::connect(&first.dir.join("data")).await?;
             client.ask(&Request::StatusImport { bytes }).await
         };
-        asked.await.map_err(|error| DevnetError::Status(error.to_string()))?;
+        asked
+            .await
+            .map_err(|error| DevnetError::Status(error.to_string()))?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::{io, path::PathBuf};
 use thiserror::Error;
 
 use crate::identity::{
-    status::FolderError, AnchorError, DiskError, IssueError, KeyFileError, Malformed, Name, Refusal, RequestError,
-    StateError, Thumbprint,
+    AnchorError, DiskError, IssueError, KeyFileError, Malformed, Name, Refusal, RequestError,
+    StateError, Thumbprint, status::FolderError,
 };
 
 /// Why an enrolment command failed.

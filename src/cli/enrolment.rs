@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, path::Path};
 use serde::Serialize;
 
 use super::{
-    args::{DelegateArgs, Global, IdentityCommand, IssueArgs, IssuerCommand, TrustCommand},
+    args::{
+        DelegateArgs, Global, IdentityCommand, IssueArgs, IssuerCommand, RevokeWhat, TrustCommand,
+    },
     client::{AdminClient, ClientError},
     config::load,
     delegation::{self, DelegationReport},
@@ -61,14 +63,7 @@ pub(super) fn identity(
         IdentityCommand::Issue(args) => issue(args, out),
         IdentityCommand::Delegate(args) => delegate(args, out),
         IdentityCommand::Revoke(args) => {
-            let what = match (&args.what.credential, args.what.index, args.what.issued_before) {
-                (Some(file), ..) => What::File(file.clone()),
-                (_, Some(index), _) => What::Index(index),
-                (.., Some(before)) => What::IssuedBefore(before),
-                // The grammar wants one of them.
-                (None, None, None) => What::Nothing,
-            };
-            let report = revoke(&args.issuer, &what, args.next_update.0, now)?;
+            let report = revoke(&args.issuer, &what(&args.what), args.next_update.0, now)?;
             revoked(&report, out)
         }
         IdentityCommand::Status {
@@ -109,6 +104,16 @@ pub(super) fn identity(
                 verified(&report, out)
             })
         }
+    }
+}
+
+fn what(args: &RevokeWhat) -> What {
+    match (&args.credential, args.index, args.issued_before) {
+        (Some(file), ..) => What::File(file.clone()),
+        (_, Some(index), _) => What::Index(index),
+        (.., Some(before)) => What::IssuedBefore(before),
+        // The grammar wants one of them.
+        (None, None, None) => What::Nothing,
     }
 }
 

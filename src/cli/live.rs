@@ -52,11 +52,7 @@ pub fn ask(data_dir: &Path, request: &Request, out: &Out) -> Result<(), CliError
 ///
 /// # Errors
 /// As [`ask`]; exit code 65 for an issuer without a list.
-pub fn status_lists(
-    data_dir: &Path,
-    command: &StatusCommand,
-    out: &Out,
-) -> Result<(), CliError> {
+pub fn status_lists(data_dir: &Path, command: &StatusCommand, out: &Out) -> Result<(), CliError> {
     match command {
         StatusCommand::List => ask(data_dir, &Request::StatusLists {}, out),
         StatusCommand::Import { file } => {

@@ -20,8 +20,8 @@ pub mod job;
 pub mod live;
 pub mod output;
 mod receipt;
-pub mod revoke;
 pub mod render;
+pub mod revoke;
 pub mod trust;
 
 use std::{ffi::OsString, process::ExitCode};

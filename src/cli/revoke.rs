@@ -10,11 +10,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{
-    delegation,
-    enrol::EnrolError,
-    identity::read_chain,
-};
+use super::{delegation, enrol::EnrolError, identity::read_chain};
 use crate::{
     identity::{
         ISSUER_KEY_FILE, IssuerKey, MAX_CHAIN_BYTES, Name, decode_delegations, read_bounded,

@@ -11,6 +11,7 @@
 
 pub mod anchor;
 mod binding;
+mod cache;
 mod chain;
 pub mod claims;
 pub(crate) mod cose;
@@ -42,6 +43,7 @@ pub use anchor::{
     Anchor, AnchorError, Grants, GroupPattern, MAX_DEPTH, SelfSigned, TrustAnchor, TrustAnchors,
 };
 pub use binding::{BINDING_BYTES, Binding, Channel, Role};
+pub use cache::{By, IdentityCache, Look};
 pub use chain::{Chain, MAX_CHAIN, MAX_CHAIN_BYTES, decode_delegations, encode_delegations};
 pub use claims::{Attributes, ClaimError, Claims, Groups, Head, Serial, Validity, status_list_uri};
 pub use cose::{Domain, ED25519, PublicKey, Thumbprint};

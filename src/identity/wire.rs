@@ -246,11 +246,21 @@ mod tests {
     fn what_is_too_much_or_nothing_is_refused() {
         let wrong = [
             Request::Announce { heads: Vec::new() },
-            Request::Announce { heads: vec![vec![]] },
-            Request::Announce { heads: vec![vec![7]; MAX_HEADS + 1] },
-            Request::Announce { heads: vec![vec![7; MAX_HEAD_BYTES + 1]] },
-            Request::GetChains { credentials: Vec::new() },
-            Request::GetChains { credentials: vec![[1; 32]; MAX_CHAINS + 1] },
+            Request::Announce {
+                heads: vec![vec![]],
+            },
+            Request::Announce {
+                heads: vec![vec![7]; MAX_HEADS + 1],
+            },
+            Request::Announce {
+                heads: vec![vec![7; MAX_HEAD_BYTES + 1]],
+            },
+            Request::GetChains {
+                credentials: Vec::new(),
+            },
+            Request::GetChains {
+                credentials: vec![[1; 32]; MAX_CHAINS + 1],
+            },
         ];
         for request in wrong {
             assert!(Request::decode(&request.encode()).is_err(), "{request:?}");

@@ -175,14 +175,16 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         config_hash: config_hash(&site.config),
     })
     .await?;
-    let (identity, own, trust) = site.start_identity().await?;
+    let required = site.config.identity.require_status_lists;
+    let statuses = Publisher::new(StatusView::empty(required));
+    let (identity, own, trust) = site.start_identity(statuses.view()).await?;
     let (rate_limit, limiter) = site.start_rate_limit(&store).await?;
     let (reputation, standings) = site.start_reputation(&store).await?;
     site.recover_bans(&store, set_aside.as_ref(), &reputation, &audit_tools)
         .await?;
     let slot = SwarmSlot::default();
-    let (revocation, statuses) = site
-        .start_revocation(&store, &trust, &reputation, &slot)
+    let revocation = site
+        .start_revocation(&store, &trust, &reputation, (&slot, &statuses))
         .await?;
     let health = Arc::new(NodeHealth {
         root: site.root.clone(),
@@ -195,7 +197,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         own,
         key: key.clone(),
         trust,
-        statuses,
+        statuses: statuses.view(),
         standings,
         limiter,
         cooldowns: site.root.cooldowns(),
@@ -277,6 +279,7 @@ impl Site {
 
     async fn start_identity(
         &self,
+        statuses: View<StatusView>,
     ) -> Result<(ActorRef<IdentityActor>, View<OwnIdentity>, View<TrustView>), StartError> {
         let publishers = IdentityPublishers::new(self.peer);
         let setup = IdentitySetup {
@@ -284,6 +287,8 @@ impl Site {
             paths: IdentityPaths::new(&self.data_dir),
             self_signed: self.config.identity.self_signed,
             clock: Arc::clone(&self.clock),
+            statuses,
+            metrics: self.metrics.clone(),
             publishers: publishers.clone(),
             note: Arc::clone(&self.note),
         };
@@ -340,15 +345,13 @@ impl Site {
         store: &Store,
         trust: &View<TrustView>,
         reputation: &ActorRef<ReputationActor>,
-        swarm: &SwarmSlot,
-    ) -> Result<(ActorRef<RevocationActor>, View<StatusView>), StartError> {
-        let required = self.config.identity.require_status_lists;
-        let publisher = Publisher::new(StatusView::empty(required));
+        (swarm, publisher): (&SwarmSlot, &Publisher<StatusView>),
+    ) -> Result<ActorRef<RevocationActor>, StartError> {
         let setup = RevocationSetup {
             clock: Arc::clone(&self.clock),
             store: store.clone(),
             trust: trust.clone(),
-            required,
+            required: self.config.identity.require_status_lists,
             publisher: publisher.clone(),
             swarm: Arc::clone(swarm),
             reputation: reputation.clone(),
@@ -359,7 +362,7 @@ impl Site {
             Ok(RevocationActor::new(life, setup.clone()))
         });
         ready(&self.root, &actor).await?;
-        Ok((actor, publisher.view()))
+        Ok(actor)
     }
 
     async fn start_swarm(

@@ -1,4 +1,4 @@
-//! The metrics of status lists.
+//! The metrics of status lists and of verified identities.
 //!
 //! Sums over all issuers: whose list it is stands in `quantraband status list`, for labels come
 //! from the program and never from a peer.
@@ -21,6 +21,11 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
 /// What a list can be.
 const STATES: [&str; 5] = ["in_force", "stale", "behind", "untrusted", "cut"];
 
@@ -34,6 +39,7 @@ pub struct StatusMetrics {
     next_update: Gauge,
     accepted: Counter,
     refused: Family<ReasonLabel, Counter>,
+    cache: Family<ResultLabel, Counter>,
 }
 
 impl StatusMetrics {
@@ -78,12 +84,23 @@ impl StatusMetrics {
             "Status lists and heads refused, by reason",
             self.refused.clone(),
         );
+        for result in ["hit", "miss", "refused"] {
+            drop(self.cache.get_or_create(&ResultLabel { result }));
+        }
+        registry.register(
+            "identity_cache",
+            "Looks into the cache of verified identities",
+            self.cache.clone(),
+        );
     }
 
     /// What is known now.
     pub fn set_lists(&self, reports: &[ListReport]) {
         for state in STATES {
-            let count = reports.iter().filter(|report| report.state == state).count();
+            let count = reports
+                .iter()
+                .filter(|report| report.state == state)
+                .count();
             let gauge = self.lists.get_or_create(&StateLabel { state });
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
@@ -94,11 +111,17 @@ impl StatusMetrics {
         };
         self.revoked
             .set(number(Some(in_force().map(|r| u64::from(r.revoked)).sum())));
-        self.sequence.set(number(in_force().map(|r| r.sequence).max()));
+        self.sequence
+            .set(number(in_force().map(|r| r.sequence).max()));
         self.oldest
             .set(number(in_force().map(|r| r.issued.secs()).min()));
         self.next_update
             .set(number(in_force().map(|r| r.next_update.secs()).min()));
+    }
+
+    /// A look into the cache of verified identities; `hit`, `miss` or `refused`.
+    pub fn identity_cache(&self, result: &'static str) {
+        self.cache.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// A newer list or head is in force.

@@ -260,7 +260,10 @@ fn permit(request: &Request<'_>) -> Result<&'static str, Decision> {
         // cannot be undone. So a list that is not fresh denies jobs, and nothing else: else no
         // node could start, or get the list it lacks.
         if request.subject.status == Status::Stale {
-            return Err(Decision::deny(DenyReason::StatusStale, "identity.status_stale"));
+            return Err(Decision::deny(
+                DenyReason::StatusStale,
+                "identity.status_stale",
+            ));
         }
         return Ok("run_job.member");
     }

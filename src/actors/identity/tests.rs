@@ -68,6 +68,8 @@ fn house_with(self_signed: SelfSigned, prepare: impl FnOnce(&IdentityPaths)) -> 
         paths: paths.clone(),
         self_signed,
         clock: Arc::new(clock.clone()),
+        statuses: Publisher::new(StatusView::empty(false)).view(),
+        metrics: Metrics::new(),
         publishers: publishers.clone(),
         note: Arc::new(move |event| noted.lock().unwrap().push(event)),
     };

@@ -88,7 +88,11 @@ async fn house(path: &Path) -> House {
         publisher,
         swarm: SwarmSlot::default(),
         reputation: reputation.clone(),
-        note: Arc::new(move |event| sink.lock().unwrap_or_else(PoisonError::into_inner).push(event)),
+        note: Arc::new(move |event| {
+            sink.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(event)
+        }),
         metrics: Metrics::new(),
     };
     let actor = root.spawn(Placement::Own, move |life| {
@@ -114,7 +118,11 @@ fn head(sequence: u64, set: &[u32]) -> Vec<u8> {
 }
 
 async fn import(house: &House, bytes: Vec<u8>) -> Result<ListReport, String> {
-    house.actor.ask(ImportStatusList { bytes }, LONG).await.unwrap()
+    house
+        .actor
+        .ask(ImportStatusList { bytes }, LONG)
+        .await
+        .unwrap()
 }
 
 fn standing(house: &House) -> Status {
@@ -180,12 +188,22 @@ fn no_list_goes_back_over_faults_and_restarts() {
     run(async {
         let first = house(&path).await;
         import(&first, list(5, &[7])).await.unwrap();
-        first.root.control("revocation").unwrap().inject(Inject::Panic).unwrap();
+        first
+            .root
+            .control("revocation")
+            .unwrap()
+            .inject(Inject::Panic)
+            .unwrap();
         while first.actor.ask(ListStatusLists, LONG).await.is_err()
             || first.actor.snapshot().restarts == 0
         {}
         assert!(standing(&first).is_revoked());
-        assert!(import(&first, list(4, &[])).await.unwrap_err().contains("sequence 4"));
+        assert!(
+            import(&first, list(4, &[]))
+                .await
+                .unwrap_err()
+                .contains("sequence 4")
+        );
         first.root.stop_all(LONG).await.unwrap();
         drop(first);
 
@@ -229,7 +247,11 @@ fn forgeries_are_charged_and_what_may_be_honest_is_not() {
         let fresh = score(&house).await;
         let announce = async |heads| {
             let peer = mallory().peer();
-            house.actor.ask(AnnouncedHeads { peer, heads }, LONG).await.unwrap();
+            house
+                .actor
+                .ask(AnnouncedHeads { peer, heads }, LONG)
+                .await
+                .unwrap();
             score(&house).await
         };
         let stranger = crate::identity::IssuerKey::from_seed(name("initech"), &[9; 32]);
@@ -243,7 +265,11 @@ fn forgeries_are_charged_and_what_may_be_honest_is_not() {
             other.head().as_bytes().to_vec(),
         ];
         assert!((announce(honest).await - fresh).abs() < 1e-9);
-        let mut forged = Make::new(&globex(), 1, &[]).list().head().as_bytes().to_vec();
+        let mut forged = Make::new(&globex(), 1, &[])
+            .list()
+            .head()
+            .as_bytes()
+            .to_vec();
         let last = forged.len() - 1;
         forged[last] ^= 1;
         let after = announce(vec![forged.clone()]).await;
@@ -269,16 +295,30 @@ fn a_fork_is_said_once_and_changes_nothing() {
         for _ in 0..3 {
             let peer = mallory().peer();
             let heads = vec![head(2, &[])];
-            house.actor.ask(AnnouncedHeads { peer, heads }, LONG).await.unwrap();
+            house
+                .actor
+                .ask(AnnouncedHeads { peer, heads }, LONG)
+                .await
+                .unwrap();
         }
-        assert!(import(&house, list(2, &[])).await.unwrap_err().contains("two hands"));
+        assert!(
+            import(&house, list(2, &[]))
+                .await
+                .unwrap_err()
+                .contains("two hands")
+        );
         assert!(standing(&house).is_revoked());
         let notes = house.notes.lock().unwrap().clone();
-        let forks = notes.iter().filter(|event| matches!(event, AuditEvent::StatusListForked { .. }));
+        let forks = notes
+            .iter()
+            .filter(|event| matches!(event, AuditEvent::StatusListForked { .. }));
         assert_eq!(forks.count(), 1);
         let accepted = |event: &&AuditEvent| matches!(event, AuditEvent::StatusListAccepted { .. });
         assert_eq!(notes.iter().filter(accepted).count(), 1);
-        assert_eq!(NOW.after(HOUR), house.actor.ask(ListStatusLists, LONG).await.unwrap()[0].next_update);
+        assert_eq!(
+            NOW.after(HOUR),
+            house.actor.ask(ListStatusLists, LONG).await.unwrap()[0].next_update
+        );
         house.root.stop_all(LONG).await.unwrap();
     });
 }

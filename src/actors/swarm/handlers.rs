@@ -43,7 +43,11 @@ impl SwarmActor {
                     banned_until: None,
                     probation: false,
                 }),
-                status: self.tools.statuses.load().of_peer(identity, self.tools.clock.now()),
+                status: self
+                    .tools
+                    .statuses
+                    .load()
+                    .of_peer(identity, self.tools.clock.now()),
             },
             topic: Some(topic),
             now: self.tools.clock.now(),

@@ -72,7 +72,13 @@ impl SwarmActor {
             {
                 return Some("issuer no longer trusted");
             }
-            if self.tools.statuses.load().standing(identity, now).is_revoked() {
+            if self
+                .tools
+                .statuses
+                .load()
+                .standing(identity, now)
+                .is_revoked()
+            {
                 return Some("credential revoked");
             }
         }

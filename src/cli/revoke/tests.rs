@@ -36,7 +36,10 @@ fn a_credential_is_taken_back_by_its_file_and_only_by_its_issuer() {
     assert_eq!((first.sequence, first.revoked), (1, 0));
     let file = What::File(granted);
     let report = revoke(&acme, &file, DEFAULT_NEXT_UPDATE, NOW).unwrap();
-    assert_eq!((report.sequence, report.index, report.revoked), (2, Some(0), 1));
+    assert_eq!(
+        (report.sequence, report.index, report.revoked),
+        (2, Some(0), 1)
+    );
     let list = StatusList::decode(&std::fs::read(&report.file).unwrap()).unwrap();
     assert!(list.is_set(0));
     let refused = revoke(&globex, &file, DEFAULT_NEXT_UPDATE, NOW);
@@ -45,5 +48,8 @@ fn a_credential_is_taken_back_by_its_file_and_only_by_its_issuer() {
     assert!(revoke(&acme, &request, DEFAULT_NEXT_UPDATE, NOW).is_err());
     // Nothing of that was handed out.
     let last = revoke(&acme, &What::IssuedBefore(NOW), DEFAULT_NEXT_UPDATE, NOW).unwrap();
-    assert_eq!((last.sequence, last.revoked, last.issued_before), (3, 1, Some(NOW)));
+    assert_eq!(
+        (last.sequence, last.revoked, last.issued_before),
+        (3, 1, Some(NOW))
+    );
 }

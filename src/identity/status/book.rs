@@ -15,10 +15,7 @@
 //!
 //! Owner: the Revocation actor. It fails with [`Rejected`], which says who is charged.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -286,11 +283,13 @@ impl Book {
     ///
     /// # Errors
     /// [`Rejected`].
-    pub fn weigh_list(&self, list: StatusList, now: Timestamp) -> Result<Weighed, Rejected> {
+    pub fn weigh_list(&self, list: &StatusList, now: Timestamp) -> Result<Weighed, Rejected> {
         let issuer = list.statement().issuer.clone();
-        let (key, used) =
-            issuer_keys(&issuer, list.delegations(), &self.anchors).map_err(|why| refused(why, &issuer))?;
-        list.head().verify(key).map_err(|why| refused(why, &issuer))?;
+        let (key, used) = issuer_keys(&issuer, list.delegations(), &self.anchors)
+            .map_err(|why| refused(why, &issuer))?;
+        list.head()
+            .verify(key)
+            .map_err(|why| refused(why, &issuer))?;
         check_date(list.head(), now)?;
         if is_cut(used, &self.view, now) {
             return Err(Rejected::Revoked(issuer));
@@ -338,8 +337,8 @@ impl Book {
             _ if self.anchors.get(&issuer).is_some() => &[],
             _ => return Ok(Weighed::Unproved),
         };
-        let (key, used) =
-            issuer_keys(&issuer, delegations, &self.anchors).map_err(|why| refused(why, &issuer))?;
+        let (key, used) = issuer_keys(&issuer, delegations, &self.anchors)
+            .map_err(|why| refused(why, &issuer))?;
         if head.signed_by() != Some(key.thumbprint()) && !used.is_empty() {
             // By other keys, perhaps those of a later delegation.
             return Ok(Weighed::Unproved);

@@ -84,8 +84,12 @@ impl Fetches {
             }
             if want.sources.is_empty() && want.proved {
                 let start = usize::try_from(want.tries).unwrap_or(0);
-                let turn = neighbours.iter().cycle().skip(start % neighbours.len().max(1));
-                want.sources.extend(turn.take(MAX_SOURCES.min(neighbours.len())));
+                let turn = neighbours
+                    .iter()
+                    .cycle()
+                    .skip(start % neighbours.len().max(1));
+                want.sources
+                    .extend(turn.take(MAX_SOURCES.min(neighbours.len())));
             }
             let Some(peer) = want.sources.pop_front() else {
                 want.due = now.saturating_add(pause(want.tries));

@@ -13,17 +13,14 @@ use std::{
     time::Duration,
 };
 
-use sha2::{Digest, Sha256};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::list::{MAX_ENTRIES, MAX_STATUS_BYTES, Statement, StatusHead, StatusList};
 use crate::{
     cbor::Malformed,
-    identity::{
-        Delegation, DiskError, IssuerKey, disk,
-        claims::MAX_SECONDS,
-    },
+    identity::{Delegation, DiskError, IssuerKey, claims::MAX_SECONDS, disk},
     types::Timestamp,
 };
 
@@ -160,8 +157,12 @@ impl<'a> Folder<'a> {
         now: Timestamp,
     ) -> Result<StatusList, FolderError> {
         let issued = now.secs().min(MAX_SECONDS);
-        let until = issued.saturating_add(next_update.as_secs()).min(MAX_SECONDS);
-        let entries = u32::try_from(state.bits.len()).unwrap_or(u32::MAX).saturating_mul(8);
+        let until = issued
+            .saturating_add(next_update.as_secs())
+            .min(MAX_SECONDS);
+        let entries = u32::try_from(state.bits.len())
+            .unwrap_or(u32::MAX)
+            .saturating_mul(8);
         let statement = Statement {
             issuer: self.key.name().clone(),
             sequence: state.sequence,
@@ -172,7 +173,11 @@ impl<'a> Folder<'a> {
             hash: Sha256::digest(&state.bits).into(),
         };
         let head = StatusHead::sign(statement, self.key.signer());
-        Ok(StatusList::try_new(head, state.bits.clone(), above.to_vec())?)
+        Ok(StatusList::try_new(
+            head,
+            state.bits.clone(),
+            above.to_vec(),
+        )?)
     }
 
     /// The state, and what the list beside it says: whichever is further counts, so that a state

@@ -116,9 +116,7 @@ impl Statement {
             return Err(Malformed("a status list of another version"));
         }
         let issuer = claims::name(fields.need(F_ISSUER)?)?;
-        if issuer.is_self_signed()
-            || cbor::text(fields.need(F_URI)?)? != status_list_uri(&issuer)
-        {
+        if issuer.is_self_signed() || cbor::text(fields.need(F_URI)?)? != status_list_uri(&issuer) {
             return Err(Malformed("a status list has its issuer's one name"));
         }
         let statement = Self {
@@ -313,7 +311,9 @@ impl StatusList {
     /// and is not.
     #[must_use]
     pub fn is_set(&self, index: u32) -> bool {
-        let byte = usize::try_from(index / 8).ok().and_then(|at| self.bits.get(at));
+        let byte = usize::try_from(index / 8)
+            .ok()
+            .and_then(|at| self.bits.get(at));
         byte.is_some_and(|byte| byte >> (index % 8) & 1 == 1)
     }
 

@@ -20,7 +20,7 @@ mod folder;
 mod list;
 mod view;
 
-pub use book::{Book, Fork, MAX_ISSUERS, MAX_UNDER_ANCHOR, Record, Rejected, ListReport, Weighed};
+pub use book::{Book, Fork, ListReport, MAX_ISSUERS, MAX_UNDER_ANCHOR, Record, Rejected, Weighed};
 pub use fetch::{Fetch, Fetches};
 pub use folder::{
     DEFAULT_NEXT_UPDATE, Folder, FolderError, MAX_NEXT_UPDATE, Revocation, STATUS_EXTENSION,

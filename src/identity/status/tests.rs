@@ -12,8 +12,8 @@ use crate::{
     identity::{
         IssuerKey, TrustAnchors,
         testing::{
-            HOUR, NOW, acme, anchors, berlin, chain, chain_under, europe, globex, name, node, to_berlin,
-            to_europe,
+            HOUR, NOW, acme, anchors, berlin, chain, chain_under, europe, globex, name, node,
+            to_berlin, to_europe,
         },
         verify_chain,
     },
@@ -29,7 +29,7 @@ fn book() -> Book {
 }
 
 fn take(book: &mut Book, list: &StatusList) {
-    match book.weigh_list(list.clone(), NOW) {
+    match book.weigh_list(list, NOW) {
         Ok(Weighed::Newer(record)) => drop(book.enact(*record)),
         other => panic!("{other:?}"),
     }
@@ -56,7 +56,14 @@ fn a_list_reads_back_and_its_bits_are_the_lowest_first() {
     assert!(made.as_bytes().len() < MAX_STATUS_BYTES);
     assert_eq!(&read.bits()[..2], &[0b1000_0001, 0b10]);
     assert_eq!(read.revoked(), 4);
-    for (index, set) in [(0, true), (1, false), (7, true), (9, true), (1023, true), (1024, false)] {
+    for (index, set) in [
+        (0, true),
+        (1, false),
+        (7, true),
+        (9, true),
+        (1023, true),
+        (1024, false),
+    ] {
         assert_eq!(read.is_set(index), set, "{index}");
     }
     assert!(!read.is_set(u32::MAX));
@@ -84,7 +91,8 @@ fn any_changed_byte_of_a_list_is_refused() {
     for at in 0..made.len() {
         let mut changed = made.to_vec();
         changed[at] ^= 1 << (at % 8);
-        let accepted = StatusList::decode(&changed).is_ok_and(|list| list.verify(&anchors()).is_ok());
+        let accepted =
+            StatusList::decode(&changed).is_ok_and(|list| list.verify(&anchors()).is_ok());
         assert!(!accepted, "byte {at}");
     }
     for cut in [0, 1, made.len() / 2, made.len() - 1] {
@@ -149,7 +157,10 @@ fn a_list_is_in_force_until_its_next_update() {
     take(&mut book, &list(2, &[7, 8]));
     assert_eq!(standing(&book, NOW), Status::Revoked(Why::Listed));
     // Revoked is worse than stale.
-    assert_eq!(standing(&book, NOW.after(HOUR)), Status::Revoked(Why::Listed));
+    assert_eq!(
+        standing(&book, NOW.after(HOUR)),
+        Status::Revoked(Why::Listed)
+    );
 }
 
 #[test]
@@ -168,14 +179,17 @@ fn only_a_greater_sequence_is_accepted() {
     let mut book = book();
     let (one, two) = (list(1, &[]), list(2, &[7]));
     take(&mut book, &two);
-    let older = Rejected::Older { offered: 1, known: 2 };
-    assert_eq!(book.weigh_list(one.clone(), NOW), Err(older.clone()));
+    let older = Rejected::Older {
+        offered: 1,
+        known: 2,
+    };
+    assert_eq!(book.weigh_list(&one, NOW), Err(older.clone()));
     assert_eq!(book.weigh_head(one.head().clone(), NOW), Err(older.clone()));
     assert!(!older.charged());
-    assert_eq!(book.weigh_list(two.clone(), NOW), Ok(Weighed::Known));
+    assert_eq!(book.weigh_list(&two, NOW), Ok(Weighed::Known));
     assert_eq!(book.weigh_head(two.head().clone(), NOW), Ok(Weighed::Known));
     // Signed again under the same number, the same statement: other bytes, no fork.
-    assert_eq!(book.weigh_list(list(2, &[7]), NOW), Ok(Weighed::Known));
+    assert_eq!(book.weigh_list(&list(2, &[7]), NOW), Ok(Weighed::Known));
 }
 
 #[test]
@@ -183,7 +197,7 @@ fn a_fork_is_reported_and_replaces_nothing() {
     let mut book = book();
     take(&mut book, &list(2, &[7]));
     let other = list(2, &[]);
-    let Ok(Weighed::Forked(fork)) = book.weigh_list(other.clone(), NOW) else {
+    let Ok(Weighed::Forked(fork)) = book.weigh_list(&other, NOW) else {
         panic!("no fork")
     };
     assert_eq!((fork.sequence, fork.other), (2, other.statement().hash));
@@ -204,7 +218,7 @@ fn a_head_counts_at_once_and_its_list_is_missed_until_it_came() {
     assert_eq!(standing(&book, NOW), Status::Revoked(Why::Listed));
     assert_eq!(book.behind(), vec![(name("acme"), 2)]);
     // Not the list the head promised.
-    let forked = book.weigh_list(list(3, &[]), NOW);
+    let forked = book.weigh_list(&list(3, &[]), NOW);
     assert!(matches!(forked, Ok(Weighed::Forked(_))));
     take(&mut book, &list(3, &[7]));
     assert!(book.behind().is_empty());
@@ -222,12 +236,12 @@ fn another_issuers_signature_and_other_keys_are_refused() {
     // globex signs for acme: the head says so itself, and so is another's key under the name.
     let stranger = IssuerKey::from_seed(name("acme"), &[2; 32]);
     let made = Make::new(&stranger, 1, &[]).list();
-    let refused = book.weigh_list(made.clone(), NOW).unwrap_err();
+    let refused = book.weigh_list(&made, NOW).unwrap_err();
     assert_eq!((refused.code(), refused.charged()), ("other_key", false));
     let refused = book.weigh_head(made.head().clone(), NOW).unwrap_err();
     assert_eq!(refused.code(), "other_key");
     let unknown = IssuerKey::from_seed(name("initech"), &[9; 32]);
-    let refused = book.weigh_list(Make::new(&unknown, 1, &[]).list(), NOW);
+    let refused = book.weigh_list(&Make::new(&unknown, 1, &[]).list(), NOW);
     assert_eq!(refused.unwrap_err().code(), "unknown_issuer");
     // A list of globex revokes nobody of acme's.
     let (mut book, globex) = (book, globex());
@@ -249,7 +263,7 @@ fn a_forged_signature_by_the_right_name_of_a_key_is_charged() {
 #[test]
 fn what_is_dated_in_the_future_waits() {
     let early = Timestamp::from_secs(NOW.secs() - 120);
-    let refused = book().weigh_list(list(1, &[]), early).unwrap_err();
+    let refused = book().weigh_list(&list(1, &[]), early).unwrap_err();
     assert_eq!((refused.code(), refused.charged()), ("future", false));
 }
 
@@ -271,7 +285,10 @@ fn a_delegates_list_is_proved_by_its_delegations() {
     let head = book.weigh_head(made.head().clone(), NOW);
     assert_eq!(head, Ok(Weighed::Unproved));
     let bare = Make::new(&europe, 1, &[]).list();
-    assert_eq!(book.weigh_list(bare, NOW).unwrap_err().code(), "unknown_issuer");
+    assert_eq!(
+        book.weigh_list(&bare, NOW).unwrap_err().code(),
+        "unknown_issuer"
+    );
     take(&mut book, &made);
     take_head(&mut book, &below(&europe, 2, &[]));
     let chain = chain_under(&europe, &to_europe());
@@ -292,7 +309,7 @@ fn a_revoked_delegation_ends_all_below_and_its_lists_count_no_more() {
     assert!(book.view().standing(&identity, NOW).is_revoked());
     let states: Vec<_> = book.reports(NOW).into_iter().map(|r| r.state).collect();
     assert_eq!(states, ["in_force", "cut", "cut"]);
-    let refused = book.weigh_list(below(&berlin, 2, &[]), NOW).unwrap_err();
+    let refused = book.weigh_list(&below(&berlin, 2, &[]), NOW).unwrap_err();
     assert_eq!((refused.code(), refused.charged()), ("revoked", false));
     // New keys under the old name begin anew, whatever the old ones said last.
     let next = IssuerKey::from_seed(name("acme.eu"), &[77; 32]);
@@ -315,7 +332,10 @@ fn taking_an_anchor_away_and_back_lets_no_old_list_in() {
     assert_eq!(book.reports(NOW)[0].state, "untrusted");
     book.trust(Arc::new(anchors()));
     assert!(standing(&book, NOW).is_revoked());
-    assert_eq!(book.weigh_list(list(4, &[]), NOW).unwrap_err().code(), "older");
+    assert_eq!(
+        book.weigh_list(&list(4, &[]), NOW).unwrap_err().code(),
+        "older"
+    );
 }
 
 #[test]
@@ -334,7 +354,7 @@ fn the_book_is_bounded_under_each_anchor() {
         if n < MAX_UNDER_ANCHOR {
             take(&mut book, &made);
         } else {
-            assert_eq!(book.weigh_list(made, NOW), Err(Rejected::Full));
+            assert_eq!(book.weigh_list(&made, NOW), Err(Rejected::Full));
         }
     }
     // Its own list, and another anchor's, find room all the same.
@@ -405,7 +425,11 @@ fn a_folder_never_signs_two_lists_with_one_sequence() {
     let fifth = publish(Revocation::Refresh).unwrap();
     assert!(fifth.statement().sequence == 5 && fifth.is_set(5000));
     let numbers: std::collections::BTreeSet<u64> = std::thread::scope(|scope| {
-        let one = || folder.publish(&Revocation::Refresh, &[], HOUR, NOW).unwrap();
+        let one = || {
+            folder
+                .publish(&Revocation::Refresh, &[], HOUR, NOW)
+                .unwrap()
+        };
         let all: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
         all.into_iter()
             .map(|t| t.join().unwrap().statement().sequence)
@@ -413,7 +437,10 @@ fn a_folder_never_signs_two_lists_with_one_sequence() {
     });
     assert_eq!(numbers, (6..=9).collect());
     std::fs::write(&state, "{").unwrap();
-    assert!(matches!(publish(Revocation::Refresh), Err(FolderError::State { .. })));
+    assert!(matches!(
+        publish(Revocation::Refresh),
+        Err(FolderError::State { .. })
+    ));
     assert!(publish(Revocation::Index(MAX_ENTRIES)).is_err());
 }
 
@@ -442,7 +469,7 @@ proptest! {
         let mut book = book();
         let mut newest = 0;
         for sequence in order {
-            match book.weigh_list(list(sequence, &[]), NOW) {
+            match book.weigh_list(&list(sequence, &[]), NOW) {
                 Ok(Weighed::Newer(record)) => {
                     prop_assert!(sequence > newest);
                     newest = sequence;

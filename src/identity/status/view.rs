@@ -78,10 +78,14 @@ impl InForce {
     }
 
     pub(super) fn issued_before(&self) -> Timestamp {
-        let list = self.list.as_ref().map(|list| list.statement().issued_before);
+        let list = self
+            .list
+            .as_ref()
+            .map(|list| list.statement().issued_before);
         let head = self.head.statement().issued_before;
         // Until the newer list came, both count.
-        list.filter(|_| self.is_behind()).map_or(head, |list| list.max(head))
+        list.filter(|_| self.is_behind())
+            .map_or(head, |list| list.max(head))
     }
 
     pub(super) fn is_stale(&self, now: Timestamp) -> bool {
@@ -92,7 +96,11 @@ impl InForce {
         if entry.issued < self.issued_before() {
             return Status::Revoked(Why::IssuedBefore);
         }
-        if self.list.as_ref().is_some_and(|list| list.is_set(entry.index)) {
+        if self
+            .list
+            .as_ref()
+            .is_some_and(|list| list.is_set(entry.index))
+        {
             return Status::Revoked(Why::Listed);
         }
         if self.is_stale(now) {
