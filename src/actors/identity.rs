@@ -28,10 +28,12 @@ use serde::Serialize;
 use crate::{
     audit::AuditEvent,
     identity::{
-        By, IdentityCache, IdentityPaths, OwnIdentity, Refusal, SelfSigned, StateError, StatusView,
-        TrustAnchors, TrustView, VerifiedIdentity, state,
+        By, Chain, IdentityCache, IdentityPaths, OwnIdentity, Refusal, SelfSigned, StateError,
+        StatusView, TrustAnchors, TrustView, VerifiedIdentity, state,
     },
-    messages::identity::{DescribeIdentity, IdentityReport, ReloadIdentity, VerifyPeer},
+    messages::identity::{
+        ChainsOf, DescribeIdentity, IdentityReport, ReloadIdentity, VerifyAuthors, VerifyPeer,
+    },
     supervision::{Fault, Incarnation, Supervise},
     telemetry::Metrics,
     types::{Clock, Origin, PeerId, Publisher, View},
@@ -281,6 +283,43 @@ impl Handler<VerifyPeer> for IdentityActor {
             }
         }
         answer
+    }
+}
+
+impl Handler<VerifyAuthors> for IdentityActor {
+    type Result = Result<Vec<Arc<VerifiedIdentity>>, &'static str>;
+
+    fn handle(&mut self, ask: VerifyAuthors, _: &mut Context<Self>) -> Self::Result {
+        let _scope = self.incarnation.handling(Origin::peer(ask.peer));
+        let mut authors = Vec::new();
+        for bytes in &ask.chains {
+            let chain = Chain::decode(bytes).map_err(|malformed| malformed.0)?;
+            let author = chain.credential().claims().keys.peer;
+            let links: Vec<Vec<u8>> = chain.links().map(<[u8]>::to_vec).collect();
+            let (cache, by) = self.cache();
+            let (judged, look) = cache.verify_chain(&links, author, by);
+            self.setup.metrics.status().identity_cache(look.name());
+            match judged {
+                Ok(identity) => authors.push(Arc::new(identity)),
+                // The neighbour may trust others than this node does.
+                Err(refusal) => tracing::debug!(%author, %refusal, "an author is not known here"),
+            }
+        }
+        Ok(authors)
+    }
+}
+
+impl Handler<ChainsOf> for IdentityActor {
+    type Result = Vec<Vec<u8>>;
+
+    fn handle(&mut self, ask: ChainsOf, _: &mut Context<Self>) -> Self::Result {
+        let own = self.own.chain.clone();
+        let (cache, _) = self.cache();
+        let known = ask.credentials.iter().filter_map(|hash| {
+            let own = own.as_ref().filter(|own| own.credential().hash() == *hash);
+            own.cloned().or_else(|| cache.chain_of(hash))
+        });
+        known.map(|chain| chain.encode()).collect()
     }
 }
 

@@ -22,6 +22,7 @@ pub mod gate;
 mod gossip;
 pub mod identity;
 pub mod jobs;
+pub mod parking;
 pub mod replay;
 mod resolve;
 mod tasks;

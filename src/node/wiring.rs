@@ -384,6 +384,7 @@ impl Site {
             statuses: views.statuses.clone(),
             own: views.own.clone(),
             reputation: views.reputation.clone(),
+            identity: views.identity.clone(),
             revocation: views.revocation.clone(),
             sandbox: sandbox.clone(),
             audit: self.audit.clone(),

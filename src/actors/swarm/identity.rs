@@ -27,7 +27,7 @@ use crate::{
         revocation::AnnouncedHeads,
         swarm::{Announce, Neighbours, SendFault, SendIdentityRequest},
     },
-    network::{convert, identity::Incoming, jobs::is_malformed},
+    network::{convert, identity::Incoming, jobs::is_malformed, parking::CredentialHash},
     types::{Origin, Party, PeerId},
 };
 
@@ -47,6 +47,7 @@ type Answer = oneshot::Sender<Result<Response, SendFault>>;
 enum Waiting {
     Caller(Answer),
     Announcement(Announcement),
+    Chains(PeerId, Vec<CredentialHash>),
 }
 
 #[derive(Debug, Clone)]
@@ -89,7 +90,7 @@ impl SwarmActor {
                     return;
                 };
                 match request {
-                    Ok(request) => self.on_identity_request(who, request, channel),
+                    Ok(request) => self.on_identity_request(who, request, channel, ctx),
                     // Without an answer the stream ends.
                     Err(malformed) => self.charge_identity(who, &format!("request: {malformed}")),
                 }
@@ -127,7 +128,7 @@ impl SwarmActor {
         }
     }
 
-    fn charge_identity(&self, who: PeerId, what: &str) {
+    pub(super) fn charge_identity(&self, who: PeerId, what: &str) {
         let charge = Charge {
             party: Party::Peer(who),
             address: None,
@@ -145,8 +146,17 @@ impl SwarmActor {
         who: PeerId,
         request: Request,
         channel: ResponseChannel<Response>,
+        ctx: &mut Context<Self>,
     ) {
-        let response = self.answer_identity(who, request);
+        match self.answer_identity(who, request) {
+            Ok(response) => self.respond_identity(channel, response),
+            Err(credentials) => self.serve_chains(who, credentials, ctx, |act, response| {
+                act.respond_identity(channel, response);
+            }),
+        }
+    }
+
+    fn respond_identity(&mut self, channel: ResponseChannel<Response>, response: Response) {
         if let Some(swarm) = self.swarm.as_mut() {
             // The connection may be gone; the peer asks again.
             let _ = swarm
@@ -156,15 +166,20 @@ impl SwarmActor {
         }
     }
 
-    fn answer_identity(&self, who: PeerId, request: Request) -> Response {
+    /// The answer; or the credentials whose chains Identity has to be asked for.
+    fn answer_identity(
+        &self,
+        who: PeerId,
+        request: Request,
+    ) -> Result<Response, Vec<CredentialHash>> {
         let limiter = self.tools.limiter.load();
         let charged = limiter
             .charge_job_request(who)
             .and_then(|()| limiter.charge_neighbour(who, weight(&request)));
         if charged.is_err() || self.memory.draining || self.peers.get(&who).is_none() {
-            return Response::Later;
+            return Ok(Response::Later);
         }
-        match request {
+        Ok(match request {
             Request::Announce { heads } => {
                 let announced = AnnouncedHeads { peer: who, heads };
                 match self.tools.revocation.tell_for(Origin::peer(who), announced) {
@@ -176,8 +191,8 @@ impl SwarmActor {
                 let list = self.tools.statuses.load().list(&issuer, newer_than);
                 list.map_or(Response::NoList, |list| Response::List(list.to_vec()))
             }
-            Request::GetChains { .. } => Response::Chains(Vec::new()),
-        }
+            Request::GetChains { credentials } => return Err(credentials),
+        })
     }
 
     fn identity_answered(
@@ -192,6 +207,7 @@ impl SwarmActor {
                 // Who asked may have stopped waiting.
                 let _ = caller.send(answer);
             }
+            Some(Waiting::Chains(peer, asked)) => self.on_chains(peer, asked, answer, ctx),
             Some(Waiting::Announcement(mut announcement)) => {
                 let again = matches!(answer, Ok(Response::Later) | Err(SendFault::Broken));
                 if !again || announcement.tries >= ANNOUNCE_TRIES {
@@ -226,6 +242,19 @@ impl SwarmActor {
             let waiting = Waiting::Announcement(announcement);
             self.identity_calls.0.insert(id, waiting);
         }
+    }
+
+    pub(super) fn ask_for_chains(
+        &mut self,
+        peer: PeerId,
+        asked: Vec<CredentialHash>,
+        request: Request,
+    ) -> Result<(), SendFault> {
+        let id = self.send_identity(peer, request)?;
+        self.identity_calls
+            .0
+            .insert(id, Waiting::Chains(peer, asked));
+        Ok(())
     }
 
     fn send_identity(

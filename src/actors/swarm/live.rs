@@ -13,6 +13,7 @@ use crate::{
 impl SwarmActor {
     pub(super) fn on_tick(&mut self, ctx: &mut Context<Self>) {
         let elapsed = self.tools.clock.elapsed();
+        self.tend_parking();
         if !self.memory.draining {
             self.dial_due(ctx);
         }

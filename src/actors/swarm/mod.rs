@@ -9,6 +9,7 @@
 //! the gate inside the transport upgrade ([`super::gatekeeper`]).
 
 mod attribution;
+mod authors;
 mod drive;
 mod events;
 mod gossip;
@@ -35,14 +36,15 @@ use zeroize::Zeroizing;
 
 use crate::{
     actors::{
-        audit::AuditHandle, reputation::ReputationActor, revocation::RevocationActor,
-        sandbox::SandboxActor,
+        audit::AuditHandle, identity::IdentityActor, reputation::ReputationActor,
+        revocation::RevocationActor, sandbox::SandboxActor,
     },
     audit::Aggregator,
     config::Config,
     identity::{OwnIdentity, StatusView, TrustView},
     network::{
-        self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Tasks, replay::ReplayWindows,
+        self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Tasks, parking::Parking,
+        replay::ReplayWindows,
     },
     supervised,
     supervision::{ActorRef, CoolDowns, Fault, Incarnation, Supervise},
@@ -52,6 +54,7 @@ use crate::{
 };
 
 use attribution::SwarmAttribution;
+use authors::ParkedMessage;
 use drive::Drive;
 use identity::IdentityCalls;
 use jobs::Calls;
@@ -93,6 +96,8 @@ pub struct SwarmTools {
     pub own: View<OwnIdentity>,
     /// Told of misdeeds and of good connections.
     pub reputation: ActorRef<ReputationActor>,
+    /// Verifies authors, and knows the chains of those it verified.
+    pub identity: ActorRef<IdentityActor>,
     /// Told of heads of status lists.
     pub revocation: ActorRef<RevocationActor>,
     /// Carries out what peers want run.
@@ -146,6 +151,7 @@ pub struct SwarmActor {
     refused: Aggregator<(&'static str, Option<PeerId>)>,
     calls: Calls,
     identity_calls: IdentityCalls,
+    parking: Parking<ParkedMessage>,
     next_review: Duration,
     next_report: Duration,
     sequence: u64,
@@ -223,6 +229,10 @@ impl SwarmActor {
             refused: Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None)),
             calls: Calls::default(),
             identity_calls: IdentityCalls::default(),
+            parking: Parking::new(authors::patience(
+                tools.config.gossip.heartbeat.0,
+                tools.config.gossip.history_length,
+            )),
             next_review: Duration::ZERO,
             next_report: Duration::ZERO,
             sequence,
