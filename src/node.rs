@@ -1,7 +1,7 @@
 //! The node: the only place that knows every actor. Order of start, order of shutdown, wiring.
 //!
 //! Start: checks that need no actor (data directory, key, ports), store, then Audit, Identity,
-//! RateLimit, Reputation, Sandbox, Swarm, Jobs, Admin. Shutdown: nothing new is accepted, connections close,
+//! RateLimit, Reputation, Revocation, Sandbox, Swarm, Jobs, Admin. Shutdown: nothing new is accepted, connections close,
 //! debts and scores are saved, the log is flushed last. Both are bounded in time.
 
 mod data_dir;

@@ -8,20 +8,27 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::Semaphore;
 
-use super::{audit::AuditHandle, identity::IdentityActor, reputation::ReputationActor};
+use super::{
+    audit::AuditHandle, identity::IdentityActor, reputation::ReputationActor,
+    revocation::RevocationActor,
+};
 use crate::{
     audit::{AuditEvent, Direction},
     config::PolicyConfig,
-    identity::{Channel, NodeKey, OwnIdentity, Refusal, Role, Tier, TrustView, VerifiedIdentity},
+    identity::{
+        Channel, Frame, NodeKey, OwnIdentity, Refusal, Role, StatusView, Tier, TrustView,
+        VerifiedIdentity,
+    },
     messages::{
         identity::VerifyPeer,
         reputation::{Charge, GetStanding, Severity},
+        revocation::ShownHeads,
     },
     network::{Admission, Admitted, GateKeeper, Presented},
     supervision::{ActorRef, AskError, CoolDowns},
     telemetry::Metrics,
     trust::{
-        decision::{self, Action, Decision, Request, Subject, Verdict},
+        decision::{self, Action, Decision, DenyReason, Request, Subject, Verdict},
         rate::Limiter,
         reputation::{Barred, Standings},
     },
@@ -37,6 +44,8 @@ pub struct Tools {
     pub key: NodeKey,
     /// Whom it trusts.
     pub trust: View<TrustView>,
+    /// What issuers took back.
+    pub statuses: View<StatusView>,
     /// Scores and bans.
     pub standings: View<Standings>,
     /// Rate budgets.
@@ -45,6 +54,8 @@ pub struct Tools {
     pub cooldowns: Arc<CoolDowns>,
     /// Verifies credentials.
     pub identity: ActorRef<IdentityActor>,
+    /// Takes the heads of status lists that peers show.
+    pub revocation: ActorRef<RevocationActor>,
     /// Knows where peers stand, and is told of misdeeds.
     pub reputation: ActorRef<ReputationActor>,
     /// Makes grants durable.
@@ -60,6 +71,13 @@ pub struct Tools {
     /// Judgements under way at once (`limits.pending_decisions`); more wait, and so do their
     /// sockets.
     pub pending: Arc<Semaphore>,
+}
+
+impl Tools {
+    fn is_revoked(&self, identity: &VerifiedIdentity) -> bool {
+        let statuses = self.statuses.load();
+        statuses.standing(identity, self.clock.now()).is_revoked()
+    }
 }
 
 /// See the module.
@@ -125,6 +143,7 @@ impl Gatekeeper {
             .await
             .map_err(|_| Refusal::Unavailable("stopping"))?;
         let before = tools.trust.load().epoch;
+        let heads = Frame::decode(&frame)?.heads().to_vec();
         let ask = VerifyPeer {
             peer,
             frame,
@@ -136,6 +155,7 @@ impl Gatekeeper {
             .ask_for(origin, ask, tools.deadline)
             .await
             .map_err(unavailable)??;
+        self.take_heads(peer, ip, heads).await?;
         let known = (identity.tier, Some(identity));
         let admitted = self.grant(way, known, before).await?;
         // Trust that was withdrawn meanwhile is withdrawn.
@@ -143,7 +163,39 @@ impl Gatekeeper {
             Some(identity) if !tools.trust.load().covers(&identity.anchor, before) => {
                 Err(Refusal::UnknownIssuer(identity.anchor.to_string()))
             }
+            // What was taken back meanwhile is taken back.
+            Some(identity) if tools.is_revoked(identity) => Err(Refusal::Revoked),
             _ => Ok(admitted),
+        }
+    }
+
+    /// Puts what is news in the heads a proved peer showed in force, before it is judged.
+    async fn take_heads(
+        &self,
+        peer: PeerId,
+        ip: Option<IpAddr>,
+        heads: Vec<u8>,
+    ) -> Result<(), Refusal> {
+        if heads.is_empty() {
+            return Ok(());
+        }
+        let tools = &self.0;
+        let origin = Origin {
+            peer: Some(peer),
+            address: ip,
+        };
+        let shown = ShownHeads { peer, heads };
+        match tools
+            .revocation
+            .ask_for(origin, shown, tools.deadline)
+            .await
+        {
+            Ok(taken) => taken,
+            // The peer is judged by the lists in force: its heads are news about others.
+            Err(error) => {
+                tracing::debug!(%peer, code = error.code(), "heads of status lists were not read");
+                Ok(())
+            }
         }
     }
 
@@ -161,19 +213,16 @@ impl Gatekeeper {
             security,
         } = way;
         let tools = &self.0;
-        let standing = tools
+        let origin = Origin {
+            peer: Some(peer),
+            address: ip,
+        };
+        let asked = tools
             .reputation
-            .ask_for(
-                Origin {
-                    peer: Some(peer),
-                    address: ip,
-                },
-                GetStanding { peer },
-                tools.deadline,
-            )
-            .await
-            .map_err(unavailable)?;
+            .ask_for(origin, GetStanding { peer }, tools.deadline);
+        let standing = asked.await.map_err(unavailable)?;
         tools.metrics.trust_score(standing.score);
+        let now = tools.clock.now();
         let Decision { verdict, rule, .. } = decision::evaluate(&Request {
             action: Action::Connect,
             subject: Subject {
@@ -181,13 +230,17 @@ impl Gatekeeper {
                 tier,
                 identity: identity.as_ref(),
                 standing: Some(standing),
+                status: tools.statuses.load().of_peer(identity.as_ref(), now),
             },
             topic: None,
             security: Some(security),
-            now: tools.clock.now(),
+            now,
             policy: &tools.policy,
         });
         tools.metrics.decided(Action::Connect, verdict);
+        if verdict == Verdict::Deny(DenyReason::Revoked) {
+            return Err(Refusal::Revoked);
+        }
         if let Verdict::Deny(_) = verdict {
             return Err(standing
                 .banned_until
@@ -244,7 +297,9 @@ impl Gatekeeper {
 
 impl GateKeeper for Gatekeeper {
     fn own_frame(&self, channel: &Channel, role: Role) -> Arc<[u8]> {
-        self.0.own.load().frame(&self.0.key, channel, role).into()
+        let own = self.0.own.load();
+        let heads = self.0.statuses.load().heads_of(own.issuers());
+        own.frame(&self.0.key, channel, role, heads).into()
     }
 
     fn precheck(&self, peer: &PeerId, ip: Option<IpAddr>) -> Result<(), Refusal> {

@@ -7,7 +7,8 @@
 //! not at all; a reload that fails changes nothing and says why. When it fails: its guard restarts
 //! it; the last views stay in force meanwhile, and if the disk can then not be read, they stay in
 //! force until it can (the observable state and the log say so). The very first loading must
-//! succeed. Nothing is cached: an answer that is computed anew can be neither stale nor poisoned.
+//! succeed. Which signatures hold is cached ([`IdentityCache`]); times, scopes, grants and proofs of
+//! possession are judged each time.
 //!
 //! Full mailbox: the gate's ask is refused (`Overloaded`), which costs the peer nothing and is
 //! never remembered as a refusal.
@@ -27,12 +28,15 @@ use serde::Serialize;
 use crate::{
     audit::AuditEvent,
     identity::{
-        IdentityPaths, OwnIdentity, Refusal, SelfSigned, StateError, TrustAnchors, TrustView,
-        VerifiedIdentity, state, verify_frame,
+        By, Chain, IdentityCache, IdentityPaths, OwnIdentity, Refusal, SelfSigned, StateError,
+        StatusView, TrustAnchors, TrustView, VerifiedIdentity, state,
     },
-    messages::identity::{DescribeIdentity, IdentityReport, ReloadIdentity, VerifyPeer},
+    messages::identity::{
+        ChainsOf, DescribeIdentity, IdentityReport, ReloadIdentity, VerifyAuthors, VerifyPeer,
+    },
     supervision::{Fault, Incarnation, Supervise},
-    types::{Clock, Origin, PeerId, Publisher},
+    telemetry::Metrics,
+    types::{Clock, Origin, PeerId, Publisher, View},
 };
 
 /// The owner's ends of what Identity publishes. The node keeps a clone, so that the views outlive
@@ -73,6 +77,10 @@ pub struct IdentitySetup {
     pub self_signed: SelfSigned,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// What issuers took back: forgotten at once.
+    pub statuses: View<StatusView>,
+    /// Counts.
+    pub metrics: Metrics,
     /// Where views are published.
     pub publishers: IdentityPublishers,
     /// Where audit events go.
@@ -95,6 +103,8 @@ pub struct IdentityActor {
     setup: IdentitySetup,
     own: Arc<OwnIdentity>,
     trust: Arc<TrustView>,
+    statuses: Arc<StatusView>,
+    cache: IdentityCache,
     verified: u64,
     refused: BTreeMap<&'static str, u64>,
     last_error: Option<String>,
@@ -113,6 +123,10 @@ pub struct IdentityState {
     pub verified: u64,
     /// Peers refused by this incarnation, by the refusal's code.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Chains whose signatures are known to hold.
+    pub cached: usize,
+    /// Chains known to be wrong for ever.
+    pub cached_refusals: usize,
     /// What was wrong at the last loading that failed, until one succeeds.
     pub last_error: Option<String>,
 }
@@ -124,6 +138,8 @@ impl IdentityActor {
         Self {
             own: setup.publishers.own.view().load(),
             trust: setup.publishers.trust.view().load(),
+            statuses: setup.statuses.load(),
+            cache: IdentityCache::default(),
             incarnation,
             setup,
             verified: 0,
@@ -178,6 +194,23 @@ impl IdentityActor {
         });
     }
 
+    /// The cache, without what was taken back, and by what to verify.
+    fn cache(&mut self) -> (&mut IdentityCache, By<'_>) {
+        let now = self.setup.clock.now();
+        let statuses = self.setup.statuses.load();
+        if !Arc::ptr_eq(&statuses, &self.statuses) {
+            self.cache.forget_revoked(&statuses, now);
+            self.statuses = statuses;
+        }
+        let by = By {
+            anchors: &self.trust.anchors,
+            epoch: self.trust.epoch,
+            now,
+            elapsed: self.setup.clock.elapsed(),
+        };
+        (&mut self.cache, by)
+    }
+
     fn issuers(&self) -> Vec<String> {
         let anchors = self.trust.anchors.iter();
         anchors.map(|anchor| anchor.issuer.to_string()).collect()
@@ -226,6 +259,8 @@ impl Supervise for IdentityActor {
             trust_epoch: self.trust.epoch,
             verified: self.verified,
             refused: self.refused.clone(),
+            cached: self.cache.len().0,
+            cached_refusals: self.cache.len().1,
             last_error: self.last_error.clone(),
         }
     }
@@ -236,9 +271,10 @@ impl Handler<VerifyPeer> for IdentityActor {
 
     fn handle(&mut self, ask: VerifyPeer, _: &mut Context<Self>) -> Self::Result {
         let _scope = self.incarnation.handling(Origin::peer(ask.peer));
-        let now = self.setup.clock.now();
-        let anchors = &self.trust.anchors;
-        let answer = verify_frame(&ask.frame, ask.peer, &ask.channel, ask.role, anchors, now);
+        let (cache, by) = self.cache();
+        let shown = (&ask.channel, ask.role);
+        let (answer, look) = cache.verify_frame(&ask.frame, ask.peer, shown, by);
+        self.setup.metrics.status().identity_cache(look.name());
         match &answer {
             Ok(_) => self.verified = self.verified.saturating_add(1),
             Err(refusal) => {
@@ -247,6 +283,43 @@ impl Handler<VerifyPeer> for IdentityActor {
             }
         }
         answer
+    }
+}
+
+impl Handler<VerifyAuthors> for IdentityActor {
+    type Result = Result<Vec<Arc<VerifiedIdentity>>, &'static str>;
+
+    fn handle(&mut self, ask: VerifyAuthors, _: &mut Context<Self>) -> Self::Result {
+        let _scope = self.incarnation.handling(Origin::peer(ask.peer));
+        let mut authors = Vec::new();
+        for bytes in &ask.chains {
+            let chain = Chain::decode(bytes).map_err(|malformed| malformed.0)?;
+            let author = chain.credential().claims().keys.peer;
+            let links: Vec<Vec<u8>> = chain.links().map(<[u8]>::to_vec).collect();
+            let (cache, by) = self.cache();
+            let (judged, look) = cache.verify_chain(&links, author, by);
+            self.setup.metrics.status().identity_cache(look.name());
+            match judged {
+                Ok(identity) => authors.push(Arc::new(identity)),
+                // The neighbour may trust others than this node does.
+                Err(refusal) => tracing::debug!(%author, %refusal, "an author is not known here"),
+            }
+        }
+        Ok(authors)
+    }
+}
+
+impl Handler<ChainsOf> for IdentityActor {
+    type Result = Vec<Vec<u8>>;
+
+    fn handle(&mut self, ask: ChainsOf, _: &mut Context<Self>) -> Self::Result {
+        let own = self.own.chain.clone();
+        let (cache, _) = self.cache();
+        let known = ask.credentials.iter().filter_map(|hash| {
+            let own = own.as_ref().filter(|own| own.credential().hash() == *hash);
+            own.cloned().or_else(|| cache.chain_of(hash))
+        });
+        known.map(|chain| chain.encode()).collect()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod jobs;
 pub mod rate_limit;
 pub mod reputation;
+pub mod revocation;
 pub mod sandbox;
 pub mod swarm;
 mod waiters;

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    identity::sealed::SealTo,
+    identity::{sealed::SealTo, status::ListReport},
     messages::{
         identity::IdentityReport,
         reputation::BanInfo,
@@ -96,6 +96,15 @@ pub enum Request {
     /// Reads credential and trust anchors from disk again. Answered by
     /// [`Response::IdentityReloaded`].
     IdentityReload {},
+    /// The status lists that are known. Answered by [`Response::StatusLists`].
+    StatusLists {},
+    /// Takes a status list. Answered by [`Response::StatusImported`] once it is in force and on
+    /// the disk.
+    StatusImport {
+        /// The list, in hex on the wire; at most [`MAX_STATUS_BYTES`].
+        #[serde(with = "hex::serde")]
+        bytes: Vec<u8>,
+    },
     /// Bans a party. Answered by [`Response::Banned`].
     Ban {
         /// Who.
@@ -177,6 +186,8 @@ impl Request {
             Self::AuditTail { .. } => "audit_tail",
             Self::AuditRotate {} => "audit_rotate",
             Self::IdentityReload {} => "identity_reload",
+            Self::StatusLists {} => "status_lists",
+            Self::StatusImport { .. } => "status_import",
             Self::Ban { .. } => "ban",
             Self::Unban { .. } => "unban",
             Self::Bans {} => "bans",
@@ -199,6 +210,7 @@ impl Request {
                 | Self::Inject { .. }
                 | Self::AuditRotate {}
                 | Self::IdentityReload {}
+                | Self::StatusImport { .. }
                 | Self::Ban { .. }
                 | Self::Unban { .. }
                 | Self::JobCancel { .. }
@@ -282,6 +294,13 @@ pub enum Response {
     },
     /// To `identity_reload`.
     IdentityReloaded(IdentityReport),
+    /// To `status_lists`.
+    StatusLists {
+        /// By issuer.
+        lists: Vec<ListReport>,
+    },
+    /// To `status_import`.
+    StatusImported(ListReport),
     /// To `ban`.
     Banned(BanInfo),
     /// To `unban`.

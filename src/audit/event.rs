@@ -185,6 +185,44 @@ pub enum AuditEvent {
         /// The trusted issuers.
         issuers: Vec<String>,
     },
+    /// A newer status list, or the head of one, is in force. Sent by Revocation.
+    StatusListAccepted {
+        /// Whose.
+        issuer: String,
+        /// Sequence of the newest head.
+        sequence: u64,
+        /// Sequence of the list, when one came.
+        list: Option<u64>,
+        /// Entries of the list that are revoked.
+        revoked: u32,
+        /// SHA-256 of the list the head is about, hex.
+        hash: String,
+        /// The peer it came from; none: the operator.
+        from: Option<PeerId>,
+    },
+    /// Two status lists bear one sequence; the first stays in force. Sent by Revocation.
+    StatusListForked {
+        /// Whose.
+        issuer: String,
+        /// The sequence.
+        sequence: u64,
+        /// SHA-256 of the list in force, hex.
+        known: String,
+        /// SHA-256 of the other, hex.
+        other: String,
+        /// The peer the other came from; none: the operator.
+        from: Option<PeerId>,
+    },
+    /// A status list or head was refused: a peer sent what no honest one does, or the operator
+    /// what cannot be taken. Sent by Revocation.
+    StatusListRefused {
+        /// The peer it came from; none: the operator.
+        from: Option<PeerId>,
+        /// The stable name of why.
+        code: String,
+        /// In words.
+        detail: String,
+    },
     /// A peer's job was accepted. Durable *before* the peer is told. Sent by Sandbox.
     JobAccepted {
         /// The job's id, hex.

@@ -11,7 +11,7 @@ use super::output::Format;
 use crate::{
     admin::protocol::{FaultKind, MAX_TEXT},
     identity::{GroupPattern, MAX_DEPTH, Name, Protection, sealed::SealTo},
-    types::{Party, Span, Topic},
+    types::{Party, Span, Timestamp, Topic},
 };
 
 pub use receipt::{ReceiptCommand, VerifyArgs as ReceiptVerifyArgs};
@@ -67,8 +67,12 @@ pub enum Command {
     /// Check, show or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// How the running node is
-    Status,
+    /// How the running node is; the status lists it knows
+    Status {
+        /// What to do with status lists; without it, how the node is
+        #[command(subcommand)]
+        command: Option<StatusCommand>,
+    },
     /// The connected peers; bans
     Peers {
         /// What to do with peers; without it they are listed
@@ -107,6 +111,23 @@ pub enum Command {
     /// Be a worker process: the node starts these itself
     #[command(name = "sandbox-worker", hide = true)]
     SandboxWorker,
+}
+
+/// `status …`
+#[derive(Debug, Subcommand)]
+pub enum StatusCommand {
+    /// The status lists that are known: what issuers took back
+    List,
+    /// One issuer's status list
+    Show {
+        /// The issuer's name
+        issuer: Name,
+    },
+    /// Take a status list, and tell all peers of it
+    Import {
+        /// The list, as `identity revoke` wrote it
+        file: PathBuf,
+    },
 }
 
 /// Arguments of `init`.
@@ -276,6 +297,17 @@ pub enum IdentityCommand {
     Issue(IssueArgs),
     /// Let another issuer issue, in a part of this one's name space
     Delegate(DelegateArgs),
+    /// Take back what was issued, and write the next status list
+    Revoke(RevokeArgs),
+    /// Sign the status list again, before its next update is due
+    Status {
+        /// The issuer's directory
+        #[arg(long, default_value = "issuer", value_name = "DIR")]
+        issuer: PathBuf,
+        /// How long the list holds
+        #[arg(long, default_value = "8d", value_name = "SPAN")]
+        next_update: Span,
+    },
     /// Make a credential by this node itself; peers let it in only where they allow that
     SelfSign {
         /// The name to be known by
@@ -367,6 +399,35 @@ pub struct DelegateArgs {
     /// The file to write, to be handed to the other issuer
     #[arg(long, default_value = "delegation.cose", value_name = "FILE")]
     pub out: PathBuf,
+}
+
+/// Arguments of `identity revoke`.
+#[derive(Debug, Args)]
+pub struct RevokeArgs {
+    /// The issuer's directory
+    #[arg(long, default_value = "issuer", value_name = "DIR")]
+    pub issuer: PathBuf,
+    /// What to take back
+    #[command(flatten)]
+    pub what: RevokeWhat,
+    /// How long the list holds
+    #[arg(long, default_value = "8d", value_name = "SPAN")]
+    pub next_update: Span,
+}
+
+/// What `identity revoke` takes back: one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct RevokeWhat {
+    /// The credential, or the delegation, in this file
+    #[arg(long, value_name = "FILE")]
+    pub credential: Option<PathBuf>,
+    /// What has this index in the status list
+    #[arg(long, value_name = "N")]
+    pub index: Option<u32>,
+    /// All that was issued before this time, as 2026-11-24T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub issued_before: Option<Timestamp>,
 }
 
 /// Arguments of `identity issue`. Nothing but the subject is taken over from the request.

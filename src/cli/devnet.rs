@@ -27,11 +27,15 @@ use super::{
     exit::CliError,
     identity::{IssueArgs, RequestArgs, import, issue, issuer_init, request},
     output::Out,
+    revoke::{What, revoke},
     trust::{AddArgs, add},
 };
 use crate::{
     admin::protocol::{Request, Response},
-    identity::{Attributes, Grant, IdentityPaths, Name, NodeKey},
+    identity::{
+        Attributes, Grant, IdentityPaths, Name, NodeKey, read_bounded,
+        status::{DEFAULT_NEXT_UPDATE, MAX_STATUS_BYTES, STATUS_EXTENSION},
+    },
     node::{DataDirError, create_data_dir},
     types::{Clock, SystemClock},
 };
@@ -75,6 +79,9 @@ pub enum DevnetError {
     /// Nobody reads what this command prints.
     #[error("{0}")]
     Output(String),
+    /// A node did not take an issuer's list.
+    #[error("the status list of an issuer was not taken: {0}")]
+    Status(String),
     /// They did not find each other.
     #[error("the nodes are not connected after {0:?}; see the node.log files in {1}")]
     NotConnected(Duration, PathBuf),
@@ -129,6 +136,7 @@ pub async fn run(args: &DevnetArgs, out: &Out) -> Result<(), DevnetError> {
                 children.push(start(member)?);
             }
             wait_connected(&dir, &members, &mut children).await?;
+            import_lists(&dir, &members, usize::from(args.issuers)).await?;
             announce(args, &members, out).map_err(|error| DevnetError::Output(error.message))?;
             loop {
                 check(&members, &mut children)?;
@@ -158,6 +166,8 @@ fn prepare(root: &Path, nodes: usize, issuers: usize) -> Result<Vec<Member>, Dev
             fs::create_dir_all(&issuers).map_err(io_error(issuers.display().to_string()))?;
             issuer_init(&name, &dir, now)?;
         }
+        // A fresh list at every start: what was revoked stays revoked.
+        revoke(&dir, &What::Nothing, DEFAULT_NEXT_UPDATE, now)?;
         names.push((name, dir));
     }
     let mut members = Vec::new();
@@ -334,6 +344,27 @@ async fn wait_connected(
     tokio::time::timeout(CONNECT_DEADLINE, all)
         .await
         .unwrap_or_else(|_| Err(DevnetError::NotConnected(CONNECT_DEADLINE, dir.to_owned())))
+}
+
+/// Hands every issuer's list to the first node, which tells the others.
+async fn import_lists(dir: &Path, members: &[Member], issuers: usize) -> Result<(), DevnetError> {
+    let Some(first) = members.first() else {
+        return Ok(());
+    };
+    for i in 1..=issuers {
+        let name = format!("issuer-{i}");
+        let folder = dir.join("issuers").join(&name);
+        let file = folder.join(format!("{name}.{STATUS_EXTENSION}"));
+        let bytes = read_bounded(&file, MAX_STATUS_BYTES).map_err(EnrolError::from)?;
+        let asked = async {
+            let client = AdminClient::connect(&first.dir.join("data")).await?;
+            client.ask(&Request::StatusImport { bytes }).await
+        };
+        asked
+            .await
+            .map_err(|error| DevnetError::Status(error.to_string()))?;
+    }
+    Ok(())
 }
 
 #[derive(Serialize)]

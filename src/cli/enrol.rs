@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::identity::{
     AnchorError, DiskError, IssueError, KeyFileError, Malformed, Name, Refusal, RequestError,
-    StateError, Thumbprint,
+    StateError, Thumbprint, status::FolderError,
 };
 
 /// Why an enrolment command failed.
@@ -74,6 +74,19 @@ pub enum EnrolError {
         /// Whose was expected.
         wanted: Name,
     },
+    /// A credential or delegation that another issuer gave, or nobody.
+    #[error("{} was given by `{by}`: only that issuer can take it back, not `{issuer}`", path.display())]
+    NotIssuedHere {
+        /// The file.
+        path: PathBuf,
+        /// Who gave it.
+        by: Name,
+        /// Who wants to take it back.
+        issuer: Name,
+    },
+    /// The issuer's list of what it took back.
+    #[error(transparent)]
+    Status(#[from] FolderError),
     /// Nobody of that name is trusted.
     #[error("the issuer `{0}` is not trusted here; see `quantraband trust list`")]
     NotTrusted(Name),
@@ -110,7 +123,9 @@ impl EnrolError {
     pub fn class(&self) -> FailureClass {
         match self {
             Self::Key(error) | Self::State(StateError::Key(error)) => key_class(error),
-            Self::Disk(error) | Self::State(StateError::Disk(error)) => disk_class(error),
+            Self::Disk(error)
+            | Self::State(StateError::Disk(error))
+            | Self::Status(FolderError::Disk(error)) => disk_class(error),
             _ => FailureClass::Data,
         }
     }

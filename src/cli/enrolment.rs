@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, path::Path};
 use serde::Serialize;
 
 use super::{
-    args::{DelegateArgs, Global, IdentityCommand, IssueArgs, IssuerCommand, TrustCommand},
+    args::{
+        DelegateArgs, Global, IdentityCommand, IssueArgs, IssuerCommand, RevokeWhat, TrustCommand,
+    },
     client::{AdminClient, ClientError},
     config::load,
     delegation::{self, DelegationReport},
@@ -15,6 +17,7 @@ use super::{
     live::block_on,
     output::Out,
     protect,
+    revoke::{RevokeReport, What, revoke},
     trust::{self, TrustReport},
 };
 use crate::{
@@ -60,9 +63,17 @@ pub(super) fn identity(
         IdentityCommand::Issuer(command) => issuer(command, out),
         IdentityCommand::Issue(args) => issue(args, out),
         IdentityCommand::Delegate(args) => delegate(args, out),
-        IdentityCommand::Protect(args) => {
-            let data_dir = || Ok(load(global)?.data_dir);
-            protect::command(args, data_dir, out)
+        IdentityCommand::Protect(args) => protect::command(args, global, out),
+        IdentityCommand::Revoke(args) => {
+            let report = revoke(&args.issuer, &what(&args.what), args.next_update.0, now)?;
+            revoked(&report, out)
+        }
+        IdentityCommand::Status {
+            issuer,
+            next_update,
+        } => {
+            let report = revoke(issuer, &What::Nothing, next_update.0, now)?;
+            revoked(&report, out)
         }
         IdentityCommand::SelfSign { subject, lifetime } => {
             self_sign(subject, *lifetime, global, out)
@@ -96,6 +107,36 @@ pub(super) fn identity(
             })
         }
     }
+}
+
+fn what(args: &RevokeWhat) -> What {
+    match (&args.credential, args.index, args.issued_before) {
+        (Some(file), ..) => What::File(file.clone()),
+        (_, Some(index), _) => What::Index(index),
+        (.., Some(before)) => What::IssuedBefore(before),
+        // The grammar wants one of them.
+        (None, None, None) => What::Nothing,
+    }
+}
+
+fn revoked(report: &RevokeReport, out: &Out) -> Result<(), CliError> {
+    out.answer("quantraband.identity-status/1", report, || {
+        let mut items = vec![
+            ("issuer", report.issuer.to_string()),
+            ("sequence", report.sequence.to_string()),
+            ("revoked", report.revoked.to_string()),
+            ("next update", report.next_update.to_string()),
+        ];
+        if let Some(before) = report.issued_before {
+            items.push(("revoked if issued before", before.to_string()));
+        }
+        format!(
+            "{}wrote {}\nNext: hand it to any node, which runs `quantraband status import FILE` and \
+             tells all others",
+            out.list(&items),
+            report.file.display()
+        )
+    })
 }
 
 fn issuer(command: &IssuerCommand, out: &Out) -> Result<(), CliError> {

@@ -263,7 +263,9 @@ impl From<DevnetError> for CliError {
             DevnetError::Enrol(error) => return error.into(),
             DevnetError::DataDir(error) => return error.into(),
             DevnetError::Io { ref source, .. } => io_exit(source),
-            DevnetError::Ended(..) | DevnetError::Disorderly(_) => Exit::Software,
+            DevnetError::Status(_) | DevnetError::Ended(..) | DevnetError::Disorderly(_) => {
+                Exit::Software
+            }
             DevnetError::Foreign(_) => Exit::CannotCreate,
             DevnetError::Output(_) => Exit::Io,
             DevnetError::NotConnected(..) => Exit::Unavailable,

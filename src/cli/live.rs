@@ -11,14 +11,16 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
-    args::{ActorsCommand, PeersCommand, PublishArgs, SubscribeArgs},
+    args::{ActorsCommand, PeersCommand, PublishArgs, StatusCommand, SubscribeArgs},
     client::{AdminClient, ClientError},
+    enrol::EnrolError,
     exit::{CliError, Exit},
     output::{Format, Out},
     render,
 };
 use crate::{
     admin::protocol::{MAX_PAYLOAD, Request, Response},
+    identity::{read_bounded, status::MAX_STATUS_BYTES},
     telemetry::printable,
 };
 
@@ -44,6 +46,35 @@ pub fn ask(data_dir: &Path, request: &Request, out: &Out) -> Result<(), CliError
         Ok(client.ask(request).await?)
     })?;
     render::answer(&answer, out)
+}
+
+/// `status list | show | import`.
+///
+/// # Errors
+/// As [`ask`]; exit code 65 for an issuer without a list.
+pub fn status_lists(data_dir: &Path, command: &StatusCommand, out: &Out) -> Result<(), CliError> {
+    match command {
+        StatusCommand::List => ask(data_dir, &Request::StatusLists {}, out),
+        StatusCommand::Import { file } => {
+            let bytes = read_bounded(file, MAX_STATUS_BYTES).map_err(EnrolError::from)?;
+            ask(data_dir, &Request::StatusImport { bytes }, out)
+        }
+        StatusCommand::Show { issuer } => {
+            let answer = block_on(async {
+                let client = AdminClient::connect(data_dir).await?;
+                Ok(client.ask(&Request::StatusLists {}).await?)
+            })?;
+            let Response::StatusLists { lists } = answer else {
+                return Err(ClientError::Unexpected("no status lists").into());
+            };
+            let list = lists.into_iter().find(|list| list.issuer == *issuer);
+            let list = list.ok_or_else(|| {
+                let why = format!("no status list of `{issuer}` is known here");
+                CliError::new(Exit::Data, why)
+            })?;
+            render::answer(&Response::StatusImported(list), out)
+        }
+    }
 }
 
 /// The request of `peers …`.

@@ -22,6 +22,7 @@ pub mod output;
 mod protect;
 mod receipt;
 pub mod render;
+pub mod revoke;
 pub mod trust;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -91,7 +92,10 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         Command::Init(args) => init::command(args, global, out),
         Command::Run(args) => node.run(config::load(global)?, *args, out),
         Command::Config(command) => config::command(command, global, out),
-        Command::Status => ask(&Request::Status {}),
+        Command::Status { command: None } => ask(&Request::Status {}),
+        Command::Status {
+            command: Some(command),
+        } => live::status_lists(&data_dir(global)?, command, out),
         Command::Peers { command } => ask(&live::peers_request(command.as_ref())),
         Command::Actors { command } => ask(&live::actors_request(command.as_ref())),
         Command::Publish(args) => live::publish(&data_dir(global)?, args, out),

@@ -4,7 +4,13 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{args::ProtectArgs, enrol::EnrolError, exit::CliError, output::Out};
+use super::{
+    args::{Global, ProtectArgs},
+    config::load,
+    enrol::EnrolError,
+    exit::CliError,
+    output::Out,
+};
 use crate::identity::{ISSUER_KEY_FILE, IdentityPaths, IssuerKey, NodeKey, Protection};
 
 /// Answer of `identity protect`.
@@ -22,11 +28,7 @@ pub(super) struct ProtectReport {
 ///
 /// # Errors
 /// As the key file's own.
-pub(super) fn command(
-    args: &ProtectArgs,
-    data_dir: impl FnOnce() -> Result<PathBuf, CliError>,
-    out: &Out,
-) -> Result<(), CliError> {
+pub(super) fn command(args: &ProtectArgs, global: &Global, out: &Out) -> Result<(), CliError> {
     let report = match &args.issuer {
         Some(dir) => {
             let path = dir.join(ISSUER_KEY_FILE);
@@ -37,7 +39,7 @@ pub(super) fn command(
             report(path, &before, args.with.as_ref())
         }
         None => {
-            let path = IdentityPaths::new(data_dir()?).node_key();
+            let path = IdentityPaths::new(load(global)?.data_dir).node_key();
             let before = NodeKey::protection(&path).map_err(EnrolError::from)?;
             if let Some(with) = &args.with {
                 NodeKey::protect(&path, with).map_err(EnrolError::from)?;

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     admin::protocol::{ActorReport, MessageReport, Response, StatusReport},
+    identity::status::ListReport,
     messages::{
         identity::IdentityReport, reputation::BanInfo, sandbox::JobReport, swarm::PeerReport,
         swarm::Published,
@@ -57,6 +58,18 @@ pub fn answer(answer: &Response, out: &Out) -> Result<(), CliError> {
             out.answer("quantraband.bans/1", &Bans { bans }, || {
                 ban_table(bans, out)
             })
+        }
+        Response::StatusLists { lists } => {
+            #[derive(Serialize)]
+            struct Lists<'a> {
+                lists: &'a [ListReport],
+            }
+            out.answer("quantraband.status-lists/1", &Lists { lists }, || {
+                list_table(lists, out)
+            })
+        }
+        Response::StatusImported(list) => {
+            out.answer("quantraband.status-list/1", list, || one_list(list, out))
         }
         Response::Published(report) => {
             out.answer("quantraband.published/1", report, || published(report))
@@ -299,6 +312,40 @@ fn ban_table(bans: &[BanInfo], out: &Out) -> String {
         })
         .collect();
     out.table(["party", "since", "until", "reason"], &rows)
+}
+
+fn list_table(lists: &[ListReport], out: &Out) -> String {
+    let rows: Vec<_> = lists
+        .iter()
+        .map(|list| {
+            [
+                list.issuer.to_string(),
+                list.state.clone(),
+                list.sequence.to_string(),
+                list.revoked.to_string(),
+                list.next_update.to_string(),
+            ]
+        })
+        .collect();
+    let titles = ["issuer", "state", "sequence", "revoked", "next update"];
+    out.table(titles, &rows)
+}
+
+fn one_list(list: &ListReport, out: &Out) -> String {
+    let mut items = vec![
+        ("issuer", list.issuer.to_string()),
+        ("state", list.state.clone()),
+        ("sequence", list.sequence.to_string()),
+        ("issued", list.issued.to_string()),
+        ("next update", list.next_update.to_string()),
+        ("entries", list.entries.to_string()),
+        ("revoked", list.revoked.to_string()),
+        ("hash", list.hash.clone()),
+    ];
+    if let Some(before) = list.issued_before {
+        items.push(("revoked if issued before", before.to_string()));
+    }
+    out.list(&items)
 }
 
 fn published(report: &Published) -> String {

@@ -91,6 +91,8 @@ impl Default for Config {
 pub struct IdentityConfig {
     /// What becomes of nodes that sign for themselves.
     pub self_signed: SelfSigned,
+    /// Whether an issuer without a status list counts as one whose list is stale.
+    pub require_status_lists: bool,
 }
 
 /// `[node]`

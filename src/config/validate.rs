@@ -17,13 +17,14 @@ use super::Config;
 use crate::types::Span;
 
 /// The actors that `[supervision.actors.NAME]` may name.
-pub const ACTORS: [&str; 8] = [
+pub const ACTORS: [&str; 9] = [
     "admin",
     "audit",
     "identity",
     "jobs",
     "rate_limit",
     "reputation",
+    "revocation",
     "sandbox",
     "swarm",
 ];

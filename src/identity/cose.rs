@@ -44,6 +44,8 @@ pub enum Domain {
     Request,
     /// What an issuer hands out to be trusted.
     Anchor,
+    /// What an issuer says of its status list.
+    StatusHead,
     /// What an executor says of a job; Ed25519 alone.
     Receipt,
 }
@@ -57,6 +59,7 @@ impl Domain {
             Self::Delegation => b"quantraband/delegation/1",
             Self::Request => b"quantraband/identity-request/2",
             Self::Anchor => b"quantraband/trust-anchor/2",
+            Self::StatusHead => b"quantraband/status-head/1",
             Self::Receipt => b"quantraband/receipt/1",
         }
     }

@@ -11,6 +11,7 @@
 
 pub mod anchor;
 mod binding;
+mod cache;
 mod chain;
 pub mod claims;
 pub(crate) mod cose;
@@ -32,16 +33,19 @@ mod properties;
 mod request;
 pub mod sealed;
 pub mod state;
+pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
 mod verified;
 mod verify;
+pub mod wire;
 
 pub use crate::cbor::Malformed;
 pub use anchor::{
     Anchor, AnchorError, Grants, GroupPattern, MAX_DEPTH, SelfSigned, TrustAnchor, TrustAnchors,
 };
 pub use binding::{BINDING_BYTES, Binding, Channel, Role};
+pub use cache::{By, IdentityCache, Look};
 pub use chain::{Chain, MAX_CHAIN, MAX_CHAIN_BYTES, decode_delegations, encode_delegations};
 pub use claims::{Attributes, ClaimError, Claims, Groups, Head, Serial, Validity, status_list_uri};
 pub use cose::{Domain, ED25519, PublicKey, Thumbprint};
@@ -65,6 +69,7 @@ pub use ml_dsa::{ML_DSA_65, ML_DSA_PUBLIC_BYTES, ML_DSA_SIGNATURE_BYTES, MlDsaPu
 pub use node_key::{NodeKey, NodePublic};
 pub use request::{MAX_REQUEST_BYTES, RequestError, SigningRequest};
 pub use state::{IdentityPaths, OwnIdentity, StateError, TrustView};
+pub use status::{Status, StatusView};
 pub use verified::{Name, NameError, Refusal, StatusEntry, Tier, VerifiedIdentity};
 pub use verify::{CLOCK_SKEW, verify_chain, verify_credential, verify_delegations, verify_frame};
 

@@ -162,14 +162,22 @@ impl OwnIdentity {
     }
 
     /// What this node presents, as the end of `role`, over `channel`: its chain and the proof that
-    /// it holds its key, or that it has no credential.
+    /// it holds its key, with the heads of its issuers' status lists; or that it has no credential.
     #[must_use]
-    pub fn frame(&self, key: &NodeKey, channel: &Channel, role: Role) -> Vec<u8> {
+    pub fn frame(&self, key: &NodeKey, channel: &Channel, role: Role, heads: Vec<u8>) -> Vec<u8> {
         let frame = match &self.chain {
-            Some(chain) => Frame::of(chain, key, channel, role),
+            Some(chain) => Frame::of(chain, key, channel, role).with_heads(heads),
             None => Frame::bare(),
         };
         frame.encode()
+    }
+
+    /// The issuers of the own chain, the nearest first.
+    pub fn issuers(&self) -> impl Iterator<Item = &Name> {
+        self.chain.iter().flat_map(|chain| {
+            let above = chain.delegations().iter().map(|d| &d.mandate().issuer);
+            std::iter::once(&chain.credential().claims().issuer).chain(above)
+        })
     }
 
     /// When the own credential expires, verified or not.

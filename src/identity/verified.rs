@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{NodePublic, Thumbprint};
+use super::{Head, NodePublic, Thumbprint};
 use crate::types::{ChannelFault, PeerId, Timestamp};
 
 /// The name of an issuer or of a subject: 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter
@@ -132,7 +132,7 @@ impl fmt::Display for Tier {
 }
 
 /// Where the revocation of one document of a chain is to be looked up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusEntry {
     /// Whose list.
     pub issuer: Name,
@@ -140,6 +140,17 @@ pub struct StatusEntry {
     pub index: u32,
     /// When the document was issued (`iat`), for lists that end all that is older.
     pub issued: Timestamp,
+}
+
+impl StatusEntry {
+    /// That of a document; `None` for what nobody revokes.
+    pub(crate) fn of(head: &Head) -> Option<Self> {
+        Some(Self {
+            issuer: head.issuer.clone(),
+            index: head.status?,
+            issued: Timestamp::from_secs(head.validity.issued()),
+        })
+    }
 }
 
 /// A peer whose credential was verified: signatures, issuers, times, and the keys it is bound to.
@@ -212,6 +223,9 @@ pub enum Refusal {
     /// Not valid before the time given.
     #[error("the credential is not valid before {0}")]
     NotYetValid(Timestamp),
+    /// The credential, or a delegation above it, was taken back by its issuer.
+    #[error("the credential was revoked by its issuer")]
+    Revoked,
     /// The peer is banned until the time given.
     #[error("banned until {0}")]
     Banned(Timestamp),
@@ -253,6 +267,7 @@ impl Refusal {
             Self::Possession(_) => "possession",
             Self::Expired(_) => "expired",
             Self::NotYetValid(_) => "not_yet_valid",
+            Self::Revoked => "revoked",
             Self::Banned(_) => "banned",
             Self::CoolingDown => "cooling_down",
             Self::Denied(_) => "denied",

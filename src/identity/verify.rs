@@ -79,7 +79,8 @@ pub fn verify_credential(
 }
 
 /// What a chain rests on.
-enum Trusted<'a> {
+#[derive(Debug)]
+pub(super) enum Trusted<'a> {
     /// An anchor, and the delegations between it and the node, the nearest to the node first.
     Anchor(&'a TrustAnchor, &'a [Delegation]),
     /// The node itself.
@@ -87,22 +88,40 @@ enum Trusted<'a> {
 }
 
 /// Everything but times, scopes and grants: who says it, and that it is they who say it.
-fn authenticate<'a>(
+pub(super) fn authenticate<'a>(
     chain: &'a Chain,
     peer: PeerId,
     anchors: &'a TrustAnchors,
 ) -> Result<Trusted<'a>, Refusal> {
+    let trusted = place(chain, peer, anchors)?;
     let credential = chain.credential();
-    let claims = credential.claims();
+    match &trusted {
+        Trusted::Anchor(anchor, used) => {
+            credential.verify_signatures(verify_signatures(anchor, used)?)?;
+        }
+        Trusted::Own => {
+            let own = credential.claims().keys.signing();
+            credential.verify_signatures(&own.ok_or(Refusal::WrongKey)?)?;
+        }
+    }
+    Ok(trusted)
+}
+
+/// What a chain would rest on if its signatures held.
+pub(super) fn place<'a>(
+    chain: &'a Chain,
+    peer: PeerId,
+    anchors: &'a TrustAnchors,
+) -> Result<Trusted<'a>, Refusal> {
+    let claims = chain.credential().claims();
     if claims.keys.peer != peer {
         return Err(Refusal::WrongKey);
     }
     check_links(&claims.issuer, chain.delegations())?;
     if claims.issuer.is_self_signed() {
-        return authenticate_self(chain, anchors);
+        return place_self(chain, anchors);
     }
     let (anchor, used) = nearest_anchor(&claims.issuer, chain.delegations(), anchors)?;
-    credential.verify_signatures(verify_signatures(anchor, used)?)?;
     Ok(Trusted::Anchor(anchor, used))
 }
 
@@ -117,6 +136,19 @@ fn verify_signatures<'a>(
         key = &delegation.mandate().keys;
     }
     Ok(key)
+}
+
+/// The keys of `issuer`, by its anchor or by the delegations to it, the nearest first; and those
+/// of the delegations that were needed. Times and
+/// scopes are not looked at: what an issuer took back stays taken back when its leave has ended.
+pub(super) fn issuer_keys<'a>(
+    issuer: &Name,
+    delegations: &'a [Delegation],
+    anchors: &'a TrustAnchors,
+) -> Result<(&'a HybridPublic, &'a [Delegation]), Refusal> {
+    check_links(issuer, delegations)?;
+    let (anchor, used) = nearest_anchor(issuer, delegations, anchors)?;
+    Ok((verify_signatures(anchor, used)?, used))
 }
 
 /// Verifies the delegations to `issuer`, the nearest first, without anything issued under them.
@@ -181,12 +213,8 @@ fn nearest_anchor<'a>(
     Ok((anchor, used))
 }
 
-fn authenticate_self<'a>(
-    chain: &'a Chain,
-    anchors: &'a TrustAnchors,
-) -> Result<Trusted<'a>, Refusal> {
-    let credential = chain.credential();
-    let claims = credential.claims();
+fn place_self<'a>(chain: &'a Chain, anchors: &'a TrustAnchors) -> Result<Trusted<'a>, Refusal> {
+    let claims = chain.credential().claims();
     if !chain.delegations().is_empty() {
         return Err(Refusal::Chain("a node that signs for itself has no issuer"));
     }
@@ -197,12 +225,11 @@ fn authenticate_self<'a>(
     if claims.issuer != Name::self_signed(&own.thumbprint()) {
         return Err(Refusal::Chain("a self-signed name is not that of its keys"));
     }
-    credential.verify_signatures(&own)?;
     Ok(Trusted::Own)
 }
 
 /// The proof is by the key of the credential, over this channel, by this end of it.
-fn prove(
+pub(super) fn prove(
     chain: &Chain,
     proof: &[u8],
     peer: PeerId,
@@ -224,7 +251,7 @@ fn prove(
 }
 
 /// Times, scopes and grants, of a chain whose signatures hold.
-fn judge(
+pub(super) fn judge(
     chain: &Chain,
     trusted: &Trusted<'_>,
     now: Timestamp,
@@ -325,19 +352,11 @@ fn identity(chain: &Chain, used: &[Delegation], anchor: &Name, tier: Tier) -> Ve
         credential_hash: credential.hash(),
         statuses: std::iter::once(&claims.head)
             .chain(heads)
-            .filter_map(status)
+            .filter_map(StatusEntry::of)
             .collect(),
         pq_auth: false,
         keys: Some(claims.keys.clone()),
     }
-}
-
-fn status(head: &Head) -> Option<StatusEntry> {
-    Some(StatusEntry {
-        issuer: head.issuer.clone(),
-        index: head.status?,
-        issued: Timestamp::from_secs(head.validity.issued()),
-    })
 }
 
 #[cfg(test)]

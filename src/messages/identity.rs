@@ -1,5 +1,7 @@
 //! Identity: what the gate and the operator ask of it.
 
+use std::sync::Arc;
+
 use actix::Message;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,27 @@ pub struct VerifyPeer {
     pub channel: Channel,
     /// Which end of the channel the peer is.
     pub role: Role,
+}
+
+// Used by Swarm.
+
+/// Verifies the chains of authors, as a neighbour showed them. `Err`: one of them is no chain, which
+/// no honest node sends. Those that do not verify by this node's anchors are left out.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<Arc<VerifiedIdentity>>, &'static str>")]
+pub struct VerifyAuthors {
+    /// The neighbour.
+    pub peer: PeerId,
+    /// The chains, at most [`crate::identity::wire::MAX_CHAINS`].
+    pub chains: Vec<Vec<u8>>,
+}
+
+/// The chains of these credentials, of those that were verified here and still stand.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Vec<Vec<u8>>")]
+pub struct ChainsOf {
+    /// SHA-256 of each credential.
+    pub credentials: Vec<[u8; 32]>,
 }
 
 // Used by Admin.

@@ -6,7 +6,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::{
-    identity::sealed::SealTo,
+    identity::{sealed::SealTo, wire},
     sandbox::wire::{Request, Response},
     types::{PeerId, SecurityInfo, Timestamp, Topic},
 };
@@ -184,6 +184,33 @@ pub enum SendFault {
     /// Too many requests are under way.
     #[error("too many requests are under way")]
     Busy,
+}
+
+// Used by Revocation.
+
+/// Tells every connected peer of these heads of status lists.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Announce {
+    /// The heads, at most [`crate::identity::status::MAX_HEADS`].
+    pub heads: Vec<Vec<u8>>,
+    /// Who told of them, and knows.
+    pub except: Option<PeerId>,
+}
+
+/// The connected peers by name.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<PeerId>")]
+pub struct Neighbours;
+
+/// Sends a request of the identity protocol to a connected peer; answered when its answer came.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<wire::Response, SendFault>")]
+pub struct SendIdentityRequest {
+    /// To whom.
+    pub peer: PeerId,
+    /// What.
+    pub request: wire::Request,
 }
 
 // Used by the node at shutdown.

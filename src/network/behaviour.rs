@@ -8,9 +8,10 @@ use super::{
     admission,
     attribution::Attributed,
     gossip::Gossip,
+    identity::{self as identity_protocol, IdentityCodec},
     jobs::{Incoming, JobCodec},
 };
-use crate::sandbox::wire::Response;
+use crate::{identity::wire, sandbox::wire::Response};
 
 /// What this node does on the network. [`admission`] is first: libp2p asks the fields in order
 /// and stops at the first that denies, so nothing below sees a connection it did not admit.
@@ -26,6 +27,8 @@ pub struct NodeBehaviour {
     pub gossip: Attributed<Gossip>,
     /// Tells peers what this node speaks.
     pub identify: Attributed<identify::Behaviour>,
+    /// Requests of the identity protocol, both ways.
+    pub identity: Attributed<request_response::Behaviour<IdentityCodec>>,
     /// Requests of the job protocol, both ways.
     pub jobs: Attributed<request_response::Behaviour<JobCodec>>,
     /// Notices dead connections.
@@ -39,6 +42,8 @@ pub enum NodeBehaviourEvent {
     Gossip(Box<gossipsub::Event>),
     /// What a peer says of itself; to be trusted with nothing.
     Identify(Box<identify::Event>),
+    /// A request or an answer of the identity protocol.
+    Identity(Box<request_response::Event<identity_protocol::Incoming, wire::Response>>),
     /// A request or an answer of the job protocol.
     Jobs(Box<request_response::Event<Incoming, Response>>),
     /// A ping came back, or did not.
@@ -60,6 +65,14 @@ impl From<gossipsub::Event> for NodeBehaviourEvent {
 impl From<identify::Event> for NodeBehaviourEvent {
     fn from(event: identify::Event) -> Self {
         Self::Identify(Box::new(event))
+    }
+}
+
+impl From<request_response::Event<identity_protocol::Incoming, wire::Response>>
+    for NodeBehaviourEvent
+{
+    fn from(event: request_response::Event<identity_protocol::Incoming, wire::Response>) -> Self {
+        Self::Identity(Box::new(event))
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     attribution::Attributed,
     convert,
     gate::{Gated, Ledger, Rules},
-    gossip, jobs,
+    gossip, identity, jobs,
     secure::{Policy, Secure, Secured, SetupError},
 };
 use crate::{
@@ -30,7 +30,7 @@ const PROTOCOL_VERSION: &str = "/quantraband/1";
 /// Program and version that identify tells.
 const AGENT_VERSION: &str = concat!("quantraband/", env!("CARGO_PKG_VERSION"));
 /// Inbound streams of one connection whose protocol is not settled yet; more are dropped. The
-/// node's three protocols open two at once at most.
+/// node's four protocols open two at once at most.
 const NEGOTIATING_STREAMS: usize = 32;
 
 /// How long an answer of the job protocol may take: the longest wait it allows, one durable record
@@ -38,6 +38,11 @@ const NEGOTIATING_STREAMS: usize = 32;
 const JOB_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests of the job protocol under way on one connection, in each direction.
 const JOB_STREAMS: usize = 64;
+
+/// How long an answer of the identity protocol may take: 400 KB on a slow line.
+const IDENTITY_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Its requests under way on one connection, in each direction.
+const IDENTITY_STREAMS: usize = 16;
 
 /// Everything a Swarm is made of.
 pub struct Setup<'a> {
@@ -170,6 +175,10 @@ fn behaviour(
         gossip,
         identify: Attributed::new(
             identify::Behaviour::new(identify),
+            setup.attribution.clone(),
+        ),
+        identity: Attributed::new(
+            identity::behaviour(IDENTITY_REQUEST_TIMEOUT, IDENTITY_STREAMS),
             setup.attribution.clone(),
         ),
         jobs: Attributed::new(

@@ -15,13 +15,14 @@ use crate::{
         jobs::{JobsActor, JobsSetup},
         rate_limit::{RateLimitActor, RateLimitSetup},
         reputation::{ReputationActor, ReputationSetup},
+        revocation::{RevocationActor, RevocationSetup, SwarmSlot},
         sandbox::{SandboxActor, SandboxSetup},
         swarm::{SwarmActor, SwarmMemory, SwarmTools},
     },
     admin::protocol::SOCKET,
     audit::{AuditEvent, OpenError},
     config::{Config, Loaded},
-    identity::{IdentityPaths, NodeKey, OwnIdentity, TrustView},
+    identity::{IdentityPaths, NodeKey, OwnIdentity, StatusView, TrustView},
     messages::reputation::Ban,
     store::{SetAside, Store},
     supervision::{ActorRef, Placement, Root, Supervise},
@@ -174,10 +175,16 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         config_hash: config_hash(&site.config),
     })
     .await?;
-    let (identity, own, trust) = site.start_identity().await?;
+    let required = site.config.identity.require_status_lists;
+    let statuses = Publisher::new(StatusView::empty(required));
+    let (identity, own, trust) = site.start_identity(statuses.view()).await?;
     let (rate_limit, limiter) = site.start_rate_limit(&store).await?;
     let (reputation, standings) = site.start_reputation(&store).await?;
     site.recover_bans(&store, set_aside.as_ref(), &reputation, &audit_tools)
+        .await?;
+    let slot = SwarmSlot::default();
+    let revocation = site
+        .start_revocation(&store, &trust, &reputation, (&slot, &statuses))
         .await?;
     let health = Arc::new(NodeHealth {
         root: site.root.clone(),
@@ -190,10 +197,12 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         own,
         key: key.clone(),
         trust,
+        statuses: statuses.view(),
         standings,
         limiter,
         cooldowns: site.root.cooldowns(),
         identity: identity.clone(),
+        revocation: revocation.clone(),
         reputation: reputation.clone(),
         audit: site.audit.clone(),
         policy: site.config.policy.clone(),
@@ -204,6 +213,8 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
     });
     let sandbox = site.start_sandbox(&gatekeeper, &key, &store).await?;
     let swarm = site.start_swarm(&gatekeeper, &key, &sandbox).await?;
+    // Nothing else fills it.
+    let _ = slot.set(swarm.clone());
     let jobs = site
         .start_jobs(&gatekeeper, &store, (&swarm, &sandbox))
         .await?;
@@ -214,6 +225,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         root: site.root.clone(),
         swarm: swarm.clone(),
         identity,
+        revocation,
         reputation: reputation.clone(),
         sandbox: sandbox.clone(),
         jobs: jobs.clone(),
@@ -267,6 +279,7 @@ impl Site {
 
     async fn start_identity(
         &self,
+        statuses: View<StatusView>,
     ) -> Result<(ActorRef<IdentityActor>, View<OwnIdentity>, View<TrustView>), StartError> {
         let publishers = IdentityPublishers::new(self.peer);
         let setup = IdentitySetup {
@@ -274,6 +287,8 @@ impl Site {
             paths: IdentityPaths::new(&self.data_dir),
             self_signed: self.config.identity.self_signed,
             clock: Arc::clone(&self.clock),
+            statuses,
+            metrics: self.metrics.clone(),
             publishers: publishers.clone(),
             note: Arc::clone(&self.note),
         };
@@ -325,6 +340,31 @@ impl Site {
         Ok((actor, publisher.view()))
     }
 
+    async fn start_revocation(
+        &self,
+        store: &Store,
+        trust: &View<TrustView>,
+        reputation: &ActorRef<ReputationActor>,
+        (swarm, publisher): (&SwarmSlot, &Publisher<StatusView>),
+    ) -> Result<ActorRef<RevocationActor>, StartError> {
+        let setup = RevocationSetup {
+            clock: Arc::clone(&self.clock),
+            store: store.clone(),
+            trust: trust.clone(),
+            required: self.config.identity.require_status_lists,
+            publisher: publisher.clone(),
+            swarm: Arc::clone(swarm),
+            reputation: reputation.clone(),
+            note: Arc::clone(&self.note),
+            metrics: self.metrics.clone(),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(RevocationActor::new(life, setup.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        Ok(actor)
+    }
+
     async fn start_swarm(
         &self,
         gatekeeper: &Gatekeeper,
@@ -342,8 +382,11 @@ impl Site {
             limiter: views.limiter.clone(),
             standings: views.standings.clone(),
             trust: views.trust.clone(),
+            statuses: views.statuses.clone(),
             own: views.own.clone(),
             reputation: views.reputation.clone(),
+            identity: views.identity.clone(),
+            revocation: views.revocation.clone(),
             sandbox: sandbox.clone(),
             audit: self.audit.clone(),
             cooldowns: self.root.cooldowns(),
@@ -373,6 +416,7 @@ impl Site {
             store: store.clone(),
             standings: views.standings.clone(),
             trust: views.trust.clone(),
+            statuses: views.statuses.clone(),
             own: views.own.clone(),
             audit: self.audit.clone(),
             metrics: self.metrics.clone(),

@@ -32,7 +32,10 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -127,6 +130,8 @@ struct Inner {
     trees: Mutex<BTreeMap<String, Arc<TreeInner>>>,
     /// What is known to be on the disk; the lock also makes durable flushes take turns.
     seal: Mutex<Seal>,
+    /// Durable flushes that reached the disk.
+    synced: AtomicU64,
 }
 
 impl std::fmt::Debug for Store {
@@ -189,6 +194,13 @@ impl Store {
         guarded(&self.0.path, || self.0.db.flush()).map(drop)
     }
 
+    /// How often [`Store::flush_durable`] had something to write and has synced every file of the
+    /// store (`fsync`): what a test asks that must know.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.0.synced.load(Ordering::Acquire)
+    }
+
     /// Makes everything written so far durable: it survives a loss of power, and its loss would
     /// be noticed. Costs a few `fsync`s; nothing when nothing was written since the last time.
     ///
@@ -208,6 +220,7 @@ impl Store {
         sync_all_below(&self.0.path).map_err(io)?;
         next.write(&self.0.path).map_err(io)?;
         *sealed = next;
+        self.0.synced.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
 use super::{Inner, SetAside, Store, StoreError, guard::guarded, seal::Seal, tree::TreeInner};
@@ -80,6 +80,7 @@ fn attempt(path: &Path) -> Result<Store, StoreError> {
         path: path.to_owned(),
         trees: Mutex::new(trees),
         seal: Mutex::new(seal.unwrap_or_default()),
+        synced: AtomicU64::new(0),
     })))
 }
 

@@ -18,7 +18,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::jobs::JobMetrics;
+use super::{jobs::JobMetrics, status::StatusMetrics};
 use crate::{
     audit::Direction,
     trust::decision::{Action, Verdict},
@@ -84,6 +84,7 @@ struct Inner {
     audit_dropped: Counter,
     credential_expiry: Gauge,
     jobs: JobMetrics,
+    status: StatusMetrics,
 }
 
 impl Default for Metrics {
@@ -164,8 +165,10 @@ impl Metrics {
             audit_dropped: Counter::default(),
             credential_expiry: Gauge::default(),
             jobs: JobMetrics::default(),
+            status: StatusMetrics::default(),
         };
         inner.jobs.register(&mut inner.registry);
+        inner.status.register(&mut inner.registry);
         inner.register_network();
         inner.register_rest();
         inner.begin_at_zero();
@@ -293,6 +296,12 @@ impl Metrics {
     #[must_use]
     pub fn jobs(&self) -> &JobMetrics {
         &self.0.jobs
+    }
+
+    /// The metrics of status lists and of verified identities.
+    #[must_use]
+    pub fn status(&self) -> &StatusMetrics {
+        &self.0.status
     }
 
     /// All metrics in the OpenMetrics text format.

@@ -9,9 +9,11 @@ mod jobs;
 mod logging;
 mod metrics;
 mod printable;
+mod status;
 
 pub use http::{Health, Readiness};
 pub use jobs::JobMetrics;
 pub use logging::{LoggingError, init_logging};
 pub use metrics::Metrics;
 pub use printable::printable;
+pub use status::StatusMetrics;

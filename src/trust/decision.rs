@@ -16,7 +16,7 @@ use std::fmt;
 
 use crate::{
     config::PolicyConfig,
-    identity::{Tier, VerifiedIdentity},
+    identity::{Status, Tier, VerifiedIdentity},
     messages::reputation::Standing,
     types::{PeerId, SecurityInfo, Timestamp, Topic},
 };
@@ -58,6 +58,8 @@ pub struct Subject<'a> {
     pub identity: Option<&'a VerifiedIdentity>,
     /// Where it stands; `None` when Reputation has not said, which denies.
     pub standing: Option<Standing>,
+    /// How its credential stands by the status lists; good without one.
+    pub status: Status,
 }
 
 /// One question.
@@ -89,6 +91,10 @@ pub enum DenyReason {
     Identity,
     /// The credential's time is over.
     Expired,
+    /// The credential, or a delegation above it, was taken back.
+    Revoked,
+    /// Whether it was taken back is not known for certain: the list is stale.
+    StatusStale,
     /// The score is too low.
     Score,
     /// The peer may not use this topic.
@@ -110,6 +116,8 @@ impl DenyReason {
             Self::Banned => "banned",
             Self::Identity => "identity",
             Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::StatusStale => "status_stale",
             Self::Score => "score",
             Self::Topic => "topic",
             Self::Jobs => "jobs",
@@ -230,6 +238,9 @@ fn check_identity(subject: &Subject<'_>, now: Timestamp) -> Option<Decision> {
         (_, Some(identity)) if now >= identity.expires => {
             Some(Decision::deny(DenyReason::Expired, "identity.expired"))
         }
+        (_, Some(_)) if subject.status.is_revoked() => {
+            Some(Decision::deny(DenyReason::Revoked, "identity.revoked"))
+        }
         (_, Some(_)) => None,
     }
 }
@@ -254,11 +265,19 @@ fn permit(request: &Request<'_>) -> Result<&'static str, Decision> {
     }
     if request.action == Action::RunJob {
         // Never an unverified peer, nor one that signs for itself: nobody answers for what it runs.
-        return if tier == Tier::Member && request.policy.members_run_jobs {
-            Ok("run_job.member")
-        } else {
-            Err(Decision::deny(DenyReason::Jobs, "default.deny"))
-        };
+        if tier != Tier::Member || !request.policy.members_run_jobs {
+            return Err(Decision::deny(DenyReason::Jobs, "default.deny"));
+        }
+        // A connection of one who was revoked meanwhile ends when the list comes; what a job did
+        // cannot be undone. So a list that is not fresh denies jobs, and nothing else: else no
+        // node could start, or get the list it lacks.
+        if request.subject.status == Status::Stale {
+            return Err(Decision::deny(
+                DenyReason::StatusStale,
+                "identity.status_stale",
+            ));
+        }
+        return Ok("run_job.member");
     }
     let Some(topic) = request.topic else {
         return Err(Decision::deny(DenyReason::Malformed, "topic.missing"));

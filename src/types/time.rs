@@ -59,6 +59,19 @@ impl Timestamp {
     }
 }
 
+impl std::str::FromStr for Timestamp {
+    type Err = &'static str;
+
+    /// RFC 3339 in UTC, as `2026-11-24T12:00:00Z`, from 1970 on.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "write a time in UTC as 2026-11-24T12:00:00Z";
+        let time = humantime::parse_rfc3339(text).map_err(|_| WRONG)?;
+        let since = time.duration_since(UNIX_EPOCH).map_err(|_| WRONG)?;
+        let millis = u64::try_from(since.as_millis()).map_err(|_| WRONG)?;
+        Ok(Self::from_millis(millis))
+    }
+}
+
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,7 @@ use crate::{
         identity::IdentityActor,
         jobs::JobsActor,
         reputation::ReputationActor,
+        revocation::RevocationActor,
         sandbox::SandboxActor,
         swarm::SwarmActor,
     },
@@ -22,6 +23,7 @@ use crate::{
         audit::{AuditFault, RotateLog, Tail},
         identity::{DescribeIdentity, ReloadIdentity},
         reputation::{Ban, LiftBan, ListBans},
+        revocation::{ImportStatusList, ListStatusLists},
         swarm::{Delivered, DescribeSwarm, ListPeers, Publish, PublishFault, Subscribe},
     },
     supervision::{ActorControl, ActorRef, ActorSnapshot, AskError, ControlError, Inject, Root},
@@ -69,6 +71,8 @@ pub struct DeskTools {
     pub swarm: ActorRef<SwarmActor>,
     /// Who this node is.
     pub identity: ActorRef<IdentityActor>,
+    /// What issuers took back.
+    pub revocation: ActorRef<RevocationActor>,
     /// Scores and bans.
     pub reputation: ActorRef<ReputationActor>,
     /// Jobs of others.
@@ -254,6 +258,18 @@ impl Desk {
             Request::Jobs {} => self.jobs().await,
             Request::JobShow { job } => self.job(job).await,
             Request::JobCancel { job } => self.cancel(job).await,
+            Request::StatusLists {} => {
+                let lists = tools.revocation.ask(ListStatusLists, DEADLINE).await;
+                let lists = lists.map_err(no_answer)?;
+                Ok(Response::StatusLists { lists })
+            }
+            Request::StatusImport { bytes } => {
+                let import = ImportStatusList { bytes };
+                let answer = tools.revocation.ask(import, DEADLINE).await;
+                let list = answer.map_err(no_answer)?;
+                list.map(Response::StatusImported)
+                    .map_err(|why| Failure::new(FailureCode::Invalid, why))
+            }
             Request::Shutdown {} => {
                 // Full: it was asked to stop before.
                 let _ = tools.stop.try_send("the command `stop`".to_owned());
@@ -394,6 +410,7 @@ fn detail(request: &Request) -> String {
         } => format!("{party} for {span}: {reason}"),
         Request::Unban { party } => party.to_string(),
         Request::JobCancel { job } => job.to_string(),
+        Request::StatusImport { bytes } => format!("{} bytes", bytes.len()),
         _ => String::new(),
     }
 }

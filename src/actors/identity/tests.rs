@@ -68,6 +68,8 @@ fn house_with(self_signed: SelfSigned, prepare: impl FnOnce(&IdentityPaths)) -> 
         paths: paths.clone(),
         self_signed,
         clock: Arc::new(clock.clone()),
+        statuses: Publisher::new(StatusView::empty(false)).view(),
+        metrics: Metrics::new(),
         publishers: publishers.clone(),
         note: Arc::new(move |event| noted.lock().unwrap().push(event)),
     };
@@ -304,7 +306,7 @@ fn frames_are_judged_for_the_key_of_the_connection() {
 fn who_signs_for_itself_is_believed_only_where_the_operator_says_so() {
     run(async {
         let own = |key: &NodeKey| self_sign(key, &name("lone"), HOUR, [1; 16], NOW).unwrap();
-        let chain = crate::identity::Chain::of(own(&node()));
+        let chain = Chain::of(own(&node()));
         let house = house();
         assert_eq!(
             house.present(&frame_of(&chain)).await,

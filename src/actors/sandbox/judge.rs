@@ -36,6 +36,7 @@ impl SandboxActor {
                 tier: identity.map_or(Tier::Unverified, |identity| identity.tier),
                 identity,
                 standing: self.setup.standings.load().standing(&peer, now),
+                status: self.setup.statuses.load().of_peer(identity, now),
             },
             topic: None,
             security,
@@ -101,6 +102,7 @@ impl SandboxActor {
             return Some("banned");
         }
         let trust = self.setup.trust.load();
+        let statuses = self.setup.statuses.load();
         let absent;
         let identity = match self.known.get(&peer) {
             Some((identity, epoch)) => {
@@ -131,6 +133,8 @@ impl SandboxActor {
                 tier: identity.tier,
                 identity: Some(identity),
                 standing: standings.standing(&peer, now),
+                // It began while the lists were fresh: only revocation ends it.
+                status: statuses.standing(identity, now).for_running(),
             },
             topic: None,
             // The connection it came by may be gone while the job lives.
@@ -150,7 +154,7 @@ fn issuer_of(record: &JobRecord) -> Option<Name> {
 }
 
 /// What the record of a job says of its submitter's identity. Groups and attributes are not in it:
-/// they allow nothing then. Nor are keys and places in status lists.
+/// they allow nothing then. Nor are keys.
 fn as_recorded(record: &JobRecord, issuer: Name, anchor: &Name) -> Option<VerifiedIdentity> {
     let submitter = &record.submitter;
     let (_, subject) = submitter.identity.as_deref()?.split_once('/')?;
@@ -161,7 +165,7 @@ fn as_recorded(record: &JobRecord, issuer: Name, anchor: &Name) -> Option<Verifi
         issuer,
         anchor: anchor.clone(),
         subject: subject.parse().ok()?,
-        statuses: Vec::new(),
+        statuses: submitter.statuses.clone(),
         pq_auth: false,
         keys: None,
         groups: Vec::new(),

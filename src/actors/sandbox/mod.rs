@@ -39,7 +39,7 @@ use zeroize::Zeroizing;
 use crate::{
     actors::{audit::AuditHandle, waiters::Waiters},
     config::Config,
-    identity::{NodeKey, OwnIdentity, TrustView, VerifiedIdentity},
+    identity::{NodeKey, OwnIdentity, StatusView, TrustView, VerifiedIdentity},
     sandbox::{
         JobId, JobState, Outcome, Stream,
         blobs::Blobs,
@@ -88,6 +88,8 @@ pub struct SandboxSetup {
     pub standings: View<Standings>,
     /// Whom this node trusts.
     pub trust: View<TrustView>,
+    /// What issuers took back.
+    pub statuses: View<StatusView>,
     /// What this node is.
     pub own: View<OwnIdentity>,
     /// Told of every job.

@@ -128,6 +128,7 @@ impl SandboxActor {
             peer,
             identity: identity.map(|one| format!("{}/{}", one.issuer, one.subject)),
             expires: identity.map(|one| one.expires),
+            statuses: identity.map_or_else(Vec::new, |one| one.statuses.clone()),
         };
         let label = submitter.identity.clone();
         let (now, short) = (self.now(), self.disk_is_short);

@@ -131,6 +131,7 @@ impl SwarmActor {
         self.plan.connected(&who, self.tools.clock.elapsed());
         self.tools.metrics.connected(direction, security);
         if first {
+            self.show_all_heads(who);
             tracing::info!(peer = %who, %tier, ?direction, %security, "connected");
         }
         if identity {

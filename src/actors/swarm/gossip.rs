@@ -8,17 +8,23 @@ use libp2p::{
 
 use super::{
     SwarmActor,
+    authors::ParkedMessage,
     judge::{Incoming, Judgement, Views, judge},
     peers::{MAX_TOPICS_PER_PEER, Peer},
 };
 use crate::{
     audit::AuditEvent,
+    identity::StatusView,
     messages::{
         reputation::{Charge, Severity, Standing},
         swarm::Delivery,
     },
     network::{Envelope, NodeBehaviourEvent, convert},
-    trust::decision::{self, Action, Decision, Request, Subject, Verdict},
+    trust::{
+        decision::{self, Action, Decision, Request, Subject, Verdict},
+        rate::Limiter,
+        reputation::Standings,
+    },
     types::{Origin, Party, PeerId, Timestamp, Topic},
 };
 
@@ -34,6 +40,7 @@ impl SwarmActor {
         match event {
             NodeBehaviourEvent::Gossip(event) => self.on_gossip(*event),
             NodeBehaviourEvent::Jobs(event) => self.on_jobs(*event, ctx),
+            NodeBehaviourEvent::Identity(event) => self.on_identity(*event, ctx),
             NodeBehaviourEvent::Ping(ping::Event {
                 peer,
                 result: Ok(rtt),
@@ -97,22 +104,60 @@ impl SwarmActor {
             return self.answer(id, neighbour, MessageAcceptance::Reject);
         };
         let _scope = self.incarnation.handling(Origin::peer(forwarder));
-        let known = self.peers.author(&author);
         let (limiter, standings) = (self.tools.limiter.load(), self.tools.standings.load());
-        let views = Views {
-            limiter: &limiter,
-            standings: &standings,
-            policy: &self.tools.config.policy,
-            max_payload: self.tools.config.limits.max_message_size.as_usize(),
-            now: self.tools.clock.now(),
-        };
+        let statuses = self.tools.statuses.load();
         let incoming = Incoming {
             neighbour: forwarder,
             author,
             topic: &topic,
             data: &message.data,
         };
-        match judge(&incoming, &known, &mut self.windows, &views) {
+        let mut windows = std::mem::take(&mut self.windows);
+        let judgement = {
+            let views = self.views(&limiter, &standings, &statuses);
+            let authors = |credential: Option<&[u8; 32]>| self.peers.author(&author, credential);
+            judge(&incoming, &authors, &mut windows, &views)
+        };
+        self.windows = windows;
+        if let Judgement::Park(envelope, credential) = judgement {
+            let parked = ParkedMessage {
+                id: id.clone(),
+                neighbour: *neighbour,
+                author,
+                topic,
+                envelope,
+            };
+            return self.park(forwarder, credential, parked);
+        }
+        self.settle(id, neighbour, (author, topic), judgement);
+    }
+
+    /// What a message is judged from.
+    pub(super) fn views<'a>(
+        &'a self,
+        limiter: &'a Limiter,
+        standings: &'a Standings,
+        statuses: &'a StatusView,
+    ) -> Views<'a> {
+        Views {
+            limiter,
+            standings,
+            statuses,
+            policy: &self.tools.config.policy,
+            max_payload: self.tools.config.limits.max_message_size.as_usize(),
+            now: self.tools.clock.now(),
+        }
+    }
+
+    /// Does what was judged.
+    pub(super) fn settle(
+        &mut self,
+        id: &MessageId,
+        neighbour: &libp2p::PeerId,
+        (author, topic): (PeerId, Topic),
+        judgement: Judgement,
+    ) {
+        match judgement {
             Judgement::Accept(envelope, rule) => {
                 self.answer(id, neighbour, MessageAcceptance::Accept);
                 self.received = self.received.saturating_add(1);
@@ -120,6 +165,8 @@ impl SwarmActor {
                 self.record_publisher(author, &topic, rule);
                 self.deliver(topic, author, envelope);
             }
+            // A message is parked once.
+            Judgement::Park(..) => self.answer(id, neighbour, MessageAcceptance::Ignore),
             Judgement::Ignore(reason) => {
                 self.answer(id, neighbour, MessageAcceptance::Ignore);
                 self.refuse_message(reason, author);
@@ -166,7 +213,12 @@ impl SwarmActor {
         });
     }
 
-    fn answer(&mut self, id: &MessageId, neighbour: &libp2p::PeerId, answer: MessageAcceptance) {
+    pub(super) fn answer(
+        &mut self,
+        id: &MessageId,
+        neighbour: &libp2p::PeerId,
+        answer: MessageAcceptance,
+    ) {
         if let Some(swarm) = self.swarm.as_mut() {
             let gossip = &mut swarm.behaviour_mut().gossip;
             // `false`: the message left the cache meanwhile and is not forwarded. Nothing to do.
@@ -174,7 +226,7 @@ impl SwarmActor {
         }
     }
 
-    fn refuse_message(&mut self, reason: &'static str, author: PeerId) {
+    pub(super) fn refuse_message(&mut self, reason: &'static str, author: PeerId) {
         self.tools.metrics.message_refused(reason);
         self.refused
             .add((reason, Some(author)), self.tools.clock.now());
@@ -229,6 +281,11 @@ impl SwarmActor {
                 tier: peer.admitted.tier,
                 identity: peer.admitted.identity.as_deref(),
                 standing,
+                status: self
+                    .tools
+                    .statuses
+                    .load()
+                    .of_peer(peer.admitted.identity.as_deref(), now),
             },
             topic,
             security: Some(peer.security()),

@@ -43,6 +43,11 @@ impl SwarmActor {
                     banned_until: None,
                     probation: false,
                 }),
+                status: self
+                    .tools
+                    .statuses
+                    .load()
+                    .of_peer(identity, self.tools.clock.now()),
             },
             topic: Some(topic),
             security: None,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::{
     config::PolicyConfig,
-    identity::{Tier, VerifiedIdentity},
+    identity::{StatusView, Tier, VerifiedIdentity},
     network::{Envelope, replay::ReplayWindows},
     trust::{
         decision::{self, Action, Request, Subject, Verdict},
@@ -24,6 +24,8 @@ use crate::{
 pub(super) enum Judgement {
     /// Forward and deliver.
     Accept(Envelope, &'static str),
+    /// Whoever forwarded it shall show the credential it names; then it is judged further.
+    Park(Envelope, [u8; 32]),
     /// Neither forward nor deliver; nobody is punished.
     Ignore(&'static str),
     /// Neither; the forwarder's gossip score falls and the author is charged.
@@ -51,6 +53,7 @@ pub(super) type Known = Option<(Tier, Option<Arc<VerifiedIdentity>>)>;
 pub(super) struct Views<'a> {
     pub(super) limiter: &'a Limiter,
     pub(super) standings: &'a Standings,
+    pub(super) statuses: &'a StatusView,
     pub(super) policy: &'a PolicyConfig,
     pub(super) max_payload: usize,
     pub(super) now: Timestamp,
@@ -59,7 +62,7 @@ pub(super) struct Views<'a> {
 /// Judges one message.
 pub(super) fn judge(
     message: &Incoming<'_>,
-    author: &Known,
+    authors: &dyn Fn(Option<&[u8; 32]>) -> Known,
     windows: &mut ReplayWindows,
     views: &Views<'_>,
 ) -> Judgement {
@@ -87,22 +90,43 @@ pub(super) fn judge(
     if views.limiter.charge_author(message.author, 1).is_err() {
         return Judgement::Ignore("author_rate");
     }
-    let Some((tier, identity)) = author else {
-        return Judgement::Ignore("author_unknown");
-    };
-    // An author whose credential changed is known again from its next connection.
-    if envelope.credential != identity.as_ref().map(|identity| identity.credential_hash) {
-        return Judgement::Ignore("credential_unknown");
+    let known = authors(envelope.credential.as_ref());
+    let hash = known.as_ref().and_then(|(_, identity)| identity.as_ref());
+    let hash = hash.map(|identity| identity.credential_hash);
+    match (known, envelope.credential) {
+        (Some((tier, identity)), named) if named == hash => judge_known(
+            message.author,
+            (tier, identity),
+            message.topic,
+            envelope,
+            views,
+        ),
+        // It signed itself in as nobody; what it claims in a message changes nothing.
+        (Some((Tier::Unverified, _)), _) => Judgement::Ignore("credential_unknown"),
+        (Some(_), None) => Judgement::Ignore("credential_unknown"),
+        (None, None) => Judgement::Ignore("author_unknown"),
+        (_, Some(credential)) => Judgement::Park(envelope, credential),
     }
+}
+
+/// Judges a message that paid its budgets and was not played again, once its author is known.
+pub(super) fn judge_known(
+    author: PeerId,
+    (tier, identity): (Tier, Option<Arc<VerifiedIdentity>>),
+    topic: &Topic,
+    envelope: Envelope,
+    views: &Views<'_>,
+) -> Judgement {
     let decision = decision::evaluate(&Request {
         action: Action::Publish,
         subject: Subject {
-            peer: message.author,
-            tier: *tier,
+            peer: author,
+            tier,
             identity: identity.as_deref(),
-            standing: Some(standing),
+            standing: views.standings.standing(&author, views.now),
+            status: views.statuses.of_peer(identity.as_deref(), views.now),
         },
-        topic: Some(message.topic),
+        topic: Some(topic),
         // A message may come over any number of connections that are not its author's.
         security: None,
         now: views.now,

@@ -9,6 +9,7 @@ use crate::{
     actors::audit::AuditHandle,
     audit::AuditEvent,
     config::Config,
+    identity::StatusView,
     network::{Admitted, Listeners},
     telemetry::Metrics,
     trust::{
@@ -33,6 +34,7 @@ pub(super) struct Neighbours {
     admitted: Mutex<HashMap<PeerId, Neighbour>>,
     audit: AuditHandle,
     standings: View<Standings>,
+    statuses: View<StatusView>,
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -41,7 +43,7 @@ pub(super) struct Neighbours {
 impl Neighbours {
     pub(super) fn new(
         audit: AuditHandle,
-        standings: View<Standings>,
+        (standings, statuses): (View<Standings>, View<StatusView>),
         config: Arc<Config>,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
@@ -50,6 +52,7 @@ impl Neighbours {
             admitted: Mutex::default(),
             audit,
             standings,
+            statuses,
             config,
             clock,
             metrics,
@@ -116,6 +119,10 @@ impl Listeners for Neighbours {
                 tier: admitted.tier,
                 identity: admitted.identity.as_deref(),
                 standing: self.standings.load().standing(peer, now),
+                status: self
+                    .statuses
+                    .load()
+                    .of_peer(admitted.identity.as_deref(), now),
             },
             topic: Some(topic),
             security: Some(admitted.security),

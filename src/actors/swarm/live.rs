@@ -13,6 +13,7 @@ use crate::{
 impl SwarmActor {
     pub(super) fn on_tick(&mut self, ctx: &mut Context<Self>) {
         let elapsed = self.tools.clock.elapsed();
+        self.tend_parking();
         if !self.memory.draining {
             self.dial_due(ctx);
         }
@@ -49,8 +50,11 @@ impl SwarmActor {
             self.close_peer(who, why);
         }
         let trust = self.tools.trust.load();
+        let statuses = self.tools.statuses.load();
         self.peers.forget_authors(|identity, epoch| {
-            identity.expires > now && trust.covers(&identity.anchor, epoch)
+            identity.expires > now
+                && trust.covers(&identity.anchor, epoch)
+                && !statuses.standing(identity, now).is_revoked()
         });
     }
 
@@ -68,6 +72,15 @@ impl SwarmActor {
                 .covers(&identity.anchor, peer.admitted.epoch)
             {
                 return Some("issuer no longer trusted");
+            }
+            if self
+                .tools
+                .statuses
+                .load()
+                .standing(identity, now)
+                .is_revoked()
+            {
+                return Some("credential revoked");
             }
         }
         let banned = |address| {

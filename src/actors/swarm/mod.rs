@@ -9,10 +9,12 @@
 //! the gate inside the transport upgrade ([`super::gatekeeper`]).
 
 mod attribution;
+mod authors;
 mod drive;
 mod events;
 mod gossip;
 mod handlers;
+mod identity;
 mod jobs;
 mod judge;
 mod listeners;
@@ -34,12 +36,16 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    actors::{audit::AuditHandle, reputation::ReputationActor, sandbox::SandboxActor},
+    actors::{
+        audit::AuditHandle, identity::IdentityActor, reputation::ReputationActor,
+        revocation::RevocationActor, sandbox::SandboxActor,
+    },
     audit::Aggregator,
     config::Config,
-    identity::{NodeKey, OwnIdentity, TrustView},
+    identity::{NodeKey, OwnIdentity, StatusView, TrustView},
     network::{
-        self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Tasks, replay::ReplayWindows,
+        self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Tasks, parking::Parking,
+        replay::ReplayWindows,
     },
     supervised,
     supervision::{ActorRef, CoolDowns, Fault, Incarnation, Supervise},
@@ -49,7 +55,9 @@ use crate::{
 };
 
 use attribution::SwarmAttribution;
+use authors::ParkedMessage;
 use drive::Drive;
+use identity::IdentityCalls;
 use jobs::Calls;
 use listeners::Neighbours;
 use peers::Peers;
@@ -85,10 +93,16 @@ pub struct SwarmTools {
     pub standings: View<Standings>,
     /// Whom this node trusts.
     pub trust: View<TrustView>,
+    /// What issuers took back.
+    pub statuses: View<StatusView>,
     /// What this node is.
     pub own: View<OwnIdentity>,
     /// Told of misdeeds and of good connections.
     pub reputation: ActorRef<ReputationActor>,
+    /// Verifies authors, and knows the chains of those it verified.
+    pub identity: ActorRef<IdentityActor>,
+    /// Told of heads of status lists.
+    pub revocation: ActorRef<RevocationActor>,
     /// Carries out what peers want run.
     pub sandbox: ActorRef<SandboxActor>,
     /// Told of everything.
@@ -139,6 +153,8 @@ pub struct SwarmActor {
     publishers: HashSet<(PeerId, Topic)>,
     refused: Aggregator<(&'static str, Option<PeerId>)>,
     calls: Calls,
+    identity_calls: IdentityCalls,
+    parking: Parking<ParkedMessage>,
     next_review: Duration,
     next_report: Duration,
     sequence: u64,
@@ -200,7 +216,7 @@ impl SwarmActor {
             peers: Peers::default(),
             neighbours: Arc::new(Neighbours::new(
                 tools.audit.clone(),
-                tools.standings.clone(),
+                (tools.standings.clone(), tools.statuses.clone()),
                 Arc::clone(&tools.config),
                 Arc::clone(&tools.clock),
                 tools.metrics.clone(),
@@ -215,6 +231,11 @@ impl SwarmActor {
             publishers: HashSet::new(),
             refused: Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None)),
             calls: Calls::default(),
+            identity_calls: IdentityCalls::default(),
+            parking: Parking::new(authors::patience(
+                tools.config.gossip.heartbeat.0,
+                tools.config.gossip.history_length,
+            )),
             next_review: Duration::ZERO,
             next_report: Duration::ZERO,
             sequence,

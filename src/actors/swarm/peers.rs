@@ -125,8 +125,22 @@ impl Peers {
         self.peers.len()
     }
 
-    /// How the author of a message is known: by a connection that stands, or by one that did.
-    pub(super) fn author(&self, author: &PeerId) -> Option<(Tier, Option<Arc<VerifiedIdentity>>)> {
+    /// How the author of a message is known: by the credential that the message names, if that was
+    /// verified, or else by a connection that stands.
+    pub(super) fn author(
+        &self,
+        author: &PeerId,
+        credential: Option<&[u8; 32]>,
+    ) -> Option<(Tier, Option<Arc<VerifiedIdentity>>)> {
+        if let Some((named, _)) = self.authors.get(author)
+            && credential == Some(&named.credential_hash)
+            && self
+                .peers
+                .get(author)
+                .is_none_or(|peer| peer.admitted.identity.is_some())
+        {
+            return Some((named.tier, Some(Arc::clone(named))));
+        }
         match self.peers.get(author) {
             Some(peer) => Some((peer.admitted.tier, peer.admitted.identity.clone())),
             None => self
@@ -142,7 +156,8 @@ impl Peers {
             .retain(|_, (identity, epoch)| keep(identity, *epoch));
     }
 
-    fn remember(&mut self, identity: Arc<VerifiedIdentity>, epoch: u64, now: Timestamp) {
+    /// Remembers an author whose identity was verified when this node's trust had that epoch.
+    pub(super) fn remember(&mut self, identity: Arc<VerifiedIdentity>, epoch: u64, now: Timestamp) {
         if self.authors.len() >= MAX_AUTHORS && !self.authors.contains_key(&identity.peer) {
             self.authors.retain(|_, (known, _)| known.expires > now);
             // Still full of valid ones: forget any; it costs that author one reconnection.

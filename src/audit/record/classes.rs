@@ -50,6 +50,9 @@ pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
         | AuditEvent::ActorRestarted { .. }
         | AuditEvent::ActorEscalated { .. }
         | AuditEvent::IdentityLoaded { .. }
+        | AuditEvent::StatusListAccepted { .. }
+        | AuditEvent::StatusListForked { .. }
+        | AuditEvent::StatusListRefused { .. }
         | AuditEvent::StoreSetAside { .. }
         | AuditEvent::LogRecovered { .. } => lifecycle(event, cut),
         AuditEvent::ConnectionAccepted { .. }
@@ -142,6 +145,46 @@ fn lifecycle(event: &AuditEvent, cut: &mut Cutter) -> Record {
             let listed = issuers.iter().take(ISSUERS);
             record.unmapped.issuers = Some(listed.map(|one| cut.text(one, ISSUER)).collect());
             record.count = Some(exact(issuers.len() as u64));
+            record
+        }
+        AuditEvent::StatusListAccepted {
+            issuer,
+            sequence,
+            list,
+            revoked,
+            hash,
+            from,
+        } => {
+            let mut record = line(8, Informational, "status_list_accepted");
+            record.unmapped.issuers = Some(vec![cut.text(issuer, ISSUER)]);
+            record.unmapped.status_sequence = Some(exact(*sequence));
+            record.unmapped.status_list = list.map(exact);
+            record.unmapped.revoked = Some(*revoked);
+            record.unmapped.list_hash = Some(cut.text(hash, NAME));
+            record.src_endpoint = Some(endpoint(from.as_ref(), None));
+            record
+        }
+        AuditEvent::StatusListForked {
+            issuer,
+            sequence,
+            known,
+            other,
+            from,
+        } => {
+            let mut record = line(8, High, "status_list_forked");
+            record.unmapped.issuers = Some(vec![cut.text(issuer, ISSUER)]);
+            record.unmapped.status_sequence = Some(exact(*sequence));
+            record.unmapped.list_hash = Some(cut.text(known, NAME));
+            record.unmapped.other_hash = Some(cut.text(other, NAME));
+            record.src_endpoint = Some(endpoint(from.as_ref(), None));
+            record
+        }
+        AuditEvent::StatusListRefused { from, code, detail } => {
+            let mut record = line(8, Medium, "status_list_refused");
+            record.status_id = Some(2);
+            record.status_code = Some(cut.text(code, NAME));
+            record.status_detail = Some(cut.text(detail, TEXT));
+            record.src_endpoint = Some(endpoint(from.as_ref(), None));
             record
         }
         AuditEvent::StoreSetAside { path, reason } => {

@@ -145,9 +145,15 @@ pub(super) struct Unmapped {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lasted_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) list_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) module: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) other_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) receipt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) revoked: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) score_after: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,6 +162,10 @@ pub(super) struct Unmapped {
     pub(super) security: Option<crate::types::SecurityInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) segment: Option<super::SegmentHead>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) status_list: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) status_sequence: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tier: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Variants of [`AuditEvent`]; [`place_of`] does not compile when one is added.
-const VARIANTS: usize = 22;
+const VARIANTS: usize = 25;
 
 fn place_of(event: &AuditEvent) -> usize {
     match event {
@@ -38,6 +38,9 @@ fn place_of(event: &AuditEvent) -> usize {
         AuditEvent::JobFinished { .. } => 19,
         AuditEvent::JobSent { .. } => 20,
         AuditEvent::JobResult { .. } => 21,
+        AuditEvent::StatusListAccepted { .. } => 22,
+        AuditEvent::StatusListForked { .. } => 23,
+        AuditEvent::StatusListRefused { .. } => 24,
     }
 }
 
@@ -84,6 +87,7 @@ impl Stuff {
         events.extend(self.connections());
         events.extend(self.access());
         events.extend(self.jobs());
+        events.extend(self.statuses());
         events
     }
 
@@ -118,6 +122,31 @@ impl Stuff {
             },
             AuditEvent::NodeStopping {
                 reason: self.text(),
+            },
+        ]
+    }
+
+    fn statuses(&self) -> Vec<AuditEvent> {
+        vec![
+            AuditEvent::StatusListAccepted {
+                issuer: self.text(),
+                sequence: self.number,
+                list: Some(self.number),
+                revoked: 3,
+                hash: self.text(),
+                from: Some(Self::peer()),
+            },
+            AuditEvent::StatusListForked {
+                issuer: self.text(),
+                sequence: self.number,
+                known: self.text(),
+                other: self.text(),
+                from: None,
+            },
+            AuditEvent::StatusListRefused {
+                from: Some(Self::peer()),
+                code: self.text(),
+                detail: self.text(),
             },
         ]
     }

@@ -28,7 +28,7 @@ fn a_bare_node_trusts_nobody_and_shows_an_empty_chain() {
     let (own, anchors) = load(&paths, NOW).unwrap();
     assert_eq!(own, OwnIdentity::bare(key.peer()));
     assert!(anchors.is_empty());
-    let frame = own.frame(&key, &channel(), Role::Opener);
+    let frame = own.frame(&key, &channel(), Role::Opener, Vec::new());
     assert!(Frame::decode(&frame).unwrap().chain().is_empty());
 }
 
@@ -47,7 +47,7 @@ fn an_enrolled_node_loads_its_identity() {
         credential().hash()
     );
     assert_eq!(own.problem, None);
-    let frame = own.frame(&node(), &channel(), Role::Opener);
+    let frame = own.frame(&node(), &channel(), Role::Opener, Vec::new());
     let role = Role::Opener;
     let shown = verify_frame(&frame, node().peer(), &channel(), role, &anchors, NOW).unwrap();
     assert!(shown.pq_auth);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    identity::StatusEntry,
     sandbox::{CancelledBy, JobId, JobSpec, JobState, Limits, Outcome, Usage},
     types::{PeerId, Timestamp},
 };
@@ -18,6 +19,9 @@ pub struct Submitter {
     pub identity: Option<String>,
     /// When that expires.
     pub expires: Option<Timestamp>,
+    /// Where its revocation would be found.
+    #[serde(default)]
+    pub statuses: Vec<StatusEntry>,
 }
 
 /// One job, all that must survive a restart. The output lies in its spool.

@@ -32,6 +32,7 @@ fn me() -> PeerId {
 
 fn who(n: u8) -> Submitter {
     Submitter {
+        statuses: Vec::new(),
         peer: peer(n),
         identity: Some(format!("issuer/{n}")),
         expires: None,

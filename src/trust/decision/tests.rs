@@ -6,7 +6,7 @@ use ed25519_dalek::SigningKey;
 
 use super::*;
 use crate::{
-    identity::Name,
+    identity::{Name, status::Why},
     types::{ChannelKind, Cipher, Group, TrustScore},
 };
 
@@ -160,6 +160,7 @@ fn every_cell_of_the_table() {
                                     St::Quarantined => standing(0.1, None),
                                     St::Good => standing(0.2, Some(NOW)),
                                 },
+                                status: Status::Good,
                             },
                             topic: Some(if own_topic { &shared } else { &foreign_topic }),
                             security: Some(SECURITY),
@@ -197,6 +198,7 @@ fn a_question_without_its_topic_is_denied() {
                 tier: Tier::Member,
                 identity: Some(&good),
                 standing: standing(1.0, None),
+                status: Status::Good,
             },
             topic: None,
             security: Some(SECURITY),
@@ -226,6 +228,7 @@ fn who_signs_for_itself_runs_nothing_whatever_the_policy_says() {
                 tier,
                 identity: Some(&identity),
                 standing: standing(1.0, None),
+                status: Status::Good,
             },
             topic: None,
             security: Some(SECURITY),
@@ -233,6 +236,54 @@ fn who_signs_for_itself_runs_nothing_whatever_the_policy_says() {
             policy: &policy,
         });
         assert_eq!(decision.rule, rule, "{tier}");
+    }
+}
+
+#[test]
+fn revocation_denies_everything_and_a_stale_list_denies_jobs() {
+    let policy = PolicyConfig {
+        members_run_jobs: true,
+        member_topics: vec!["*".to_owned()],
+        ..PolicyConfig::default()
+    };
+    let (me, topic) = (peer(1), Topic::try_new("x").unwrap());
+    let good = identity(Tier::Member, me, later(1));
+    let revoked = [Why::Listed, Why::IssuedBefore].map(Status::Revoked);
+    for action in [
+        Action::Connect,
+        Action::Publish,
+        Action::Subscribe,
+        Action::RunJob,
+    ] {
+        let decide = |status| {
+            evaluate(&Request {
+                action,
+                subject: Subject {
+                    peer: me,
+                    tier: Tier::Member,
+                    identity: Some(&good),
+                    standing: standing(1.0, None),
+                    status,
+                },
+                topic: Some(&topic),
+                security: Some(SECURITY),
+                now: NOW,
+                policy: &policy,
+            })
+        };
+        for status in revoked {
+            assert_eq!(decide(status).rule, "identity.revoked", "{action:?}");
+            assert_eq!(decide(status).verdict, Verdict::Deny(DenyReason::Revoked));
+            assert!(!decide(status.for_running()).permits(action));
+        }
+        for status in [Status::Good, Status::Unlisted, Status::Stale.for_running()] {
+            assert_eq!(decide(status).verdict, Verdict::Allow, "{action:?}");
+        }
+        let stale = decide(Status::Stale);
+        assert_eq!(stale.permits(action), action != Action::RunJob);
+        if action == Action::RunJob {
+            assert_eq!(stale.rule, "identity.status_stale");
+        }
     }
 }
 
@@ -266,6 +317,7 @@ fn a_connection_without_a_proof_of_its_encryption_is_denied() {
             tier: Tier::Member,
             identity: Some(&good),
             standing: standing(1.0, None),
+            status: Status::Good,
         },
         topic: None,
         security,

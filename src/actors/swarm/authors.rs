@@ -1,0 +1,234 @@
+//! Authors who are nobody's neighbours here: their messages wait while the neighbour that
+//! forwarded them shows their credentials.
+//!
+//! Gossip forwards nothing meanwhile. What does not come within [`patience`], well below the time
+//! after which gossipsub forgets a message, is ignored.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::{AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
+use libp2p::gossipsub::{MessageAcceptance, MessageId};
+
+use super::{
+    SwarmActor,
+    judge::{Judgement, judge_known},
+};
+use crate::{
+    identity::{
+        Tier, VerifiedIdentity,
+        wire::{MAX_CHAINS, Request, Response},
+    },
+    messages::{
+        identity::{ChainsOf, VerifyAuthors},
+        swarm::SendFault,
+    },
+    network::{
+        Envelope,
+        parking::{CredentialHash, Parked},
+    },
+    types::{Origin, PeerId, Topic},
+};
+
+/// Longest a message waits, whatever gossip would allow: two round trips on a slow line.
+const LONGEST: Duration = Duration::from_secs(2);
+/// How long Identity may take for the chains of one answer.
+const VERIFY_DEADLINE: Duration = Duration::from_secs(2);
+/// What a neighbour pays for each author it cannot vouch for, in bytes of its budget: an honest
+/// one that has just restarted pays it a few times and is not banned for it.
+const UNVOUCHED_BYTES: u64 = 16 * 1024;
+
+/// A message that waits.
+#[derive(Debug)]
+pub(super) struct ParkedMessage {
+    pub(super) id: MessageId,
+    pub(super) neighbour: libp2p::PeerId,
+    pub(super) author: PeerId,
+    pub(super) topic: Topic,
+    pub(super) envelope: Envelope,
+}
+
+/// How long a message may wait: all but one of the heartbeats that gossipsub keeps it for.
+pub(super) fn patience(heartbeat: Duration, history: usize) -> Duration {
+    let beats = u32::try_from(history.saturating_sub(1)).unwrap_or(u32::MAX);
+    heartbeat.saturating_mul(beats).min(LONGEST)
+}
+
+impl SwarmActor {
+    pub(super) fn park(
+        &mut self,
+        forwarder: PeerId,
+        credential: CredentialHash,
+        message: ParkedMessage,
+    ) {
+        let bytes = message.envelope.payload.len();
+        let (id, neighbour, author) = (message.id.clone(), message.neighbour, message.author);
+        let now = self.tools.clock.elapsed();
+        let parked = (message, bytes);
+        let reason = match self.parking.park(credential, forwarder, parked, now) {
+            Parked::Waits => return,
+            Parked::Full => "parking_full",
+            Parked::Barren => "author_unknown",
+        };
+        self.answer(&id, &neighbour, MessageAcceptance::Ignore);
+        self.refuse_message(reason, author);
+    }
+
+    /// Asks for what is waited for, and lets go of what waited too long.
+    pub(super) fn tend_parking(&mut self) {
+        if self.parking.is_empty() {
+            return;
+        }
+        let now = self.tools.clock.elapsed();
+        let late = self.parking.expired(now);
+        self.let_go(late);
+        for (peer, credentials) in self.parking.requests(MAX_CHAINS) {
+            let request = Request::GetChains {
+                credentials: credentials.clone(),
+            };
+            let asked = self.ask_for_chains(peer, credentials.clone(), request);
+            if asked.is_err() {
+                self.not_vouched(peer, &credentials, false);
+            }
+        }
+    }
+
+    fn let_go(&mut self, messages: Vec<ParkedMessage>) {
+        for message in messages {
+            self.answer(&message.id, &message.neighbour, MessageAcceptance::Ignore);
+            self.refuse_message("author_unknown", message.author);
+        }
+    }
+
+    /// A neighbour did not show these. `said`: it answered, so that it pays, and is not asked again
+    /// for a while.
+    fn not_vouched(&mut self, peer: PeerId, credentials: &[CredentialHash], said: bool) {
+        let now = self.tools.clock.elapsed();
+        for credential in credentials {
+            let gone = self.parking.failed(peer, *credential, said, now);
+            if said && !gone.is_empty() {
+                let limiter = self.tools.limiter.load();
+                // Over its budget already: then its messages are ignored as it is.
+                let _ = limiter.charge_neighbour(peer, UNVOUCHED_BYTES);
+            }
+            self.let_go(gone);
+        }
+    }
+
+    pub(super) fn on_chains(
+        &mut self,
+        peer: PeerId,
+        asked: Vec<CredentialHash>,
+        answer: Result<Response, SendFault>,
+        ctx: &mut Context<Self>,
+    ) {
+        let chains = match answer {
+            Ok(Response::Chains(chains)) => chains,
+            Ok(Response::Later) | Err(_) => return self.not_vouched(peer, &asked, false),
+            Ok(_) => {
+                self.charge_identity(peer, "response: an answer to another question");
+                return self.not_vouched(peer, &asked, true);
+            }
+        };
+        let epoch = self.tools.trust.load().epoch;
+        let identity = self.tools.identity.clone();
+        let verify = VerifyAuthors { peer, chains };
+        let verified = async move {
+            let origin = Origin::peer(peer);
+            identity.ask_for(origin, verify, VERIFY_DEADLINE).await
+        };
+        ctx.spawn(verified.into_actor(self).map(move |answer, act, _| {
+            let Ok(verified) = answer else {
+                // Not the neighbour's fault.
+                return act.not_vouched(peer, &asked, false);
+            };
+            act.on_verified(peer, &asked, epoch, verified);
+        }));
+    }
+
+    fn on_verified(
+        &mut self,
+        peer: PeerId,
+        asked: &[CredentialHash],
+        epoch: u64,
+        verified: Result<Vec<Arc<VerifiedIdentity>>, &'static str>,
+    ) {
+        let identities = match verified {
+            Ok(identities) => identities,
+            Err(malformed) => {
+                self.charge_identity(peer, &format!("response: {malformed}"));
+                return self.not_vouched(peer, asked, true);
+            }
+        };
+        let now = self.tools.clock.now();
+        for identity in identities {
+            let hash = identity.credential_hash;
+            if !asked.contains(&hash) {
+                self.charge_identity(peer, "response: a chain nobody asked for");
+                continue;
+            }
+            if !self.tools.trust.load().covers(&identity.anchor, epoch) {
+                continue;
+            }
+            self.peers.remember(Arc::clone(&identity), epoch, now);
+            for message in self.parking.take(&hash) {
+                self.judge_parked(message, &identity);
+            }
+        }
+        // What is left was not among them, or does not verify here.
+        self.not_vouched(peer, asked, true);
+    }
+
+    fn judge_parked(&mut self, message: ParkedMessage, identity: &Arc<VerifiedIdentity>) {
+        let ParkedMessage {
+            id,
+            neighbour,
+            author,
+            topic,
+            envelope,
+        } = message;
+        let judgement = if identity.peer == author && identity.tier > Tier::Unverified {
+            let (limiter, standings) = (self.tools.limiter.load(), self.tools.standings.load());
+            let statuses = self.tools.statuses.load();
+            let views = self.views(&limiter, &standings, &statuses);
+            let known = (identity.tier, Some(Arc::clone(identity)));
+            judge_known(author, known, &topic, envelope, &views)
+        } else {
+            // It names another's credential.
+            Judgement::Ignore("credential_unknown")
+        };
+        self.settle(&id, &neighbour, (author, topic), judgement);
+    }
+
+    /// The chains a peer asks for, of those that were verified here.
+    pub(super) fn serve_chains(
+        &mut self,
+        who: PeerId,
+        credentials: Vec<CredentialHash>,
+        ctx: &mut Context<Self>,
+        respond: impl FnOnce(&mut Self, Response) + 'static,
+    ) {
+        let identity = self.tools.identity.clone();
+        let ask = ChainsOf { credentials };
+        let asked = async move {
+            identity
+                .ask_for(Origin::peer(who), ask, VERIFY_DEADLINE)
+                .await
+        };
+        ctx.spawn(asked.into_actor(self).map(move |answer, act, _| {
+            respond(act, answer.map_or(Response::Later, Response::Chains));
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_waits_less_than_gossip_keeps_it() {
+        let second = Duration::from_secs(1);
+        assert_eq!(patience(second, 5), LONGEST);
+        assert_eq!(patience(second / 10, 5), second * 4 / 10);
+        assert_eq!(patience(second, 1), Duration::ZERO);
+    }
+}

@@ -1,0 +1,315 @@
+//! The identity protocol on the wire: heads of status lists go to Revocation, requests for lists
+//! are answered from the published view, and this node's own announcements and questions go out.
+//!
+//! Nothing is decided here but budgets, which are those of job requests. An announcement that a
+//! neighbour could not take is repeated a few times; beyond that the neighbour learns of it from
+//! another, or at its next connection.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use actix::{
+    AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
+    fut::{self, ActorFutureExt},
+};
+use libp2p::request_response::{
+    Event, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
+};
+use tokio::sync::oneshot;
+
+use super::SwarmActor;
+use crate::{
+    identity::{
+        status::MAX_HEADS,
+        wire::{Request, Response},
+    },
+    messages::{
+        reputation::{Charge, Severity},
+        revocation::AnnouncedHeads,
+        swarm::{Announce, Neighbours, SendFault, SendIdentityRequest},
+    },
+    network::{convert, identity::Incoming, jobs::is_malformed, parking::CredentialHash},
+    types::{Origin, Party, PeerId},
+};
+
+/// Requests of this node that wait for an answer: a list for each issuer, and announcements.
+const MAX_CALLS: usize = 4_096;
+/// How often an announcement is sent to one neighbour.
+const ANNOUNCE_TRIES: u32 = 4;
+/// Pause before it is repeated; doubles.
+const ANNOUNCE_PAUSE: Duration = Duration::from_millis(500);
+/// What a request weighs beside its documents, bytes.
+const REQUEST_BYTES: u64 = 512;
+
+type Answer = oneshot::Sender<Result<Response, SendFault>>;
+
+/// Who waits for an answer.
+#[derive(Debug)]
+enum Waiting {
+    Caller(Answer),
+    Announcement(Announcement),
+    Chains(PeerId, Vec<CredentialHash>),
+}
+
+#[derive(Debug, Clone)]
+struct Announcement {
+    peer: PeerId,
+    heads: Arc<[Vec<u8>]>,
+    tries: u32,
+}
+
+/// Requests under way in one incarnation.
+#[derive(Debug, Default)]
+pub(super) struct IdentityCalls(HashMap<OutboundRequestId, Waiting>);
+
+fn weight(request: &Request) -> u64 {
+    let heads = match request {
+        Request::Announce { heads } => heads.iter().map(Vec::len).sum(),
+        Request::GetList { .. } | Request::GetChains { .. } => 0,
+    };
+    u64::try_from(heads)
+        .unwrap_or(u64::MAX)
+        .saturating_add(REQUEST_BYTES)
+}
+
+impl SwarmActor {
+    pub(super) fn on_identity(
+        &mut self,
+        event: Event<Incoming, Response>,
+        ctx: &mut Context<Self>,
+    ) {
+        match event {
+            Event::Message {
+                peer,
+                message:
+                    Message::Request {
+                        request, channel, ..
+                    },
+                ..
+            } => {
+                let Ok(who) = convert::from_libp2p(&peer) else {
+                    return;
+                };
+                match request {
+                    Ok(request) => self.on_identity_request(who, request, channel, ctx),
+                    // Without an answer the stream ends.
+                    Err(malformed) => self.charge_identity(who, &format!("request: {malformed}")),
+                }
+            }
+            Event::Message {
+                message:
+                    Message::Response {
+                        request_id,
+                        response,
+                    },
+                ..
+            } => self.identity_answered(request_id, Ok(response), ctx),
+            Event::OutboundFailure {
+                request_id,
+                error,
+                peer,
+                ..
+            } => {
+                if let (OutboundFailure::Io(error), Ok(who)) = (&error, convert::from_libp2p(&peer))
+                    && is_malformed(error)
+                {
+                    self.charge_identity(who, &format!("response: {error}"));
+                }
+                let fault = match error {
+                    OutboundFailure::DialFailure => SendFault::NotConnected,
+                    OutboundFailure::UnsupportedProtocols => SendFault::Unsupported,
+                    _ => SendFault::Broken,
+                };
+                self.identity_answered(request_id, Err(fault), ctx);
+            }
+            Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "an identity request was not answered");
+            }
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    pub(super) fn charge_identity(&self, who: PeerId, what: &str) {
+        let charge = Charge {
+            party: Party::Peer(who),
+            address: None,
+            severity: Severity::InvalidMessage,
+            evidence: format!("a malformed {what}, of the identity protocol"),
+        };
+        let told = self.tools.reputation.tell_for(Origin::peer(who), charge);
+        if told.is_err() {
+            tracing::warn!(peer = %who, "a charge was lost: Reputation is busy");
+        }
+    }
+
+    fn on_identity_request(
+        &mut self,
+        who: PeerId,
+        request: Request,
+        channel: ResponseChannel<Response>,
+        ctx: &mut Context<Self>,
+    ) {
+        match self.answer_identity(who, request) {
+            Ok(response) => self.respond_identity(channel, response),
+            Err(credentials) => self.serve_chains(who, credentials, ctx, |act, response| {
+                act.respond_identity(channel, response);
+            }),
+        }
+    }
+
+    fn respond_identity(&mut self, channel: ResponseChannel<Response>, response: Response) {
+        if let Some(swarm) = self.swarm.as_mut() {
+            // The connection may be gone; the peer asks again.
+            let _ = swarm
+                .behaviour_mut()
+                .identity
+                .send_response(channel, response);
+        }
+    }
+
+    /// The answer; or the credentials whose chains Identity has to be asked for.
+    fn answer_identity(
+        &self,
+        who: PeerId,
+        request: Request,
+    ) -> Result<Response, Vec<CredentialHash>> {
+        let limiter = self.tools.limiter.load();
+        let charged = limiter
+            .charge_job_request(who)
+            .and_then(|()| limiter.charge_neighbour(who, weight(&request)));
+        if charged.is_err() || self.memory.draining || self.peers.get(&who).is_none() {
+            return Ok(Response::Later);
+        }
+        Ok(match request {
+            Request::Announce { heads } => {
+                let announced = AnnouncedHeads { peer: who, heads };
+                match self.tools.revocation.tell_for(Origin::peer(who), announced) {
+                    Ok(()) => Response::Heard,
+                    Err(_) => Response::Later,
+                }
+            }
+            Request::GetList { issuer, newer_than } => {
+                let list = self.tools.statuses.load().list(&issuer, newer_than);
+                list.map_or(Response::NoList, |list| Response::List(list.to_vec()))
+            }
+            Request::GetChains { credentials } => return Err(credentials),
+        })
+    }
+
+    fn identity_answered(
+        &mut self,
+        id: OutboundRequestId,
+        answer: Result<Response, SendFault>,
+        ctx: &mut Context<Self>,
+    ) {
+        match self.identity_calls.0.remove(&id) {
+            None => {}
+            Some(Waiting::Caller(caller)) => {
+                // Who asked may have stopped waiting.
+                let _ = caller.send(answer);
+            }
+            Some(Waiting::Chains(peer, asked)) => self.on_chains(peer, asked, answer, ctx),
+            Some(Waiting::Announcement(mut announcement)) => {
+                let again = matches!(answer, Ok(Response::Later) | Err(SendFault::Broken));
+                if !again || announcement.tries >= ANNOUNCE_TRIES {
+                    return;
+                }
+                let doubled = 2_u32.saturating_pow(announcement.tries);
+                announcement.tries = announcement.tries.saturating_add(1);
+                ctx.run_later(ANNOUNCE_PAUSE.saturating_mul(doubled), move |act, _| {
+                    act.send_announcement(announcement);
+                });
+            }
+        }
+    }
+
+    /// Shows a peer that has just connected all heads that are known here.
+    pub(super) fn show_all_heads(&mut self, peer: PeerId) {
+        let heads = self.tools.statuses.load().heads();
+        for chunk in heads.chunks(MAX_HEADS) {
+            self.send_announcement(Announcement {
+                peer,
+                heads: chunk.into(),
+                tries: 1,
+            });
+        }
+    }
+
+    fn send_announcement(&mut self, announcement: Announcement) {
+        let request = Request::Announce {
+            heads: announcement.heads.to_vec(),
+        };
+        if let Ok(id) = self.send_identity(announcement.peer, request) {
+            let waiting = Waiting::Announcement(announcement);
+            self.identity_calls.0.insert(id, waiting);
+        }
+    }
+
+    pub(super) fn ask_for_chains(
+        &mut self,
+        peer: PeerId,
+        asked: Vec<CredentialHash>,
+        request: Request,
+    ) -> Result<(), SendFault> {
+        let id = self.send_identity(peer, request)?;
+        self.identity_calls
+            .0
+            .insert(id, Waiting::Chains(peer, asked));
+        Ok(())
+    }
+
+    fn send_identity(
+        &mut self,
+        peer: PeerId,
+        request: Request,
+    ) -> Result<OutboundRequestId, SendFault> {
+        let (Some(swarm), Ok(target)) = (self.swarm.as_mut(), convert::to_libp2p(&peer)) else {
+            return Err(SendFault::NotConnected);
+        };
+        if self.memory.draining || !swarm.is_connected(&target) {
+            return Err(SendFault::NotConnected);
+        }
+        if self.identity_calls.0.len() >= MAX_CALLS {
+            return Err(SendFault::Busy);
+        }
+        let identity = &mut swarm.behaviour_mut().identity;
+        Ok(identity.send_request(&target, Ok(request)))
+    }
+}
+
+impl Handler<SendIdentityRequest> for SwarmActor {
+    type Result = ResponseActFuture<Self, Result<Response, SendFault>>;
+
+    fn handle(&mut self, message: SendIdentityRequest, _: &mut Context<Self>) -> Self::Result {
+        let (caller, answer) = oneshot::channel();
+        match self.send_identity(message.peer, message.request) {
+            Ok(id) => drop(self.identity_calls.0.insert(id, Waiting::Caller(caller))),
+            Err(fault) => return Box::pin(fut::ready(Err(fault))),
+        }
+        let answer = async move { answer.await.unwrap_or(Err(SendFault::Broken)) };
+        Box::pin(answer.into_actor(self).map(|answer, _, _| answer))
+    }
+}
+
+impl Handler<Announce> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Announce, _: &mut Context<Self>) {
+        let heads: Arc<[Vec<u8>]> = message.heads.into();
+        let peers: Vec<PeerId> = self.peers.iter().map(|(who, _)| *who).collect();
+        for peer in peers.into_iter().filter(|who| Some(*who) != message.except) {
+            self.send_announcement(Announcement {
+                peer,
+                heads: Arc::clone(&heads),
+                tries: 1,
+            });
+        }
+    }
+}
+
+impl Handler<Neighbours> for SwarmActor {
+    type Result = Vec<PeerId>;
+
+    fn handle(&mut self, _: Neighbours, _: &mut Context<Self>) -> Self::Result {
+        self.peers.iter().map(|(who, _)| *who).collect()
+    }
+}

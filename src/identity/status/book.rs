@@ -1,0 +1,556 @@
+//! The book: the newest list of each issuer, which only ever goes forward.
+//!
+//! Two steps, so that nothing is in force before it is on the disk: a document is *weighed*, which
+//! changes nothing and answers what would have to be written ([`Record`]); once that is durable,
+//! the record is *enacted*.
+//!
+//! # Invariants
+//! - For one pair of keys the sequence of an issuer never falls.
+//! - Two statements under one sequence are a fork: it is reported, and the first stays.
+//! - A list under other keys takes the place of another only when that is not in force: its anchor
+//!   is gone, or the delegation it rests on was revoked. (A stolen, then revoked delegate could
+//!   otherwise block its name for ever with the greatest sequence.)
+//! - What is not trusted at the moment is kept and does not count, so that taking an anchor away
+//!   and entering it again does not let old lists in.
+//!
+//! Owner: the Revocation actor. It fails with [`Rejected`], which says who is charged.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    list::{StatusHead, StatusList},
+    view::{InForce, StatusView},
+};
+use crate::{
+    cbor::Malformed,
+    identity::{
+        CLOCK_SKEW, Delegation, Name, Refusal, StatusEntry, Thumbprint, TrustAnchors,
+        anchor::MAX_ANCHORS, cose::BadSignature, verify::issuer_keys,
+    },
+    types::Timestamp,
+};
+
+/// Most issuers in the book: every anchor, and as many delegated ones. Each takes 40 KiB at most.
+pub const MAX_ISSUERS: usize = 2 * MAX_ANCHORS;
+/// Most delegated issuers of one anchor, so that none can fill the book with names of its own.
+pub const MAX_UNDER_ANCHOR: usize = 64;
+
+/// Why a head or a list is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// Not in its one encoding.
+    #[error("malformed: {0}")]
+    Malformed(#[from] Malformed),
+    /// A signature by the right keys that does not hold, or links that do not fit together.
+    #[error("{0}")]
+    Forged(Refusal),
+    /// Its issuer is not trusted here.
+    #[error("the issuer `{0}` is not trusted here")]
+    Unknown(Name),
+    /// It is by other keys than those known under the name. Whoever sent it may trust those.
+    #[error("`{0}` is known here with other keys")]
+    OtherKey(Name),
+    /// The delegation to its issuer was revoked.
+    #[error("the delegation to `{0}` was revoked")]
+    Revoked(Name),
+    /// It is dated in the future.
+    #[error("it was signed at {0}, which is in the future: compare the clocks")]
+    Future(Timestamp),
+    /// An older one than is known.
+    #[error("it has the sequence {offered}, and {known} is known already")]
+    Older {
+        /// Its sequence.
+        offered: u64,
+        /// The one known.
+        known: u64,
+    },
+    /// The book is full.
+    #[error("there are lists of {MAX_ISSUERS} issuers, or of {MAX_UNDER_ANCHOR} under one anchor")]
+    Full,
+}
+
+impl Rejected {
+    /// Whether the sender is to blame. An honest node sends on only what it verified itself, but
+    /// may trust others than this one, and may know less.
+    #[must_use]
+    pub fn charged(&self) -> bool {
+        matches!(self, Self::Malformed(_) | Self::Forged(_))
+    }
+
+    /// A stable, bounded name.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::Forged(_) => "forged",
+            Self::Unknown(_) => "unknown_issuer",
+            Self::OtherKey(_) => "other_key",
+            Self::Revoked(_) => "revoked",
+            Self::Future(_) => "future",
+            Self::Older { .. } => "older",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// Two statements under one sequence: the issuer's key is in two hands, or its folder was copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fork {
+    /// The issuer.
+    pub issuer: Name,
+    /// The sequence.
+    pub sequence: u64,
+    /// SHA-256 of the list in force.
+    pub known: [u8; 32],
+    /// SHA-256 of the other.
+    pub other: [u8; 32],
+}
+
+/// What must be written before it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    key: Thumbprint,
+    list: Option<Arc<StatusList>>,
+    head: Arc<StatusHead>,
+}
+
+impl Record {
+    /// Reads what was written, whose signatures were verified then.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn restore(list: Option<&[u8]>, head: &[u8]) -> Result<Self, Malformed> {
+        let head = StatusHead::decode(head)?;
+        let key = head.signed_by().ok_or(Malformed("a head names no key"))?;
+        let list = list.map(StatusList::decode).transpose()?.map(Arc::new);
+        let fits = list.as_ref().is_none_or(|list| {
+            let statement = list.statement();
+            list.head().signed_by() == Some(key)
+                && statement.issuer == head.statement().issuer
+                && statement.sequence <= head.statement().sequence
+        });
+        if !fits {
+            return Err(Malformed("a list and a head that do not belong together"));
+        }
+        Ok(Self {
+            key,
+            list,
+            head: Arc::new(head),
+        })
+    }
+
+    /// Whose.
+    #[must_use]
+    pub fn issuer(&self) -> &Name {
+        &self.head.statement().issuer
+    }
+
+    /// The newest head.
+    #[must_use]
+    pub fn head(&self) -> &Arc<StatusHead> {
+        &self.head
+    }
+
+    /// The newest list.
+    #[must_use]
+    pub fn list(&self) -> Option<&Arc<StatusList>> {
+        self.list.as_ref()
+    }
+
+    /// Whether the list of the head is still to come.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.sequence() != self.head.statement().sequence
+    }
+
+    /// The sequence of the list; 0: there is none.
+    fn sequence(&self) -> u64 {
+        let list = self.list.as_ref();
+        list.map_or(0, |list| list.statement().sequence)
+    }
+
+    fn delegations(&self) -> &[Delegation] {
+        self.list.as_ref().map_or(&[], |list| list.delegations())
+    }
+}
+
+/// What a document that is no nuisance comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Weighed {
+    /// It is news: write this, then enact it.
+    Newer(Box<Record>),
+    /// It is known.
+    Known,
+    /// A head whose keys are not known here without its list: ask for that.
+    Unproved,
+    /// Something else is known under this sequence.
+    Forked(Fork),
+}
+
+/// An issuer's list as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListReport {
+    /// The issuer.
+    pub issuer: Name,
+    /// `in_force`, `stale`, `behind` (a newer head is known), `untrusted`, `cut` (the delegation
+    /// it rests on was revoked).
+    pub state: String,
+    /// Sequence of the newest head.
+    pub sequence: u64,
+    /// Sequence of the list; absent when only a head is known.
+    pub list_sequence: Option<u64>,
+    /// When the head was signed.
+    pub issued: Timestamp,
+    /// When a newer one should be known.
+    pub next_update: Timestamp,
+    /// What was issued before is revoked.
+    pub issued_before: Option<Timestamp>,
+    /// Entries of the list.
+    pub entries: u32,
+    /// Entries that are revoked.
+    pub revoked: u32,
+    /// SHA-256 of the list, hex.
+    pub hash: String,
+}
+
+struct Entry {
+    record: Record,
+    /// The anchors of today know its keys.
+    trusted: bool,
+}
+
+/// See the module.
+pub struct Book {
+    anchors: Arc<TrustAnchors>,
+    entries: BTreeMap<Name, Entry>,
+    required: bool,
+    view: StatusView,
+}
+
+impl std::fmt::Debug for Book {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Book")
+            .field("issuers", &self.entries.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Book {
+    /// An empty book. `required`: an issuer without a list counts as one whose list is stale.
+    #[must_use]
+    pub fn new(anchors: Arc<TrustAnchors>, required: bool) -> Self {
+        Self {
+            anchors,
+            entries: BTreeMap::new(),
+            required,
+            view: StatusView::empty(required),
+        }
+    }
+
+    /// What others read.
+    #[must_use]
+    pub fn view(&self) -> StatusView {
+        self.view.clone()
+    }
+
+    /// Judges all lists anew by other anchors.
+    pub fn trust(&mut self, anchors: Arc<TrustAnchors>) {
+        self.anchors = anchors;
+        for entry in self.entries.values_mut() {
+            entry.trusted = is_trusted(&entry.record, &self.anchors);
+        }
+        self.show();
+    }
+
+    /// Puts in force what was weighed and written, or what was found on the disk. When the book
+    /// was full, the issuer whose untrusted entry had to go.
+    pub fn enact(&mut self, record: Record) -> Option<Name> {
+        let issuer = record.issuer().clone();
+        let mut gone = None;
+        if !self.entries.contains_key(&issuer) && self.entries.len() >= MAX_ISSUERS {
+            gone = self.untrusted();
+            gone.as_ref().map(|name| self.entries.remove(name));
+        }
+        let trusted = is_trusted(&record, &self.anchors);
+        self.entries.insert(issuer, Entry { record, trusted });
+        self.show();
+        gone
+    }
+
+    /// Weighs a list.
+    ///
+    /// # Errors
+    /// [`Rejected`].
+    pub fn weigh_list(&self, list: &StatusList, now: Timestamp) -> Result<Weighed, Rejected> {
+        let issuer = list.statement().issuer.clone();
+        let (key, used) = issuer_keys(&issuer, list.delegations(), &self.anchors)
+            .map_err(|why| refused(why, &issuer))?;
+        list.head()
+            .verify(key)
+            .map_err(|why| refused(why, &issuer))?;
+        check_date(list.head(), now)?;
+        if is_cut(used, &self.view, now) {
+            return Err(Rejected::Revoked(issuer));
+        }
+        let key = key.thumbprint();
+        let newest = |head| {
+            Ok(Weighed::Newer(Box::new(Record {
+                key,
+                list: Some(Arc::new(list.clone())),
+                head,
+            })))
+        };
+        let offered = Arc::new(list.head().clone());
+        let Some(known) = self.comparable(&issuer, key)? else {
+            return newest(offered);
+        };
+        let sequence = list.statement().sequence;
+        let listed = known.sequence();
+        // Against the newest head first: a list that is not the one it promised is a fork.
+        match compare(&offered, &known.head) {
+            Compared::Newer => newest(offered),
+            Compared::Forked(fork) => Ok(Weighed::Forked(fork)),
+            Compared::Same if known.is_behind() => newest(offered),
+            Compared::Same => Ok(Weighed::Known),
+            Compared::Older if sequence > listed => newest(Arc::clone(&known.head)),
+            Compared::Older => Err(Rejected::Older {
+                offered: sequence,
+                known: known.head.statement().sequence,
+            }),
+        }
+    }
+
+    /// Weighs a head without its list.
+    ///
+    /// # Errors
+    /// [`Rejected`].
+    pub fn weigh_head(&self, head: StatusHead, now: Timestamp) -> Result<Weighed, Rejected> {
+        let issuer = head.statement().issuer.clone();
+        if self.anchors.nearest(&issuer).is_none() {
+            return Err(Rejected::Unknown(issuer));
+        }
+        let entry = self.entries.get(&issuer);
+        let delegations = match entry {
+            Some(entry) if entry.trusted => entry.record.delegations(),
+            _ if self.anchors.get(&issuer).is_some() => &[],
+            _ => return Ok(Weighed::Unproved),
+        };
+        let (key, used) = issuer_keys(&issuer, delegations, &self.anchors)
+            .map_err(|why| refused(why, &issuer))?;
+        if head.signed_by() != Some(key.thumbprint()) && !used.is_empty() {
+            // By other keys, perhaps those of a later delegation.
+            return Ok(Weighed::Unproved);
+        }
+        head.verify(key).map_err(|why| refused(why, &issuer))?;
+        check_date(&head, now)?;
+        if is_cut(used, &self.view, now) {
+            return Err(Rejected::Revoked(issuer));
+        }
+        let (key, head) = (key.thumbprint(), Arc::new(head));
+        let Some(known) = self.comparable(&issuer, key)? else {
+            let list = None;
+            return Ok(Weighed::Newer(Box::new(Record { key, list, head })));
+        };
+        match compare(&head, &known.head) {
+            Compared::Newer => Ok(Weighed::Newer(Box::new(Record {
+                key,
+                list: known.list.clone(),
+                head,
+            }))),
+            Compared::Forked(fork) => Ok(Weighed::Forked(fork)),
+            Compared::Same => Ok(Weighed::Known),
+            Compared::Older => Err(Rejected::Older {
+                offered: head.statement().sequence,
+                known: known.head.statement().sequence,
+            }),
+        }
+    }
+
+    /// Issuers whose list is behind its head, and the sequence of what is there.
+    #[must_use]
+    pub fn behind(&self) -> Vec<(Name, u64)> {
+        let entries = self.entries.iter();
+        entries
+            .filter(|(_, entry)| entry.trusted && entry.record.is_behind())
+            .map(|(issuer, entry)| (issuer.clone(), entry.record.sequence()))
+            .collect()
+    }
+
+    /// The sequence of the list of an issuer; 0: there is none.
+    #[must_use]
+    pub fn sequence(&self, issuer: &Name) -> u64 {
+        self.entries
+            .get(issuer)
+            .map_or(0, |entry| entry.record.sequence())
+    }
+
+    /// What is known, by issuer.
+    #[must_use]
+    pub fn reports(&self, now: Timestamp) -> Vec<ListReport> {
+        let entries = self.entries.iter();
+        entries
+            .map(|(issuer, entry)| {
+                let in_force = self.view.issuers.get(issuer);
+                let state = match in_force {
+                    None if entry.trusted => "cut",
+                    None => "untrusted",
+                    Some(_) if entry.record.is_behind() => "behind",
+                    Some(shown) if shown.is_stale(now) => "stale",
+                    Some(_) => "in_force",
+                };
+                report(&entry.record, state)
+            })
+            .collect()
+    }
+
+    /// The entry that a statement by `key` continues; none when it begins anew.
+    fn comparable(&self, issuer: &Name, key: Thumbprint) -> Result<Option<&Record>, Rejected> {
+        match self.entries.get(issuer) {
+            Some(entry) if entry.record.key == key => Ok(Some(&entry.record)),
+            Some(_) if self.view.issuers.contains_key(issuer) => {
+                Err(Rejected::OtherKey(issuer.clone()))
+            }
+            Some(_) => Ok(None),
+            None => self.check_room(issuer).map(|()| None),
+        }
+    }
+
+    fn check_room(&self, issuer: &Name) -> Result<(), Rejected> {
+        if self.entries.len() >= MAX_ISSUERS && self.untrusted().is_none() {
+            return Err(Rejected::Full);
+        }
+        let anchor = self.anchors.nearest(issuer).map(|anchor| &anchor.issuer);
+        if anchor == Some(issuer) {
+            return Ok(());
+        }
+        let under = |name: &&Name| {
+            Some(*name) != anchor && self.anchors.nearest(name).map(|a| &a.issuer) == anchor
+        };
+        if self.entries.keys().filter(under).count() >= MAX_UNDER_ANCHOR {
+            return Err(Rejected::Full);
+        }
+        Ok(())
+    }
+
+    fn untrusted(&self) -> Option<Name> {
+        let mut entries = self.entries.iter();
+        entries
+            .find(|(_, entry)| !entry.trusted)
+            .map(|(name, _)| name.clone())
+    }
+
+    /// Makes the view anew. A name sorts before those under it, so that what revokes a delegation
+    /// is in force before what rests on it.
+    fn show(&mut self) {
+        let mut view = StatusView::of(BTreeMap::new(), self.required);
+        for (issuer, entry) in self.entries.iter().filter(|(_, entry)| entry.trusted) {
+            let used = issuer_used(issuer, entry.record.delegations(), &self.anchors);
+            // Whether something is revoked does not depend on the time.
+            if is_cut(used, &view, Timestamp::from_secs(0)) {
+                continue;
+            }
+            let shown = InForce {
+                list: entry.record.list.clone(),
+                head: Arc::clone(&entry.record.head),
+            };
+            view.issuers.insert(issuer.clone(), shown);
+        }
+        self.view = view;
+    }
+}
+
+fn is_trusted(record: &Record, anchors: &TrustAnchors) -> bool {
+    let issuer = record.issuer();
+    let Ok((key, _)) = issuer_keys(issuer, record.delegations(), anchors) else {
+        return false;
+    };
+    let list = record.list.as_ref();
+    key.thumbprint() == record.key
+        && record.head.verify(key).is_ok()
+        && list.is_none_or(|list| list.head().verify(key).is_ok())
+}
+
+/// The delegations that stand between an issuer and its anchor.
+fn issuer_used<'a>(
+    issuer: &Name,
+    delegations: &'a [Delegation],
+    anchors: &TrustAnchors,
+) -> &'a [Delegation] {
+    if anchors.get(issuer).is_some() {
+        return &[];
+    }
+    let mut above = delegations.iter();
+    let depth = above.position(|link| anchors.get(&link.mandate().issuer).is_some());
+    let count = depth.map_or(0, |depth| depth.saturating_add(1));
+    delegations.get(..count).unwrap_or_default()
+}
+
+/// Whether one of these delegations was revoked.
+fn is_cut(used: &[Delegation], view: &StatusView, now: Timestamp) -> bool {
+    let places: Vec<StatusEntry> = used
+        .iter()
+        .filter_map(|link| StatusEntry::of(&link.mandate().head))
+        .collect();
+    view.of_entries(&places, now).is_revoked()
+}
+
+fn check_date(head: &StatusHead, now: Timestamp) -> Result<(), Rejected> {
+    let issued = head.statement().issued;
+    if issued > now.after(CLOCK_SKEW) {
+        return Err(Rejected::Future(issued));
+    }
+    Ok(())
+}
+
+fn refused(why: Refusal, issuer: &Name) -> Rejected {
+    match why {
+        Refusal::UnknownIssuer(_) | Refusal::Denied(_) => Rejected::Unknown(issuer.clone()),
+        Refusal::Signature(why) if why == BadSignature::OtherKey.why() => {
+            Rejected::OtherKey(issuer.clone())
+        }
+        other => Rejected::Forged(other),
+    }
+}
+
+enum Compared {
+    Newer,
+    Same,
+    Older,
+    Forked(Fork),
+}
+
+fn compare(offered: &StatusHead, known: &StatusHead) -> Compared {
+    let (offered, known) = (offered.statement(), known.statement());
+    if offered == known {
+        return Compared::Same;
+    }
+    match offered.sequence.cmp(&known.sequence) {
+        std::cmp::Ordering::Greater => Compared::Newer,
+        std::cmp::Ordering::Less => Compared::Older,
+        std::cmp::Ordering::Equal => Compared::Forked(Fork {
+            issuer: known.issuer.clone(),
+            sequence: known.sequence,
+            known: known.hash,
+            other: offered.hash,
+        }),
+    }
+}
+
+fn report(record: &Record, state: &str) -> ListReport {
+    let statement = record.head.statement();
+    let list = record.list.as_ref();
+    ListReport {
+        issuer: statement.issuer.clone(),
+        state: state.to_owned(),
+        sequence: statement.sequence,
+        list_sequence: list.map(|list| list.statement().sequence),
+        issued: statement.issued,
+        next_update: statement.next_update,
+        issued_before: Some(statement.issued_before).filter(|before| before.secs() > 0),
+        entries: statement.entries,
+        revoked: list.map_or(0, |list| list.revoked()),
+        hash: hex::encode(statement.hash),
+    }
+}
