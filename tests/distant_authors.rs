@@ -28,7 +28,7 @@ fn row(root: &TempDir, issuers: [&Issuer; 3]) -> [Node; 3] {
 }
 
 fn received(node: &Node) -> Option<u64> {
-    node.try_json(&["actors", "show", "swarm"])?["state"]["received"].as_u64()
+    node.try_json(&["actors", "show", "swarm"])?["state"]["state"]["received"].as_u64()
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn an_author_two_hops_away_is_known_by_what_the_neighbour_shows() {
     // Once known, it is asked for no more, and what it publishes comes at once.
     let fetched = |node: &Node| {
         let metrics = node.json(&["actors", "show", "identity"]);
-        metrics["state"]["cached"].as_u64()
+        metrics["state"]["state"]["cached"].as_u64()
     };
     let before = fetched(&third);
     let count = received(&third).unwrap_or(0);
