@@ -49,6 +49,9 @@ fn everywhere(mut first: Node, mut second: Node, expected: &Value, column: &str)
     let (one, two) = (first.peer_id(), second.peer_id());
     for (node, other) in [(&first, &two), (&second, &one)] {
         let (peers, record) = shown(node, other);
+        // A proof over anything but the exporter of the stacked channel could be relayed.
+        let pq_auth = &node.json(&["peers"])["peers"][0]["connections"][0]["pq_auth"];
+        assert_eq!(pq_auth, &json!(expected["kind"] == "stacked"));
         assert_eq!(&peers, expected);
         assert_eq!(&record, expected);
         let table = node.must(&["peers"]);
@@ -81,7 +84,7 @@ fn by_default_two_nodes_are_connected_by_tls_with_ml_kem_inside_noise() {
         "cipher": "AES_256_GCM_SHA384",
         "hybrid": true,
     });
-    everywhere(first, second, &expected, "stacked X25519MLKEM768");
+    everywhere(first, second, &expected, "stacked X25519MLKEM768 pq-auth");
 }
 
 #[test]

@@ -258,6 +258,7 @@ impl Gatekeeper {
             identity: label,
             credential_hash: identity.as_ref().map(|i| i.credential_hash),
             security,
+            pq_auth: identity.as_ref().is_some_and(|i| i.pq_auth),
         };
         tools
             .audit

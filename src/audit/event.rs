@@ -60,6 +60,8 @@ pub enum AuditEvent {
         credential_hash: Option<[u8; 32]>,
         /// How the connection is encrypted, as the transport proved it.
         security: SecurityInfo,
+        /// Whether the peer proved its post-quantum key over a channel that could not be relayed.
+        pq_auth: bool,
     },
     /// A connection ended. Sent by Swarm.
     ConnectionClosed {

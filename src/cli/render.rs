@@ -260,7 +260,9 @@ fn peer_table(peers: &[PeerReport], out: &Out) -> String {
 fn channels(peer: &PeerReport) -> String {
     let mut ways: Vec<String> = Vec::new();
     for one in &peer.connections {
-        let way = format!("{} {}", one.security.kind.name(), one.security.group);
+        let proved = if one.pq_auth { " pq-auth" } else { "" };
+        let (kind, group) = (one.security.kind.name(), one.security.group);
+        let way = format!("{kind} {group}{proved}");
         if !ways.contains(&way) {
             ways.push(way);
         }

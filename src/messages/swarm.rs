@@ -137,6 +137,9 @@ pub struct ConnectionReport {
     pub direction: String,
     /// How it is encrypted, as the transport proved it.
     pub security: SecurityInfo,
+    /// Whether the peer proved its post-quantum key over it in a way that could not be relayed.
+    #[serde(default)]
+    pub pq_auth: bool,
 }
 
 /// Where the node listens and how it is connected.

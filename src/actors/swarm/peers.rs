@@ -49,6 +49,8 @@ struct Connection {
     address: Multiaddr,
     direction: Direction,
     security: SecurityInfo,
+    /// Whether the peer proved its ML-DSA key over it by the exporter.
+    pq_auth: bool,
 }
 
 /// All connected peers.
@@ -69,6 +71,7 @@ impl Peers {
         now: Timestamp,
     ) -> bool {
         let (peer, security) = (admitted.peer, admitted.security);
+        let pq_auth = admitted.identity.as_ref().is_some_and(|one| one.pq_auth);
         if let Some(identity) = &admitted.identity {
             self.remember(Arc::clone(identity), admitted.epoch, now);
         }
@@ -87,6 +90,7 @@ impl Peers {
             address,
             direction,
             security,
+            pq_auth,
         });
         entry.connections.len() == 1
     }
@@ -177,6 +181,7 @@ impl Connection {
             address: self.address.to_string(),
             direction: self.direction.name().to_owned(),
             security: self.security,
+            pq_auth: self.pq_auth,
         }
     }
 }

@@ -217,6 +217,7 @@ fn connection(event: &AuditEvent, cut: &mut Cutter) -> Record {
             identity,
             credential_hash,
             security,
+            pq_auth,
         } => {
             let mut record = line(1, Informational, "connection_accepted");
             outcome(&mut record, Outcome::Allowed);
@@ -238,6 +239,7 @@ fn connection(event: &AuditEvent, cut: &mut Cutter) -> Record {
                 },
             });
             record.unmapped.security = Some(*security);
+            record.unmapped.pq_auth = Some(*pq_auth);
             record.unmapped.tier = Some(cut.text(tier, NAME));
             record.unmapped.identity = identity.as_ref().map(|one| cut.text(one, NAME));
             record.unmapped.credential_hash = credential_hash.map(hex::encode);

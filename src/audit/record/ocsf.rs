@@ -151,6 +151,8 @@ pub(super) struct Unmapped {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) other_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pq_auth: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) receipt: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) revoked: Option<u32>,

@@ -166,6 +166,7 @@ impl Stuff {
                 group: Group::X25519MlKem768,
                 cipher: Cipher::Aes256Gcm,
             },
+            pq_auth: true,
         };
         vec![
             accepted(Direction::Inbound),
