@@ -121,6 +121,7 @@ fn sample() -> Result<AuditEvent, Failure> {
             group: Group::X25519MlKem768,
             cipher: Cipher::Aes256Gcm,
         },
+        pq_auth: true,
     })
 }
 

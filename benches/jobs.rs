@@ -70,6 +70,7 @@ impl Submitter {
             input_size: 0,
             limits: LimitsWanted::default(),
             deterministic: None,
+            sealed: false,
         };
         let request = Request::JobSubmit {
             executor,

@@ -183,6 +183,7 @@ fn task(dir: &Path, module: &[u8]) -> Task {
             output: 1 << 20,
         },
         deterministic: None,
+        opener: None,
     }
 }
 

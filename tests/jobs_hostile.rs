@@ -136,6 +136,7 @@ async fn submit(data: &Path, executor: &str, module: &[u8], number: u32) {
         input_size: 0,
         limits: LimitsWanted::default(),
         deterministic: None,
+        sealed: false,
     };
     let client = AdminClient::connect(data).await.unwrap();
     let request = Request::JobSubmit {

@@ -4,9 +4,9 @@
 
 mod common;
 
-use std::thread;
+use std::{fs, path::Path, thread};
 
-use common::{Issuer, Node, eventually};
+use common::{Issuer, Node, connected_pair, eventually, guests};
 use tempfile::TempDir;
 
 /// Three nodes; the second is connected to both others, and those, when they `meet`, to each other.
@@ -96,4 +96,49 @@ fn a_group_reads_what_is_sealed_to_it_and_strangers_are_no_recipients() {
         assert_eq!(output.status.code(), Some(77), "{said}");
         assert!(said.contains("seal.unknown"), "{said}");
     }
+}
+
+/// Whether any file under a directory holds these bytes.
+fn holds(dir: &Path, bytes: &[u8]) -> bool {
+    fs::read_dir(dir).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return holds(&path, bytes);
+        }
+        let file = fs::read(&path).unwrap_or_default();
+        file.windows(bytes.len()).any(|window| window == bytes)
+    })
+}
+
+#[test]
+fn a_sealed_input_is_read_by_the_guest_and_lies_on_no_disk() {
+    let root = TempDir::new().unwrap();
+    let (executor, submitter) = connected_pair(root.path(), "");
+    fs::write(submitter.dir.join("cat.wasm"), guests::cat()).unwrap();
+    let secret = "the combination is 12345";
+    // Not within what the nodes keep.
+    let file = root.path().join("secret");
+    fs::write(&file, secret).unwrap();
+    let peer = executor.peer_id();
+    for on in [&["--on", peer.as_str()][..], &[]] {
+        let stdin = ["--seal", "--stdin", file.to_str().unwrap(), "cat.wasm"];
+        let output = submitter.must(&[&["job", "run"], on, &stdin].concat());
+        assert_eq!(output, secret);
+    }
+    for (node, side) in [
+        (&executor, "run"),
+        (&submitter, "sent"),
+        (&submitter, "run"),
+    ] {
+        let blobs = node.dir.join("data/jobs").join(side).join("blobs");
+        assert!(!holds(&blobs, secret.as_bytes()), "{}", blobs.display());
+        assert!(!holds(&node.dir.join("data/audit"), secret.as_bytes()));
+    }
+    // The same without the flag does lie there: the test sees what it looks for.
+    let stdin = ["job", "run", "--stdin", file.to_str().unwrap(), "cat.wasm"];
+    assert_eq!(submitter.must(&stdin), secret);
+    assert!(holds(
+        &submitter.dir.join("data/jobs/run/blobs"),
+        secret.as_bytes()
+    ));
 }

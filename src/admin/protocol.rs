@@ -134,6 +134,12 @@ pub enum Request {
         #[serde(with = "hex::serde")]
         bytes: Vec<u8>,
     },
+    /// The key to seal a peer's job input to; without a peer, this node's. Answered by
+    /// [`Response::SealingKey`].
+    SealingKey {
+        /// Who is to read it.
+        peer: Option<PeerId>,
+    },
     /// Gives a job to an executor. Answered by [`Response::JobSubmitted`].
     JobSubmit {
         /// Who shall run it; this node when absent.
@@ -192,6 +198,7 @@ impl Request {
             Self::Unban { .. } => "unban",
             Self::Bans {} => "bans",
             Self::JobUpload { .. } => "job_upload",
+            Self::SealingKey { .. } => "sealing_key",
             Self::JobSubmit { .. } => "job_submit",
             Self::Jobs {} => "jobs",
             Self::JobShow { .. } => "job_show",
@@ -268,6 +275,16 @@ pub enum Response {
     },
     /// To `publish`.
     Published(Published),
+    /// A key to seal to.
+    SealingKey {
+        /// Who seals: this node.
+        sender: PeerId,
+        /// Who is to read it.
+        peer: PeerId,
+        /// Its X-Wing key, in hex on the wire.
+        #[serde(with = "hex::serde")]
+        key: Vec<u8>,
+    },
     /// To `subscribe`: the subscription stands, messages follow.
     Subscribed {
         /// The topic.

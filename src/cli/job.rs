@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     admin::protocol::{Request, Response},
-    identity::write_atomic,
+    identity::{
+        sealed::{self, XWingPublic},
+        write_atomic,
+    },
     messages::sandbox::JobReport,
     sandbox::{
         ContentHash, IdempotencyKey, JobFault, JobId, JobSpec, LimitsWanted, MAX_PIECE, Outcome,
@@ -70,12 +73,17 @@ fn run(args: &JobRunArgs, data_dir: &Path, out: &Out) -> Result<(), CliError> {
         Some(path) if path.as_os_str() == "-" => bounded(&mut io::stdin().lock(), "stdin")?,
         Some(path) => read(path)?,
     };
-    let spec = spec(args, &module, &input)?;
     if let Some(file) = &args.receipt {
         check_place(file)?;
     }
     block_on(async {
         let executor = executor(args.on.as_ref(), data_dir).await?;
+        let input = if args.seal {
+            seal(executor, &input, data_dir).await?
+        } else {
+            input
+        };
+        let spec = spec(args, &module, &input)?;
         for bytes in [&module, &input] {
             upload(data_dir, bytes).await?;
         }
@@ -96,6 +104,24 @@ fn run(args: &JobRunArgs, data_dir: &Path, out: &Out) -> Result<(), CliError> {
         }
         end(&report, out)
     })
+}
+
+/// Seals an input to the executor, before it leaves this command.
+async fn seal(
+    executor: Option<PeerId>,
+    input: &[u8],
+    data_dir: &Path,
+) -> Result<Vec<u8>, CliError> {
+    let request = Request::SealingKey { peer: executor };
+    let answer = AdminClient::connect(data_dir).await?.ask(&request).await?;
+    let Response::SealingKey { sender, peer, key } = answer else {
+        return Err(ClientError::Unexpected("job run").into());
+    };
+    let data = |text: String| CliError::new(Exit::Data, text);
+    let key = XWingPublic::from_bytes(&key)
+        .ok_or_else(|| data("the node names a key that is none".to_owned()))?;
+    let purpose = sealed::Purpose::JobInput(peer);
+    sealed::seal(input, &[key], sender, purpose).map_err(|fault| data(fault.to_string()))
 }
 
 fn spec(args: &JobRunArgs, module: &[u8], input: &[u8]) -> Result<JobSpec, CliError> {
@@ -123,6 +149,7 @@ fn spec(args: &JobRunArgs, module: &[u8], input: &[u8]) -> Result<JobSpec, CliEr
             output: args.max_output.map(|size| size.0),
         },
         deterministic: args.deterministic,
+        sealed: args.seal,
     };
     spec.check()
         .map_err(|error| CliError::usage(error.to_string()))?;
@@ -442,7 +469,7 @@ pub fn exit(report: &JobReport) -> Exit {
             Outcome::Stopped { .. } => Exit::Limit,
             Outcome::Cancelled { .. } => Exit::Cancelled,
             Outcome::Failed { fault } => match fault {
-                JobFault::InvalidModule | JobFault::Link => Exit::Data,
+                JobFault::InvalidModule | JobFault::Link | JobFault::SealedInput => Exit::Data,
                 JobFault::WorkerDied
                 | JobFault::Interrupted
                 | JobFault::InputMissing

@@ -6,7 +6,10 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::{
-    identity::{sealed::SealTo, wire},
+    identity::{
+        sealed::{SealTo, XWingPublic},
+        wire,
+    },
     sandbox::wire::{Request, Response},
     types::{PeerId, SecurityInfo, Timestamp, Topic},
 };
@@ -74,6 +77,26 @@ pub struct Publish {
     pub payload: Vec<u8>,
     /// To whom it is sealed; nobody in particular: it is not.
     pub seal_to: Vec<SealTo>,
+}
+
+/// The key to seal a peer's job input to; without a peer, this node's own. It is of a credential
+/// that was verified here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "Result<SealingKey, PublishFault>")]
+pub struct GetSealingKey {
+    /// Who is to read it.
+    pub peer: Option<PeerId>,
+}
+
+/// Answer to [`GetSealingKey`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealingKey {
+    /// This node, which seals.
+    pub sender: PeerId,
+    /// Who is to read it.
+    pub peer: PeerId,
+    /// Its key.
+    pub key: XWingPublic,
 }
 
 /// Delivers the topic's messages into `sink` until the receiver is dropped. When the sink is

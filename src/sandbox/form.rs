@@ -26,13 +26,14 @@ const CANCELLERS: [CancelledBy; 3] = [
     CancelledBy::Operator,
     CancelledBy::Policy,
 ];
-const FAULTS: [JobFault; 6] = [
+const FAULTS: [JobFault; 7] = [
     JobFault::InvalidModule,
     JobFault::Link,
     JobFault::WorkerDied,
     JobFault::Interrupted,
     JobFault::InputMissing,
     JobFault::Executor,
+    JobFault::SealedInput,
 ];
 
 /// A map of what is there.
@@ -148,6 +149,7 @@ pub(super) fn spec(spec: &JobSpec) -> Value {
         (7, number(spec.input_size)),
         (8, Some(wanted(&spec.limits))),
         (9, spec.deterministic.and_then(number)),
+        (10, spec.sealed.then_some(Value::Bool(true))),
     ])
 }
 
@@ -170,6 +172,11 @@ pub(super) fn read_spec(value: Value) -> Read<JobSpec> {
         input_size: cbor::uint(fields.need(7)?)?,
         limits: read_wanted(fields.need(8)?)?,
         deterministic: fields.take(9).map(cbor::uint).transpose()?,
+        sealed: match fields.take(10) {
+            None => false,
+            Some(Value::Bool(true)) => true,
+            Some(_) => return Err(Malformed("sealed is true, or absent")),
+        },
     };
     fields.finish()?;
     spec.check()
@@ -292,6 +299,7 @@ mod tests {
             JobFault::Interrupted => 3,
             JobFault::InputMissing => 4,
             JobFault::Executor => 5,
+            JobFault::SealedInput => 6,
         };
         assert!(STATES.iter().enumerate().all(|(i, s)| state(*s) == i));
         assert!(

@@ -121,6 +121,9 @@ pub struct JobSpec {
     pub limits: LimitsWanted,
     /// `Some(seed)`: clocks, randomness and floating point give the same result everywhere.
     pub deterministic: Option<u64>,
+    /// Whether the input is sealed to the executor: only its process and the guest's read it.
+    #[serde(default)]
+    pub sealed: bool,
 }
 
 impl JobSpec {
@@ -338,6 +341,8 @@ pub enum JobFault {
     InputMissing,
     /// The executor's disk or memory failed it.
     Executor,
+    /// Its sealed input does not open.
+    SealedInput,
 }
 
 impl JobFault {
@@ -351,6 +356,7 @@ impl JobFault {
             Self::Interrupted => "interrupted",
             Self::InputMissing => "input_missing",
             Self::Executor => "executor",
+            Self::SealedInput => "sealed_input",
         }
     }
 }
@@ -371,6 +377,10 @@ impl fmt::Display for JobFault {
             }
             Self::InputMissing => "module or input did not reach the executor in time",
             Self::Executor => "the executor's disk or memory failed: try again, or elsewhere",
+            Self::SealedInput => {
+                "the sealed input does not open there: it was sealed to other keys, or by another \
+                 peer than the one that submitted it"
+            }
         })
     }
 }

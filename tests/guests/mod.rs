@@ -124,6 +124,7 @@ impl Workshop {
             input_path: Some(input),
             limits: limits.expect("the limits are granted"),
             deterministic: given.seed,
+            opener: None,
         };
         let (sender, mut receiver) = mpsc::channel::<Output>(4);
         let collect = async {

@@ -83,6 +83,7 @@ impl House {
             input_path: None,
             limits: limits(),
             deterministic: None,
+            opener: None,
         }
     }
 

@@ -24,7 +24,10 @@ use crate::{
         identity::{DescribeIdentity, ReloadIdentity},
         reputation::{Ban, LiftBan, ListBans},
         revocation::{ImportStatusList, ListStatusLists},
-        swarm::{Delivered, DescribeSwarm, ListPeers, Publish, PublishFault, Subscribe},
+        swarm::{
+            Delivered, DescribeSwarm, GetSealingKey, ListPeers, Publish, PublishFault, SealingKey,
+            Subscribe,
+        },
     },
     supervision::{ActorControl, ActorRef, ActorSnapshot, AskError, ControlError, Inject, Root},
     telemetry::Health,
@@ -191,6 +194,17 @@ impl Desk {
                 answer
                     .map(Response::Published)
                     .map_err(|fault| not_published(&fault))
+            }
+            Request::SealingKey { peer } => {
+                let ask = GetSealingKey { peer };
+                let answer = tools.swarm.ask(ask, DEADLINE).await.map_err(no_answer)?;
+                let SealingKey { sender, peer, key } =
+                    answer.map_err(|fault| not_published(&fault))?;
+                Ok(Response::SealingKey {
+                    sender,
+                    peer,
+                    key: key.as_bytes().to_vec(),
+                })
             }
             Request::AuditRotate {} => {
                 let answer = tools

@@ -8,11 +8,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Live, SandboxActor};
-use crate::sandbox::{
-    JobFault, JobId, Outcome,
-    pool::{Output, Report, Task},
-    registry::JobRecord,
-    spool::SpoolError,
+use crate::{
+    identity::sealed::Purpose,
+    sandbox::{
+        JobFault, JobId, Outcome,
+        pool::{Opener, Output, Report, Task},
+        registry::JobRecord,
+        spool::SpoolError,
+    },
 };
 
 /// Pieces of output on their way from a worker; then the guest waits.
@@ -65,6 +68,17 @@ impl SandboxActor {
         }
     }
 
+    /// Opens the input of a job that its submitter sealed to this node.
+    fn opener(&self, record: &JobRecord) -> Opener {
+        let (key, submitter) = (self.setup.key.clone(), record.submitter.peer);
+        let most = self.setup.config.sandbox.max_input.as_usize();
+        Opener::new(move |sealed| {
+            let purpose = Purpose::JobInput(key.peer());
+            let opened = key.open(sealed, most, submitter, purpose).ok()?;
+            Some(opened.to_vec())
+        })
+    }
+
     fn start(&mut self, record: &JobRecord, ctx: &mut Context<Self>) -> Result<(), JobFault> {
         let id = record.id;
         let running = self.running.as_mut().ok_or(JobFault::Executor)?;
@@ -80,6 +94,7 @@ impl SandboxActor {
             input_path: (spec.input_size > 0).then(|| running.blobs.path(&spec.input)),
             limits: record.limits,
             deterministic: spec.deterministic,
+            opener: spec.sealed.then(|| self.opener(record)),
         };
         let cancel = CancellationToken::new();
         let live = Live {

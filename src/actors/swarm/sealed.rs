@@ -3,13 +3,32 @@
 //! Keys come from credentials that were verified here, of peers that are connected or were: a key
 //! that nobody vouches for is never sealed to.
 
+use actix::{Context, Handler};
+
 use super::SwarmActor;
 use crate::{
     identity::sealed::{self, OpenFault, Purpose, SealTo, XWingPublic},
-    messages::swarm::PublishFault,
+    messages::swarm::{GetSealingKey, PublishFault, SealingKey},
     network::Envelope,
     types::{PeerId, Topic},
 };
+
+impl Handler<GetSealingKey> for SwarmActor {
+    type Result = Result<SealingKey, PublishFault>;
+
+    fn handle(&mut self, ask: GetSealingKey, _: &mut Context<Self>) -> Self::Result {
+        let sender = self.me;
+        let peer = ask.peer.unwrap_or(sender);
+        let key = if peer == sender {
+            self.tools.key.public().x_wing.clone()
+        } else {
+            let mut keys = self.recipients(&[SealTo::Peer(peer)])?;
+            keys.pop()
+                .ok_or_else(|| PublishFault::Failed("no key".to_owned()))?
+        };
+        Ok(SealingKey { sender, peer, key })
+    }
+}
 
 impl SwarmActor {
     /// The keys behind the names; each name must stand for somebody.

@@ -57,6 +57,9 @@ pub struct JobRunArgs {
     /// An environment variable for it; may be repeated
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = key_value)]
     pub environment: Vec<(String, String)>,
+    /// Seal the input to the executor: neither disks nor anybody between can read it
+    #[arg(long, conflicts_with = "idempotency_key")]
+    pub seal: bool,
     /// Write the executor's signed receipt to this file
     #[arg(long, value_name = "FILE")]
     pub receipt: Option<PathBuf>,

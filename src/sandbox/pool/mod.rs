@@ -90,6 +90,29 @@ pub struct Task {
     pub limits: Limits,
     /// `Some(seed)`: deterministic mode.
     pub deterministic: Option<u64>,
+    /// What opens the input, when it is sealed.
+    pub opener: Option<Opener>,
+}
+
+/// From sealed bytes to what is in them.
+type Open = dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync;
+
+/// Opens a sealed input; `None` when it does not open.
+#[derive(Clone)]
+pub struct Opener(Arc<Open>);
+
+impl Opener {
+    /// Opens by this function.
+    #[must_use]
+    pub fn new(open: impl Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(open))
+    }
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Opener")
+    }
 }
 
 /// A piece of output.
@@ -302,6 +325,13 @@ impl Pool {
                     }
                 })?,
             None => Bytes::new(),
+        };
+        // Only in memory: what lies on the disk stays sealed.
+        let input = match &task.opener {
+            None => input,
+            Some(Opener(open)) => open(&input)
+                .map(Bytes::from)
+                .ok_or_else(|| failed(JobFault::SealedInput))?,
         };
         let (module, mode) = (task.module, task.mode());
         let compiled = self.0.code.get(module, mode, &task.module_path).await;

@@ -31,6 +31,7 @@ fn spec() -> JobSpec {
         input_size: 6,
         limits: LimitsWanted::default(),
         deterministic: Some(42),
+        sealed: false,
     }
 }
 

@@ -60,6 +60,7 @@ fn spec(key: u8) -> JobSpec {
         input_size: 0,
         limits: LimitsWanted::default(),
         deterministic: None,
+        sealed: false,
     }
 }
 

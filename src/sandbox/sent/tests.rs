@@ -20,6 +20,7 @@ fn spec() -> JobSpec {
         input_size: 5,
         limits: LimitsWanted::default(),
         deterministic: None,
+        sealed: false,
     }
 }
 

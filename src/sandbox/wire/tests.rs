@@ -23,6 +23,7 @@ fn spec() -> JobSpec {
             ..LimitsWanted::default()
         },
         deterministic: Some(42),
+        sealed: true,
     }
 }
 
@@ -32,6 +33,7 @@ fn plain() -> JobSpec {
         environment: Vec::new(),
         limits: LimitsWanted::default(),
         deterministic: None,
+        sealed: false,
         ..spec()
     }
 }
@@ -185,6 +187,7 @@ fn the_largest_messages_fit_their_bounds() {
             output: Some(u64::MAX),
         },
         deterministic: Some(u64::MAX),
+        sealed: true,
         ..spec()
     };
     let submit = Request::Submit(Box::new(full));
@@ -428,6 +431,7 @@ fn specs() -> impl Strategy<Value = JobSpec> {
             input_size: input.1,
             limits,
             deterministic,
+            sealed: deterministic.is_some_and(|seed| seed % 2 == 0),
         },
     )
 }
