@@ -18,7 +18,7 @@ use quantraband::{
         storage::{Directory, Storage},
         tail, verify,
     },
-    types::{Clock, EventId, PeerId, SystemClock},
+    types::{ChannelKind, Cipher, Clock, EventId, Group, PeerId, SecurityInfo, SystemClock},
 };
 
 /// How many callers wait at once; a batch has at most as many records.
@@ -116,6 +116,11 @@ fn sample() -> Result<AuditEvent, Failure> {
         rule: "allow.member".to_owned(),
         identity: Some("acme/node-1".to_owned()),
         credential_hash: Some([9; 32]),
+        security: SecurityInfo {
+            kind: ChannelKind::Stacked,
+            group: Group::X25519MlKem768,
+            cipher: Cipher::Aes256Gcm,
+        },
     })
 }
 

@@ -201,14 +201,8 @@ fn main() {
         black_box(verify_chain(&chain, peer, &anchors, NOW)).unwrap();
     };
     let gate = || {
-        let judged = verify_frame(
-            black_box(&frame),
-            peer,
-            &channel,
-            Role::Opener,
-            &anchors,
-            NOW,
-        );
+        let frame = black_box(&frame);
+        let judged = verify_frame(frame, peer, &channel, Role::Opener, &anchors, NOW);
         black_box(judged).unwrap();
     };
 

@@ -22,7 +22,7 @@
 //! | [`node`] | wiring: order of start, order of shutdown |
 //! | [`cli`] | the command line: one file per command |
 //!
-//! A connection's way in: [`network::admission`], [`network::gate`], [`actors::gatekeeper`]
+//! A connection's way in: [`network::admission`], [`network::secure`], [`network::gate`], [`actors::gatekeeper`]
 //! (which asks Identity, Reputation, the decision and Audit), then the Swarm actor.
 
 pub mod actors;

@@ -43,6 +43,11 @@ pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, Sta
     if std::env::var_os("SSLKEYLOGFILE").is_some() {
         return Err(StartError::KeyLog);
     }
+    // Before the key is read: a crash must not write it to a disk, nor another program read it.
+    match forbid_core_dumps() {
+        Ok(()) => {}
+        Err(error) => tracing::warn!(%error, "core dumps of this process cannot be forbidden"),
+    }
     // Signals first: one that comes during the start is not lost.
     let signals = shutdown::Signals::install(until_stdin_closes).map_err(StartError::Signals)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -51,7 +56,8 @@ pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, Sta
     let paths = IdentityPaths::new(data.path());
     let key = load_key(&paths)?;
     // Read once here, so that what is wrong is an error of the start and not of an actor.
-    state::load(&paths, clock.now())?;
+    let anchors = state::load_anchors(&paths)?;
+    state::load_own(&paths, key.peer(), &anchors, clock.now())?;
     let sockets = Sockets::bind(&config, data.path())?;
     let (store, set_aside) = Store::open(&data.path().join("state"), clock.now())?;
     greet(&loaded, &config, &key, &notes, sockets.http());
@@ -91,6 +97,14 @@ pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, Sta
     // Held to the very end: no second node may begin while this one still writes.
     drop(data);
     Ok(ending)
+}
+
+/// No core file, and nobody but root attaches to this process or reads its memory.
+fn forbid_core_dumps() -> Result<(), nix::Error> {
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)?;
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_dumpable(false)?;
+    Ok(())
 }
 
 /// Loads the node key, or makes one where there is none yet.

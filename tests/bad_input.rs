@@ -184,6 +184,11 @@ fn bans_come_back_from_the_log_when_the_store_is_gone_altogether() {
         "--reason",
         "kept",
     ]);
+    // The ban is durable when it is acknowledged; its record, from which it comes back, follows.
+    eventually("the ban is on record", || {
+        let text = serde_json::to_string(&node.audit()).unwrap();
+        text.contains("198.51.100.7").then_some(())
+    });
     node.kill();
     fs::remove_dir_all(node.dir.join("data/state")).unwrap();
     node.start();
@@ -238,4 +243,19 @@ fn a_damaged_log_is_found_and_a_torn_tail_is_said_but_forgiven() {
     assert_eq!(offline.status.code(), Some(65));
     // The node does not go on writing behind a log that was tampered with.
     says(&run(&node), 65, &["00000001.jsonl"]);
+}
+
+#[test]
+fn a_node_does_not_start_where_session_secrets_would_be_written_down() {
+    let root = TempDir::new().unwrap();
+    let node = Node::init(root.path(), "node", "");
+    let secrets = root.path().join("secrets");
+    let output = std::process::Command::new(common::BINARY)
+        .args(["run", "--config"])
+        .arg(node.dir.join("node.toml"))
+        .env("SSLKEYLOGFILE", &secrets)
+        .output()
+        .unwrap();
+    says(&output, 78, &["SSLKEYLOGFILE", "unset"]);
+    assert!(!secrets.exists());
 }

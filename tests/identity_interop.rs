@@ -16,6 +16,10 @@ use std::{
 };
 
 use common::{BINARY, Issuer, must};
+use quantraband::identity::{
+    NodeKey,
+    sealed::{self, Purpose},
+};
 use tempfile::TempDir;
 
 const REQUIRE: &str = "QUANTRABAND_REQUIRE_INTEROP";
@@ -211,4 +215,53 @@ fn two_python_libraries_verify_what_this_program_made() {
             .output();
         assert_eq!(ours.unwrap().status.code(), Some(65), "{file}");
     }
+}
+
+/// The X-Wing seed in an open key file.
+fn x_wing_seed(key_file: &Path) -> String {
+    let text = fs::read_to_string(key_file).unwrap();
+    let seed = text.lines().find_map(|line| line.strip_prefix("x-wing "));
+    seed.unwrap().to_owned()
+}
+
+#[test]
+fn a_python_library_opens_what_was_sealed() {
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => return skip(&why),
+    };
+    let root = TempDir::new().unwrap();
+    must(root.path(), &["init", "--dir", "."]);
+    let key_file = root.path().join("data/node.key");
+    let key = NodeKey::load(&key_file).unwrap();
+    let sender = NodeKey::from_seed(&[9; 32]).peer();
+    let others = NodeKey::from_seed(&[8; 32]).public().x_wing.clone();
+    let recipients = [others, key.public().x_wing.clone()];
+    let purpose = Purpose::Message("acme/orders");
+    let bytes = sealed::seal(b"forty-two", &recipients, sender, purpose).unwrap();
+    let file = root.path().join("sealed");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/open.py");
+    let open = |bytes: &[u8], topic: &str| {
+        fs::write(&file, bytes).unwrap();
+        let mut command = Command::new(&python);
+        command.arg(&script).arg(&file).args([
+            &x_wing_seed(&key_file),
+            &hex::encode(sender.key_bytes()),
+            topic,
+        ]);
+        command.output().unwrap()
+    };
+    let opened = open(&bytes, "acme/orders");
+    let said = String::from_utf8_lossy(&opened.stderr);
+    assert_eq!(opened.stdout, b"forty-two", "{said}");
+    assert!(
+        !open(&bytes, "acme/invoices").status.success(),
+        "another purpose"
+    );
+    let mut changed = bytes;
+    *changed.last_mut().unwrap() ^= 1;
+    assert!(
+        !open(&changed, "acme/orders").status.success(),
+        "another payload"
+    );
 }

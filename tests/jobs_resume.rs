@@ -14,6 +14,7 @@ const LETTERS: &[u8] = b"abcdefghijkl\n";
 
 fn slow_guest(node: &Node) {
     fs::write(node.dir.join("letters.wasm"), guests::letters(12, 150)).unwrap();
+    fs::write(node.dir.join("slower.wasm"), guests::letters(20, 400)).unwrap();
     fs::write(node.dir.join("dice.wasm"), guests::dice(20_000)).unwrap();
     fs::write(node.dir.join("sleeps.wasm"), guests::sleeps()).unwrap();
 }
@@ -140,7 +141,7 @@ fn the_connection_alone_may_be_cut() {
     submitter.start();
     submitter.wait_peer(&executor.peer_id());
     slow_guest(&submitter);
-    let job = submit(&submitter, &executor, "letters.wasm");
+    let job = submit(&submitter, &executor, "slower.wasm");
     for _ in 0..3 {
         let before = under_way(&submitter, &job);
         assert!(line.cut() > 0, "the nodes were connected through the line");
@@ -151,7 +152,7 @@ fn the_connection_alone_may_be_cut() {
             (known > before).then_some(())
         });
     }
-    assert_eq!(followed(&submitter, &job), LETTERS);
+    assert_eq!(followed(&submitter, &job), b"abcdefghijklmnopqrst\n");
     let shown = show(&submitter, &job).unwrap();
     assert_eq!(shown["attempt"], 1, "it ran on meanwhile: {shown}");
     for node in [&executor, &submitter] {

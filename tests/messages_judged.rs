@@ -184,6 +184,7 @@ fn envelope(number: u64) -> Vec<u8> {
         sequence: number,
         credential: None,
         payload: b"hello".to_vec(),
+        sealed: false,
     }
     .encode()
 }

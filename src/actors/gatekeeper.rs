@@ -16,7 +16,7 @@ use crate::{
     audit::{AuditEvent, Direction},
     config::PolicyConfig,
     identity::{
-        Channel, Frame, NodeKey, OwnIdentity, Refusal, Role, StatusView, Tier, TrustView,
+        Channel, Frame, NodeKey, OwnIdentity, Refusal, Role, Status, StatusView, Tier, TrustView,
         VerifiedIdentity,
     },
     messages::{
@@ -32,7 +32,7 @@ use crate::{
         rate::Limiter,
         reputation::{Barred, Standings},
     },
-    types::{Clock, Origin, Party, PeerId, View},
+    types::{Clock, Origin, Party, PeerId, SecurityInfo, View},
 };
 
 /// What the gatekeeper judges from and whom it asks.
@@ -74,9 +74,8 @@ pub struct Tools {
 }
 
 impl Tools {
-    fn is_revoked(&self, identity: &VerifiedIdentity) -> bool {
-        let statuses = self.statuses.load();
-        statuses.standing(identity, self.clock.now()).is_revoked()
+    fn status_of(&self, identity: Option<&VerifiedIdentity>) -> Status {
+        self.statuses.load().of_peer(identity, self.clock.now())
     }
 }
 
@@ -88,6 +87,15 @@ impl fmt::Debug for Gatekeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gatekeeper").finish_non_exhaustive()
     }
+}
+
+/// A connection under judgement.
+#[derive(Clone, Copy)]
+struct Way {
+    peer: PeerId,
+    ip: Option<IpAddr>,
+    direction: Direction,
+    security: SecurityInfo,
 }
 
 fn unavailable(error: AskError) -> Refusal {
@@ -113,9 +121,16 @@ impl Gatekeeper {
             ip,
             direction,
             frame,
+            security,
             channel,
             role,
         } = presented;
+        let way = Way {
+            peer,
+            ip,
+            direction,
+            security,
+        };
         let tools = &self.0;
         let origin = Origin {
             peer: Some(peer),
@@ -141,14 +156,14 @@ impl Gatekeeper {
             .map_err(unavailable)??;
         self.take_heads(peer, ip, heads).await?;
         let known = (identity.tier, Some(identity));
-        let admitted = self.grant(peer, ip, direction, known, before).await?;
+        let admitted = self.grant(way, known, before).await?;
         // Trust that was withdrawn meanwhile is withdrawn.
         match &admitted.identity {
             Some(identity) if !tools.trust.load().covers(&identity.anchor, before) => {
                 Err(Refusal::UnknownIssuer(identity.anchor.to_string()))
             }
             // What was taken back meanwhile is taken back.
-            Some(identity) if tools.is_revoked(identity) => Err(Refusal::Revoked),
+            Some(identity) if tools.status_of(Some(identity)).is_revoked() => Err(Refusal::Revoked),
             _ => Ok(admitted),
         }
     }
@@ -186,12 +201,16 @@ impl Gatekeeper {
     /// The access decision, then the durable record, then the admission.
     async fn grant(
         &self,
-        peer: PeerId,
-        ip: Option<IpAddr>,
-        direction: Direction,
+        way: Way,
         (tier, identity): (Tier, Option<VerifiedIdentity>),
         epoch: u64,
     ) -> Result<Admitted, Refusal> {
+        let Way {
+            peer,
+            ip,
+            direction,
+            security,
+        } = way;
         let tools = &self.0;
         let standing = tools
             .reputation
@@ -213,23 +232,20 @@ impl Gatekeeper {
                 tier,
                 identity: identity.as_ref(),
                 standing: Some(standing),
-                status: tools
-                    .statuses
-                    .load()
-                    .of_peer(identity.as_ref(), tools.clock.now()),
+                status: tools.status_of(identity.as_ref()),
             },
             topic: None,
+            security: Some(security),
             now: tools.clock.now(),
             policy: &tools.policy,
         });
         tools.metrics.decided(Action::Connect, verdict);
-        if verdict == Verdict::Deny(DenyReason::Revoked) {
-            return Err(Refusal::Revoked);
-        }
-        if let Verdict::Deny(_) = verdict {
-            return Err(standing
-                .banned_until
-                .map_or_else(|| Refusal::Denied(rule.to_owned()), Refusal::Banned));
+        if let Verdict::Deny(reason) = verdict {
+            return Err(match (reason, standing.banned_until) {
+                (DenyReason::Revoked, _) => Refusal::Revoked,
+                (_, Some(until)) => Refusal::Banned(until),
+                (_, None) => Refusal::Denied(rule.to_owned()),
+            });
         }
         let label = identity
             .as_ref()
@@ -242,6 +258,7 @@ impl Gatekeeper {
             rule: rule.to_owned(),
             identity: label,
             credential_hash: identity.as_ref().map(|i| i.credential_hash),
+            security,
         };
         tools
             .audit
@@ -253,6 +270,7 @@ impl Gatekeeper {
             tier,
             identity: identity.map(Arc::new),
             rule: rule.to_owned(),
+            security,
             epoch,
         })
     }
@@ -312,17 +330,22 @@ impl GateKeeper for Gatekeeper {
         &self,
         peer: PeerId,
         ip: Option<IpAddr>,
+        security: SecurityInfo,
     ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
         let keeper = self.clone();
+        let way = Way {
+            peer,
+            ip,
+            direction: Direction::Inbound,
+            security,
+        };
         async move {
             let pending = Arc::clone(&keeper.0.pending);
             let _turn = pending
                 .acquire()
                 .await
                 .map_err(|_| Refusal::Unavailable("stopping"))?;
-            keeper
-                .grant(peer, ip, Direction::Inbound, (Tier::Unverified, None), 0)
-                .await
+            keeper.grant(way, (Tier::Unverified, None), 0).await
         }
         .boxed()
     }

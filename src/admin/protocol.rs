@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    identity::status::ListReport,
+    identity::{sealed::SealTo, status::ListReport},
     messages::{
         identity::IdentityReport,
         reputation::BanInfo,
@@ -75,6 +75,9 @@ pub enum Request {
         /// The payload, in hex on the wire.
         #[serde(with = "hex::serde")]
         payload: Vec<u8>,
+        /// To whom it is sealed; nobody: it is not.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seal_to: Vec<SealTo>,
     },
     /// Streams the topic's messages: [`Response::Subscribed`] once the subscription stands,
     /// then [`Response::Message`] and [`Response::Lagged`] until the client hangs up.
@@ -486,6 +489,9 @@ pub struct MessageReport {
     /// The payload, in hex on the wire.
     #[serde(with = "hex::serde")]
     pub payload: Vec<u8>,
+    /// Whether it came sealed.
+    #[serde(default)]
+    pub sealed: bool,
 }
 
 impl From<Delivery> for MessageReport {
@@ -495,12 +501,14 @@ impl From<Delivery> for MessageReport {
             author,
             sent,
             payload,
+            sealed,
         } = delivery;
         Self {
             topic,
             author,
             sent,
             payload,
+            sealed,
         }
     }
 }

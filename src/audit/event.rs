@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use crate::types::{Party, PeerId, Timestamp, Topic};
+use crate::types::{Party, PeerId, SecurityInfo, Timestamp, Topic};
 
 /// Which end opened a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -12,6 +12,17 @@ pub enum Direction {
     Inbound,
     /// This node dialled.
     Outbound,
+}
+
+impl Direction {
+    /// A stable, bounded name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
 }
 
 /// Something that happened and must be remembered. Texts are bounded by the record, not here.
@@ -47,6 +58,8 @@ pub enum AuditEvent {
         identity: Option<String>,
         /// SHA-256 of the credential, when one was shown.
         credential_hash: Option<[u8; 32]>,
+        /// How the connection is encrypted, as the transport proved it.
+        security: SecurityInfo,
     },
     /// A connection ended. Sent by Swarm.
     ConnectionClosed {

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::output::Format;
 use crate::{
     admin::protocol::{FaultKind, MAX_TEXT},
-    identity::{GroupPattern, MAX_DEPTH, Name},
+    identity::{GroupPattern, MAX_DEPTH, Name, Protection, sealed::SealTo},
     types::{Party, Span, Timestamp, Topic},
 };
 
@@ -235,6 +235,9 @@ pub struct PublishArgs {
     /// The payload from a file
     #[arg(long, value_name = "FILE", group = "payload")]
     pub file: Option<PathBuf>,
+    /// Seal it to a peer, or to everybody in a group (ISSUER/GROUP); may be repeated
+    #[arg(long, value_name = "PEER|GROUP")]
+    pub seal_to: Vec<SealTo>,
     /// `-`: the payload from standard input, as without any of these
     #[arg(value_name = "-", value_parser = ["-"], group = "payload")]
     pub stdin: Option<String>,
@@ -314,6 +317,8 @@ pub enum IdentityCommand {
         #[arg(long, default_value = "365d", value_name = "SPAN")]
         lifetime: Span,
     },
+    /// Seal this node's key, or an issuer's, with a passphrase, a file or a systemd credential
+    Protect(ProtectArgs),
     /// Make a credential this node's own, after verifying it
     Import {
         /// The credential
@@ -332,6 +337,18 @@ pub enum IdentityCommand {
         #[arg(long, value_name = "FILE")]
         anchor: Option<PathBuf>,
     },
+}
+
+/// Arguments of `identity protect`.
+#[derive(Debug, Args)]
+pub struct ProtectArgs {
+    /// What opens it from now on: `none`, `passphrase`, `file:PATH` (made when it is not there;
+    /// relative to the key's folder) or `systemd:NAME` [default: only say what opens it now]
+    #[arg(long, value_name = "WHAT")]
+    pub with: Option<Protection>,
+    /// The key of the issuer in this directory [default: this node's key]
+    #[arg(long, value_name = "DIR")]
+    pub issuer: Option<PathBuf>,
 }
 
 /// `identity issuer …`

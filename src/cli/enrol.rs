@@ -133,14 +133,17 @@ impl EnrolError {
 
 fn key_class(error: &KeyFileError) -> FailureClass {
     match error {
-        KeyFileError::Mode { .. } => FailureClass::NoPermission,
+        KeyFileError::Mode { .. } | KeyFileError::Locked { .. } | KeyFileError::Wrong(_) => {
+            FailureClass::NoPermission
+        }
         KeyFileError::Missing { .. } | KeyFileError::Random(_) | KeyFileError::Library => {
             FailureClass::Io
         }
         KeyFileError::Disk(error) => disk_class(error),
-        KeyFileError::NotRegular(_) | KeyFileError::Size { .. } | KeyFileError::Content { .. } => {
-            FailureClass::Data
-        }
+        KeyFileError::NotRegular(_)
+        | KeyFileError::Size { .. }
+        | KeyFileError::Content { .. }
+        | KeyFileError::Sealed { .. } => FailureClass::Data,
     }
 }
 

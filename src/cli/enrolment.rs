@@ -16,7 +16,8 @@ use super::{
     identity::{self, CredentialReport, ShowReport},
     live::block_on,
     output::Out,
-    revoke::{RevokeReport, What, revoke},
+    protect,
+    revoke::{What, revoke},
     trust::{self, TrustReport},
 };
 use crate::{
@@ -63,15 +64,15 @@ pub(super) fn identity(
         IdentityCommand::Issue(args) => issue(args, out),
         IdentityCommand::Delegate(args) => delegate(args, out),
         IdentityCommand::Revoke(args) => {
-            let report = revoke(&args.issuer, &what(&args.what), args.next_update.0, now)?;
-            revoked(&report, out)
+            take_back(&args.issuer, &what(&args.what), args.next_update, out)
         }
         IdentityCommand::Status {
             issuer,
             next_update,
-        } => {
-            let report = revoke(issuer, &What::Nothing, next_update.0, now)?;
-            revoked(&report, out)
+        } => take_back(issuer, &What::Nothing, *next_update, out),
+        IdentityCommand::Protect(args) => {
+            let data_dir = || Ok(load(global)?.data_dir);
+            protect::command(args, data_dir, out)
         }
         IdentityCommand::SelfSign { subject, lifetime } => {
             self_sign(subject, *lifetime, global, out)
@@ -117,8 +118,9 @@ fn what(args: &RevokeWhat) -> What {
     }
 }
 
-fn revoked(report: &RevokeReport, out: &Out) -> Result<(), CliError> {
-    out.answer("quantraband.identity-status/1", report, || {
+fn take_back(dir: &Path, what: &What, next_update: Span, out: &Out) -> Result<(), CliError> {
+    let report = revoke(dir, what, next_update.0, SystemClock::new().now())?;
+    out.answer("quantraband.identity-status/1", &report, || {
         let mut items = vec![
             ("issuer", report.issuer.to_string()),
             ("sequence", report.sequence.to_string()),

@@ -121,7 +121,13 @@ pub fn actors_request(command: Option<&ActorsCommand>) -> Request {
 pub fn publish(data_dir: &Path, args: &PublishArgs, out: &Out) -> Result<(), CliError> {
     let payload = payload(args)?;
     let topic = args.topic.clone();
-    ask(data_dir, &Request::Publish { topic, payload }, out)
+    let seal_to = args.seal_to.clone();
+    let publish = Request::Publish {
+        topic,
+        payload,
+        seal_to,
+    };
+    ask(data_dir, &publish, out)
 }
 
 fn payload(args: &PublishArgs) -> Result<Vec<u8>, CliError> {

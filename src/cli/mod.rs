@@ -19,6 +19,7 @@ pub mod init;
 pub mod job;
 pub mod live;
 pub mod output;
+mod protect;
 mod receipt;
 pub mod render;
 pub mod revoke;

@@ -231,6 +231,7 @@ fn peer_table(peers: &[PeerReport], out: &Out) -> String {
                 peer.peer_id.to_string(),
                 peer.tier.clone(),
                 peer.identity.clone().unwrap_or_default(),
+                channels(peer),
                 peer.direction.clone(),
                 peer.address.clone(),
                 peer.since.to_string(),
@@ -245,6 +246,7 @@ fn peer_table(peers: &[PeerReport], out: &Out) -> String {
         "peer",
         "tier",
         "identity",
+        "channel",
         "direction",
         "address",
         "since",
@@ -252,6 +254,18 @@ fn peer_table(peers: &[PeerReport], out: &Out) -> String {
         "topics",
     ];
     out.table(head, &rows)
+}
+
+/// How a peer's connections are encrypted, each way once.
+fn channels(peer: &PeerReport) -> String {
+    let mut ways: Vec<String> = Vec::new();
+    for one in &peer.connections {
+        let way = format!("{} {}", one.security.kind.name(), one.security.group);
+        if !ways.contains(&way) {
+            ways.push(way);
+        }
+    }
+    ways.join(" + ")
 }
 
 /// The first topics of a peer; a table has no room for all.

@@ -10,6 +10,9 @@ use super::Config;
 /// The shipped configuration: every key with its default and what it means.
 pub const SHIPPED: &str = include_str!("../../config/node.toml");
 
+/// The table of peers with a security level of their own.
+pub(super) const PEERS: &str = "transport.peers";
+
 /// Where a value came from; later ones win over earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,11 +80,22 @@ pub(super) fn join(prefix: &str, key: &str) -> String {
 /// Whether a key may be set, and an example of its value (the default).
 ///
 /// Keys of one actor (`supervision.actors.NAME.KEY`) take their example from
-/// `supervision.default.KEY`.
+/// `supervision.default.KEY`, those of one peer (`transport.peers.PEER`) from
+/// `transport.security`.
 #[must_use]
 pub(super) fn example<'a>(defaults: &'a BTreeMap<String, Value>, key: &str) -> Option<&'a Value> {
+    if is_peer_key(key) {
+        return defaults.get("transport.security");
+    }
     let general = actor_key(key).map(|(_, field)| format!("supervision.default.{field}"));
     defaults.get(general.as_deref().unwrap_or(key))
+}
+
+/// `transport.peers.PEER`.
+fn is_peer_key(key: &str) -> bool {
+    key.strip_prefix(PEERS)
+        .and_then(|rest| rest.strip_prefix('.'))
+        .is_some_and(|peer| !peer.is_empty() && !peer.contains('.'))
 }
 
 /// Actor and field of `supervision.actors.NAME.FIELD`.

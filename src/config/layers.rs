@@ -11,7 +11,7 @@ use toml::{
 };
 
 use super::{
-    describe::{Origin, example, join, nearest},
+    describe::{Origin, PEERS, example, join, nearest},
     error::{Place, Problem},
 };
 
@@ -199,6 +199,7 @@ fn is_section(defaults: &BTreeMap<String, Value>, path: &str) -> bool {
     let prefix = format!("{path}.");
     let actors = "supervision.actors";
     path == actors
+        || path == PEERS
         || path
             .strip_prefix("supervision.actors.")
             .is_some_and(|name| !name.contains('.'))

@@ -1,6 +1,7 @@
 //! The sections of `node.toml` and their defaults. `config/node.toml` says the same in prose.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{JobsConfig, SandboxConfig, SupervisionConfig, off_or};
 use crate::{
     identity::SelfSigned,
-    types::{ByteSize, Span, Topic, TrustScore},
+    types::{ByteSize, PeerId, SecurityLevel, Span, Topic, TrustScore},
 };
 
 pub(super) const fn secs(n: u64) -> Span {
@@ -33,6 +34,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// Where to listen and whom to dial.
     pub network: NetworkConfig,
+    /// How connections are encrypted.
+    pub transport: TransportConfig,
     /// Gossip.
     pub gossip: GossipConfig,
     /// Budgets and bounds.
@@ -65,6 +68,7 @@ impl Default for Config {
             version: 1,
             node: NodeConfig::default(),
             network: NetworkConfig::default(),
+            transport: TransportConfig::default(),
             gossip: GossipConfig::default(),
             limits: LimitsConfig::default(),
             reputation: ReputationConfig::default(),
@@ -118,7 +122,8 @@ pub struct NetworkConfig {
     pub listen: Vec<Multiaddr>,
     /// Addresses for plain libp2p clients, who need no credential and get the lowest tier.
     pub open_listen: Vec<Multiaddr>,
-    /// Peers to dial and to keep connected, as `/ip4/…/tcp/…/p2p/PEER` (or `/dns4/…`).
+    /// Peers to dial and to keep connected, as `/ip4/…/tcp/…/p2p/PEER` (or `/dns4/…`, or
+    /// `/ip4/…/udp/…/quic-v1/p2p/PEER`).
     pub bootstrap: Vec<Multiaddr>,
     /// Deadline of the transport handshake.
     pub handshake_timeout: Span,
@@ -154,6 +159,16 @@ impl Default for NetworkConfig {
             dial_backoff_max: secs(60),
         }
     }
+}
+
+/// `[transport]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TransportConfig {
+    /// Which secure channels are offered and accepted.
+    pub security: SecurityLevel,
+    /// What holds for single peers instead, by peer id (`[transport.peers]`).
+    pub peers: BTreeMap<PeerId, SecurityLevel>,
 }
 
 /// `[gossip]`

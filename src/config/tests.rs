@@ -1,6 +1,7 @@
 use std::{io::Write, path::Path};
 
 use super::*;
+use crate::types::SecurityLevel;
 
 fn pairs(items: &[(&str, &str)]) -> Vec<(String, String)> {
     let owned = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
@@ -261,6 +262,28 @@ const BAD: &[(&str, usize, &str, &str, &str)] = &[
         "from 1",
     ),
     (
+        "[transport]\nsecurity = \"strict\"",
+        2,
+        "transport.security",
+        "strict",
+        "prefer-hybrid",
+    ),
+    (
+        "[transport.peers]\nsomebody = \"classic\"",
+        2,
+        "transport.peers.somebody",
+        "12D3KooW",
+        "prefer-hybrid",
+    ),
+    (
+        "[transport]\nsecurity = \"require-hybrid\"\n[network]\n\
+         listen = [\"/ip4/1.2.3.4/udp/1/quic-v1\"]",
+        4,
+        "network.listen[0]",
+        "cannot prove",
+        "prefer-hybrid",
+    ),
+    (
         "[testing]\nfault_injection = \"yes\"",
         2,
         "testing.fault_injection",
@@ -412,4 +435,21 @@ fn the_usual_places_in_order() {
         "/h/.config/quantraband/node.toml"
     );
     assert_eq!(shown(&[]).len(), 2);
+}
+
+#[test]
+fn single_peers_have_a_level_of_their_own() {
+    let text = format!(
+        "[transport]\nsecurity = \"classic\"\n[transport.peers]\n\"{PEER}\" = \"require-hybrid\"\n\
+         [network]\nlisten = [\"/ip4/1.2.3.4/udp/1/quic-v1\"]"
+    );
+    let loaded = parse(&text).unwrap();
+    let transport = &loaded.config.transport;
+    assert_eq!(transport.security, SecurityLevel::Classic);
+    let peer = PEER.parse().unwrap();
+    assert_eq!(transport.peers[&peer], SecurityLevel::RequireHybrid);
+    let flags = [(format!("transport.peers.{PEER}"), "classic".to_owned())];
+    let path = Path::new("/etc/qb/node.toml");
+    let loaded = from_text(path, &text, &flags, &[]).unwrap();
+    assert_eq!(loaded.config.transport.peers[&peer], SecurityLevel::Classic);
 }

@@ -11,7 +11,7 @@ use check::Check;
 pub(super) use check::Complaint;
 use jobs::{jobs, sandbox};
 use trust::{policy, reputation};
-use wire::{gossip, limits, network};
+use wire::{gossip, limits, network, transport};
 
 use super::Config;
 use crate::types::Span;
@@ -46,6 +46,7 @@ pub(super) fn check(config: &Config) -> Vec<Complaint> {
     }
     node(&mut check, config);
     network(&mut check, config);
+    transport(&mut check, config);
     gossip(&mut check, config);
     limits(&mut check, config);
     reputation(&mut check, config);

@@ -10,6 +10,7 @@ use super::{
     Name,
     hybrid::{HybridPublic, HybridSigner},
     key_file::{self, KeyFileError, Kind, Secrets},
+    keystore::Protection,
 };
 
 /// File name of the issuer's secret key in its directory.
@@ -46,6 +47,22 @@ impl IssuerKey {
             wanted: "expected the issuer's name: 1 to 64 of a-z 0-9 . _ -",
         })?;
         Self::from_secrets(name, &secrets)
+    }
+
+    /// What opens the file at `path`.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn protection(path: &Path) -> Result<Protection, KeyFileError> {
+        key_file::protection(path, Kind::Issuer)
+    }
+
+    /// Seals the file at `path` in another way.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]; then the file is as it was.
+    pub fn protect(path: &Path, protection: &Protection) -> Result<(), KeyFileError> {
+        key_file::protect(path, Kind::Issuer, protection)
     }
 
     /// An issuer from one seed, for tests and fixtures.

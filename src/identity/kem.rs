@@ -61,6 +61,11 @@ impl XWingKey {
         Self(Zeroizing::new(*seed))
     }
 
+    /// The key as HPKE takes it; `None` never happens for 32 bytes.
+    pub(crate) fn secret(&self) -> Option<Secret> {
+        Secret::from_bytes(self.0.as_slice()).ok()
+    }
+
     /// The public half; `None` never happens for 32 bytes.
     pub(crate) fn public(&self) -> Option<XWingPublic> {
         let secret = Secret::from_bytes(self.0.as_slice()).ok()?;

@@ -12,6 +12,9 @@
 //!
 //! [`encode`] and [`decode`] alone know this text. Version 1 held an Ed25519 seed and nothing more.
 //!
+//! The text may be sealed ([`super::keystore`]); then it is opened with the secret that the sealed
+//! file names.
+//!
 //! Owner: the identity room. Invariants: never overwritten, never followed through a link, never
 //! accepted when group or others may read or write it; seeds are zeroised when dropped. It
 //! fails with [`KeyFileError`], which says how to mend it.
@@ -28,12 +31,16 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::disk::{self, DiskError};
+use super::{
+    disk::{self, DiskError},
+    keystore::{self, Protection, SealError, secret::SecretError},
+};
 
 /// Mode of a key file: its owner alone.
 pub const KEY_MODE: u32 = 0o600;
-/// Longest key file: header, longest name, three seeds with their labels.
-const MAX_KEY_FILE: u64 = 512;
+/// Longest key file: header, longest name, three seeds with their labels, sealed in hexadecimal
+/// under the longest path of a secret.
+const MAX_KEY_FILE: u64 = 4 * 1024;
 /// Shortest that is looked into: one seed, so that a file of version 1 is told as such.
 const MIN_KEY_FILE: u64 = 64;
 
@@ -85,6 +92,32 @@ pub enum KeyFileError {
         path.display()
     )]
     Content {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What should be there.
+        wanted: &'static str,
+    },
+    /// It is sealed, and the secret that opens it is not to be had.
+    #[error("the key file {} cannot be opened: {why}", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+        /// How to provide the secret.
+        #[source]
+        why: SecretError,
+    },
+    /// It is sealed, and does not open.
+    #[error(
+        "the key file {} does not open with this secret: it is another passphrase, file or \
+         credential than it was sealed with, or the key file was changed",
+        .0.display()
+    )]
+    Wrong(PathBuf),
+    /// It is sealed in a way that is not understood. Never quotes the content.
+    #[error("{}, line {line}: {wanted}; restore it from a backup", path.display())]
+    Sealed {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
@@ -210,12 +243,88 @@ pub(crate) fn create(
 /// Reads a key file after checking what it is and who else may read it: the key, and for issuers
 /// the name.
 pub(crate) fn load(path: &Path, kind: Kind) -> Result<(Secrets, String), KeyFileError> {
-    let text = read_private(path, kind)?;
+    let mut text = read_private(path, kind)?;
+    if keystore::is_sealed(&text) {
+        text = unseal(path, &text)?;
+    }
     decode(&text, kind).map_err(|(line, wanted)| KeyFileError::Content {
         path: path.into(),
         line,
         wanted,
     })
+}
+
+fn unseal(path: &Path, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+    let sealed = keystore::Sealed::read(text).map_err(|error| seal_error(path, error))?;
+    let secret = keystore::secret::unlock(&sealed.protection, folder(path)).map_err(|why| {
+        KeyFileError::Locked {
+            path: path.into(),
+            why,
+        }
+    })?;
+    sealed
+        .open(&secret)
+        .map_err(|error| seal_error(path, error))
+}
+
+fn seal_error(path: &Path, error: SealError) -> KeyFileError {
+    match error {
+        SealError::Content(line, wanted) => KeyFileError::Sealed {
+            path: path.into(),
+            line,
+            wanted,
+        },
+        SealError::Wrong => KeyFileError::Wrong(path.into()),
+        SealError::Library => KeyFileError::Library,
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
+/// What opens a key file now.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub(crate) fn protection(path: &Path, kind: Kind) -> Result<Protection, KeyFileError> {
+    let text = read_private(path, kind)?;
+    if !keystore::is_sealed(&text) {
+        return Ok(Protection::None);
+    }
+    let sealed = keystore::Sealed::read(&text).map_err(|error| seal_error(path, error))?;
+    Ok(sealed.protection)
+}
+
+/// Seals a key file in another way, or not at all; it is replaced as a whole, after what will open
+/// it was seen to do so.
+///
+/// # Errors
+/// [`KeyFileError`]; then the file is as it was.
+pub(crate) fn protect(
+    path: &Path,
+    kind: Kind,
+    protection: &Protection,
+) -> Result<(), KeyFileError> {
+    let (secrets, name) = load(path, kind)?;
+    let name = Some(name.as_str()).filter(|name| !name.is_empty());
+    let text = encode(kind, name, &secrets);
+    let secret =
+        keystore::secret::choose(protection, folder(path)).map_err(|why| KeyFileError::Locked {
+            path: path.into(),
+            why,
+        })?;
+    let sealed =
+        keystore::seal(&text, protection, &secret).map_err(|error| seal_error(path, error))?;
+    if *protection != Protection::None {
+        let again = keystore::Sealed::read(sealed.as_bytes())
+            .and_then(|sealed| sealed.open(&secret))
+            .map_err(|error| seal_error(path, error))?;
+        if again.as_slice() != text.as_bytes() {
+            return Err(KeyFileError::Library);
+        }
+    }
+    Ok(disk::write_atomic(path, sealed.as_bytes(), KEY_MODE)?)
 }
 
 fn read_private(path: &Path, kind: Kind) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
@@ -250,7 +359,7 @@ fn read_private(path: &Path, kind: Kind) -> Result<Zeroizing<Vec<u8>>, KeyFileEr
         });
     }
     // Reserved at once, so that growing leaves no copy of the secret behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(1024));
+    let mut text = Zeroizing::new(Vec::with_capacity(5 * 1024));
     file.take(MAX_KEY_FILE)
         .read_to_end(&mut text)
         .map_err(missing)?;

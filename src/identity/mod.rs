@@ -25,11 +25,13 @@ mod issue;
 mod issuer;
 mod kem;
 mod key_file;
+mod keystore;
 mod ml_dsa;
 mod node_key;
 #[cfg(test)]
 mod properties;
 mod request;
+pub mod sealed;
 pub mod state;
 pub mod status;
 #[cfg(test)]
@@ -59,6 +61,10 @@ pub use issue::{
 pub use issuer::{ISSUER_KEY_FILE, IssuerKey};
 pub use kem::{XWING_PUBLIC_BYTES, XWingPublic};
 pub use key_file::{KEY_MODE, KeyFileError};
+pub use keystore::{
+    MIN_PASSPHRASE, MIN_SECRET, Protection, ProtectionError,
+    secret::{PASSPHRASE_FILE, SecretError},
+};
 pub use ml_dsa::{ML_DSA_65, ML_DSA_PUBLIC_BYTES, ML_DSA_SIGNATURE_BYTES, MlDsaPublic};
 pub use node_key::{NodeKey, NodePublic};
 pub use request::{MAX_REQUEST_BYTES, RequestError, SigningRequest};

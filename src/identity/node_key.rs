@@ -16,7 +16,9 @@ use super::{
     hybrid::{HybridPublic, HybridSigner},
     kem::{XWingKey, XWingPublic},
     key_file::{self, KeyFileError, Kind, Secrets},
+    keystore::Protection,
     ml_dsa::MlDsaPublic,
+    sealed::{self, OpenFault, Purpose},
 };
 use crate::types::PeerId;
 
@@ -70,6 +72,22 @@ impl NodeKey {
         Self::from_secrets(&key_file::load(path, Kind::Node)?.0)
     }
 
+    /// What opens the file at `path`.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn protection(path: &Path) -> Result<Protection, KeyFileError> {
+        key_file::protection(path, Kind::Node)
+    }
+
+    /// Seals the file at `path` in another way.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]; then the file is as it was.
+    pub fn protect(path: &Path, protection: &Protection) -> Result<(), KeyFileError> {
+        key_file::protect(path, Kind::Node, protection)
+    }
+
     /// Keys from one seed, for tests and fixtures: a node's own are independent of one another.
     #[must_use]
     #[expect(
@@ -96,6 +114,21 @@ impl NodeKey {
             x_wing,
             public,
         })))
+    }
+
+    /// Opens a payload of at most `max` bytes that `sender` sealed to this node.
+    ///
+    /// # Errors
+    /// [`OpenFault`].
+    pub fn open(
+        &self,
+        bytes: &[u8],
+        max: usize,
+        sender: PeerId,
+        purpose: Purpose<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
+        let Keys { x_wing, public, .. } = &*self.0;
+        sealed::open(bytes, max, x_wing, &public.x_wing, sender, purpose)
     }
 
     /// Who this node is.

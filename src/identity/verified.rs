@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{Head, NodePublic, Thumbprint};
-use crate::types::{PeerId, Timestamp};
+use crate::types::{ChannelFault, PeerId, Timestamp};
 
 /// The name of an issuer or of a subject: 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter
 /// or digit.
@@ -247,6 +247,9 @@ pub enum Refusal {
     /// The peer did something the protocol forbids before it was accepted.
     #[error("protocol violation: {0}")]
     Violation(&'static str),
+    /// The secure channel below is not good enough, or did not come about.
+    #[error("{0}")]
+    Channel(#[source] ChannelFault),
 }
 
 impl Refusal {
@@ -272,6 +275,7 @@ impl Refusal {
             Self::ByPeer(_) => "by_peer",
             Self::Interrupted(_) => "interrupted",
             Self::Violation(_) => "violation",
+            Self::Channel(fault) => fault.code(),
         }
     }
 

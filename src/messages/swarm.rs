@@ -6,9 +6,9 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::{
-    identity::wire,
+    identity::{sealed::SealTo, wire},
     sandbox::wire::{Request, Response},
-    types::{PeerId, Timestamp, Topic},
+    types::{PeerId, SecurityInfo, Timestamp, Topic},
 };
 
 /// A message as it reaches a local subscriber.
@@ -22,6 +22,8 @@ pub struct Delivery {
     pub sent: Timestamp,
     /// The payload.
     pub payload: Vec<u8>,
+    /// Whether it came sealed: those who carried it could not read it.
+    pub sealed: bool,
 }
 
 /// Why a message was not published.
@@ -70,6 +72,8 @@ pub struct Publish {
     pub topic: Topic,
     /// The payload.
     pub payload: Vec<u8>,
+    /// To whom it is sealed; nobody in particular: it is not.
+    pub seal_to: Vec<SealTo>,
 }
 
 /// Delivers the topic's messages into `sink` until the receiver is dropped. When the sink is
@@ -106,6 +110,10 @@ pub struct PeerReport {
     pub address: String,
     /// `inbound` or `outbound`.
     pub direction: String,
+    /// The weakest encryption among its connections, as the transport proved it.
+    pub security: SecurityInfo,
+    /// Its connections, oldest first; address and direction above are the first one's.
+    pub connections: Vec<ConnectionReport>,
     /// Its tier's name.
     pub tier: String,
     /// `issuer/subject`, when verified.
@@ -118,6 +126,17 @@ pub struct PeerReport {
     pub topics: Vec<Topic>,
     /// Round trip measured by ping, microseconds.
     pub rtt_us: Option<u64>,
+}
+
+/// One connection of a peer, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionReport {
+    /// The remote address as a multiaddress.
+    pub address: String,
+    /// `inbound` or `outbound`.
+    pub direction: String,
+    /// How it is encrypted, as the transport proved it.
+    pub security: SecurityInfo,
 }
 
 /// Where the node listens and how it is connected.

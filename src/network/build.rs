@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use libp2p::{
     Multiaddr, Swarm, Transport, TransportError,
-    core::transport::ListenerId,
+    core::transport::{Boxed, ListenerId},
     identify,
     identity::Keypair,
-    noise, ping,
+    ping,
     swarm::{self, NetworkBehaviour},
 };
 use thiserror::Error;
@@ -16,8 +16,9 @@ use super::{
     Admission, Attribution, GateKeeper, Listeners, NodeBehaviour, Tasks, admission,
     attribution::Attributed,
     convert,
-    gate::{Gated, Ledger},
-    gossip, identity, jobs, transport,
+    gate::{Gated, Ledger, Rules},
+    gossip, identity, jobs,
+    secure::{Policy, Secure, Secured, SetupError},
 };
 use crate::{
     config::Config,
@@ -47,7 +48,7 @@ const IDENTITY_STREAMS: usize = 16;
 pub struct Setup<'a> {
     /// The node's Ed25519 seed; its peer id follows from it.
     pub seed: &'a [u8; 32],
-    /// The whole configuration: `network`, `gossip` and `limits` are read.
+    /// The whole configuration: `network`, `transport`, `gossip` and `limits` are read.
     pub config: &'a Config,
     /// Judges peers inside the upgrade.
     pub keeper: Arc<dyn GateKeeper>,
@@ -72,9 +73,9 @@ pub enum BuildError {
     /// The key has no name here.
     #[error("the node key: {0}")]
     Name(#[from] PeerIdError),
-    /// Noise could not make its key.
+    /// The secure channel could not make its keys.
     #[error("the secure channel: {0}")]
-    Noise(#[from] noise::Error),
+    Channel(#[from] SetupError),
     /// Gossipsub refuses its configuration.
     #[error("[gossip]: {0}")]
     Gossip(String),
@@ -96,17 +97,42 @@ pub fn build_with<B: NetworkBehaviour>(
     setup: &Setup<'_>,
     wrap: impl FnOnce(NodeBehaviour) -> B,
 ) -> Result<Swarm<B>, BuildError> {
+    let secure = secure_for(setup)?;
+    let key = Keypair::ed25519_from_bytes(*setup.seed)?;
+    let secured = secure.transport(&key, setup.config.network.handshake_timeout.0);
+    build_over(setup, secured, wrap)
+}
+
+/// The secure channel of this setup, to put over transports of one's own.
+///
+/// # Errors
+/// As [`BuildError`] says.
+pub fn secure_for(setup: &Setup<'_>) -> Result<Secure, BuildError> {
+    let key = Keypair::ed25519_from_bytes(*setup.seed)?;
+    let policy = Policy::from(&setup.config.transport);
+    Ok(Secure::new(&key, policy)?)
+}
+
+/// As [`build_with`], over a transport of the caller's: one that relays, for example. The gate is
+/// put around it.
+///
+/// # Errors
+/// As [`BuildError`] says.
+pub fn build_over<B: NetworkBehaviour>(
+    setup: &Setup<'_>,
+    secured: Boxed<Secured>,
+    wrap: impl FnOnce(NodeBehaviour) -> B,
+) -> Result<Swarm<B>, BuildError> {
     let key = Keypair::ed25519_from_bytes(*setup.seed)?;
     let network = &setup.config.network;
     let ledger = Ledger::default();
-    let secured = transport::secured(&key, network.handshake_timeout.0)?;
-    let gated = Gated::new(
-        secured,
-        convert::from_libp2p(&key.public().to_peer_id())?,
-        ledger.clone(),
-        setup.keeper.clone(),
-        network.identity_timeout.0,
-    );
+    let rules = Rules {
+        me: convert::from_libp2p(&key.public().to_peer_id())?,
+        policy: Policy::from(&setup.config.transport),
+        keeper: setup.keeper.clone(),
+        deadline: network.identity_timeout.0,
+    };
+    let gated = Gated::new(secured, ledger.clone(), rules);
     let behaviour = wrap(behaviour(&key, ledger, setup)?);
     let config = swarm::Config::with_executor(setup.tasks.clone())
         .with_idle_connection_timeout(network.idle_timeout.0)

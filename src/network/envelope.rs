@@ -9,7 +9,7 @@
 //! | 2 | sent, milliseconds since 1970 |
 //! | 3 | sequence, chosen by the author, ascending |
 //! | 4 | SHA-256 of the author's credential, or null |
-//! | 5 | payload |
+//! | 5 or 6 | payload: 5 for everybody, 6 sealed (`docs/reference/sealed.md`) |
 //!
 //! Pure and bounded. The signature is gossipsub's, over the whole envelope. Anything but the one
 //! encoding is refused: two spellings of a message would have two ids. The bytes are frozen by
@@ -30,6 +30,8 @@ const UINT: u8 = 0 << 5;
 const BYTES: u8 = 2 << 5;
 const MAP: u8 = 5 << 5;
 const NULL: u8 = 0xf6;
+/// The key of a sealed payload, which is also how it is written.
+const SEALED: u8 = 6;
 /// Entries of the map.
 const ENTRIES: u64 = 5;
 
@@ -44,6 +46,8 @@ pub struct Envelope {
     pub credential: Option<[u8; 32]>,
     /// What it says.
     pub payload: Vec<u8>,
+    /// Whether that is sealed to some.
+    pub sealed: bool,
 }
 
 /// Why bytes are no envelope.
@@ -82,7 +86,7 @@ impl Envelope {
         }
         // usize fits u64 on every platform this runs on.
         let length = u64::try_from(self.payload.len()).unwrap_or(u64::MAX);
-        entry(&mut out, 5, BYTES, length);
+        entry(&mut out, payload_key(self.sealed), BYTES, length);
         out.extend_from_slice(&self.payload);
         out
     }
@@ -108,7 +112,8 @@ impl Envelope {
         let sent = Timestamp::from_millis(reader.entry(2, UINT)?);
         let sequence = reader.entry(3, UINT)?;
         let credential = reader.credential()?;
-        let length = reader.entry(5, BYTES)?;
+        let sealed = reader.0.first() == Some(&SEALED);
+        let length = reader.entry(payload_key(sealed), BYTES)?;
         let length = usize::try_from(length).map_err(|_| EnvelopeError::Malformed)?;
         if length > max_payload {
             return Err(EnvelopeError::TooLarge { limit: max_payload });
@@ -119,6 +124,7 @@ impl Envelope {
             sequence,
             credential,
             payload,
+            sealed,
         };
         // One spelling only: shortest heads, this many entries, nothing behind.
         if envelope.encode() == bytes {
@@ -127,6 +133,10 @@ impl Envelope {
             Err(EnvelopeError::Malformed)
         }
     }
+}
+
+fn payload_key(sealed: bool) -> u64 {
+    if sealed { u64::from(SEALED) } else { 5 }
 }
 
 /// Writes a CBOR head in its shortest form.

@@ -355,6 +355,7 @@ mod tests {
             sequence: 1,
             credential: None,
             payload: vec![0; 101],
+            sealed: false,
         };
         assert_eq!(
             publish(&mut gossip, &topic, &envelope, 100),

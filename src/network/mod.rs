@@ -3,7 +3,7 @@
 //! The only room, besides the Swarm actor, that knows libp2p. What a peer must pass, in order:
 //!
 //! 1. [`admission`]: before any cryptography (bans by address, rates, concurrency);
-//! 2. [`transport`]: TCP, Noise, Yamux, with a deadline;
+//! 2. [`secure`]: TCP or QUIC; TLS inside Noise, or one of them; Yamux; with a deadline;
 //! 3. [`gate`]: both sides show credentials *inside the transport upgrade*, so a peer that was
 //!    not accepted by its [`GateKeeper`] never reaches a protocol handler;
 //! 4. [`admission`] again: a connection without the gate's record is denied.
@@ -25,13 +25,13 @@ pub mod jobs;
 pub mod parking;
 pub mod replay;
 mod resolve;
+pub mod secure;
 mod tasks;
-pub mod transport;
 
 pub use admission::{Admission, Counts, Refused};
 pub use attribution::Attribution;
 pub use behaviour::{NodeBehaviour, NodeBehaviourEvent};
-pub use build::{BuildError, Setup, build, build_with, listen_open};
+pub use build::{BuildError, Setup, build, build_over, build_with, listen_open, secure_for};
 pub use dial::{DialPlan, Due};
 pub use envelope::{Envelope, EnvelopeError};
 pub use gate::{Admitted, GateKeeper, Presented};

@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     os::unix::{
         fs::PermissionsExt,
         net::{UnixListener, UnixStream},
@@ -60,15 +60,15 @@ fn try_listen(address: &Multiaddr) -> Result<(), StartError> {
         Some(Protocol::Ip6(ip)) => IpAddr::V6(ip),
         _ => return Ok(()),
     };
-    let Some(Protocol::Tcp(port)) = parts.next() else {
-        return Ok(());
+    let tried = match parts.next() {
+        Some(Protocol::Tcp(port)) => TcpListener::bind((ip, port)).map(drop),
+        Some(Protocol::Udp(port)) => UdpSocket::bind((ip, port)).map(drop),
+        _ => return Ok(()),
     };
-    TcpListener::bind((ip, port))
-        .map(drop)
-        .map_err(|source| StartError::Listen {
-            address: address.clone(),
-            source,
-        })
+    tried.map_err(|source| StartError::Listen {
+        address: address.clone(),
+        source,
+    })
 }
 
 fn bind_http(address: SocketAddr) -> Result<TcpListener, StartError> {

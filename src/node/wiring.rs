@@ -375,6 +375,7 @@ impl Site {
         let tools = SwarmTools {
             config: Arc::clone(&self.config),
             seed: Arc::new(key.seed()),
+            key: key.clone(),
             clock: Arc::clone(&self.clock),
             keeper: Arc::new(gatekeeper.clone()),
             admission: Arc::new(gatekeeper.clone()),

@@ -22,12 +22,18 @@ use super::{jobs::JobMetrics, status::StatusMetrics};
 use crate::{
     audit::Direction,
     trust::decision::{Action, Verdict},
-    types::{Timestamp, TrustScore},
+    types::{ChannelKind, SecurityInfo, Timestamp, TrustScore},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DirectionLabel {
     direction: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ChannelLabel {
+    channel: &'static str,
+    hybrid: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,6 +67,7 @@ struct Inner {
     registry: Registry,
     connections: Family<DirectionLabel, Counter>,
     connections_active: Gauge,
+    channels: Family<ChannelLabel, Counter>,
     denials: Family<ReasonLabel, Counter>,
     dial_failures: Counter,
     messages_received: Counter,
@@ -95,9 +102,14 @@ impl Inner {
                     .get_or_create(&DirectionLabel { direction }),
             );
         }
+        for kind in ChannelKind::ALL {
+            let hybrid = kind == ChannelKind::Stacked;
+            drop(self.channels.get_or_create(&channel(kind, hybrid)));
+        }
         for reason in [
             "address_rate",
             "banned",
+            "hybrid_required",
             "malformed",
             "missing",
             "signature",
@@ -135,6 +147,7 @@ impl Metrics {
             registry: Registry::with_prefix("quantraband"),
             connections: Family::default(),
             connections_active: Gauge::default(),
+            channels: Family::default(),
             denials: Family::default(),
             dial_failures: Counter::default(),
             messages_received: Counter::default(),
@@ -175,13 +188,12 @@ impl Metrics {
     }
 
     /// A connection was let in.
-    pub fn connected(&self, direction: Direction) {
-        let direction = match direction {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        };
+    pub fn connected(&self, direction: Direction, security: SecurityInfo) {
+        let direction = direction.name();
         let label = DirectionLabel { direction };
         self.0.connections.get_or_create(&label).inc();
+        let label = channel(security.kind, security.is_hybrid());
+        self.0.channels.get_or_create(&label).inc();
         self.0.connections_active.inc();
     }
 
@@ -318,6 +330,11 @@ impl Inner {
             self.connections_active.clone(),
         );
         registry.register(
+            "channels",
+            "Connections let in, by how they are encrypted and whether ML-KEM took part",
+            self.channels.clone(),
+        );
+        registry.register(
             "denials",
             "Connections and peers refused, by reason",
             self.denials.clone(),
@@ -402,6 +419,13 @@ impl Inner {
     }
 }
 
+fn channel(kind: ChannelKind, hybrid: bool) -> ChannelLabel {
+    ChannelLabel {
+        channel: kind.name(),
+        hybrid: if hybrid { "true" } else { "false" },
+    }
+}
+
 fn as_gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -413,8 +437,13 @@ mod tests {
     #[test]
     fn names_and_labels_are_as_documented() {
         let metrics = Metrics::new();
-        metrics.connected(Direction::Inbound);
-        metrics.connected(Direction::Outbound);
+        let security = SecurityInfo {
+            kind: ChannelKind::Stacked,
+            group: crate::types::Group::X25519MlKem768,
+            cipher: crate::types::Cipher::Aes256Gcm,
+        };
+        metrics.connected(Direction::Inbound, security);
+        metrics.connected(Direction::Outbound, security);
         metrics.disconnected();
         metrics.denied("banned");
         metrics.decided(Action::Publish, Verdict::Quarantine);
@@ -428,6 +457,8 @@ mod tests {
         for line in [
             "quantraband_connections_total{direction=\"inbound\"} 1",
             "quantraband_connections_active 1",
+            "quantraband_channels_total{channel=\"stacked\",hybrid=\"true\"} 2",
+            "quantraband_channels_total{channel=\"noise\",hybrid=\"false\"} 0",
             "quantraband_denials_total{reason=\"banned\"} 1",
             "quantraband_messages_received_total 0",
             "quantraband_messages_sent_total 1",

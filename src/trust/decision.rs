@@ -18,7 +18,7 @@ use crate::{
     config::PolicyConfig,
     identity::{Status, Tier, VerifiedIdentity},
     messages::reputation::Standing,
-    types::{PeerId, Timestamp, Topic},
+    types::{PeerId, SecurityInfo, Timestamp, Topic},
 };
 
 /// What a peer wants to do.
@@ -71,6 +71,9 @@ pub struct Request<'a> {
     pub subject: Subject<'a>,
     /// On which topic; needed to publish and to subscribe.
     pub topic: Option<&'a Topic>,
+    /// How the peer's connection is encrypted, the weakest when it has several; `None` for an
+    /// author who is not connected. To hold a connection there must be a proof.
+    pub security: Option<SecurityInfo>,
     /// When.
     pub now: Timestamp,
     /// The rules in force.
@@ -100,6 +103,8 @@ pub enum DenyReason {
     Jobs,
     /// A question about a topic that names none.
     Malformed,
+    /// A connection of which no transport proved how it is encrypted.
+    Security,
 }
 
 impl DenyReason {
@@ -117,6 +122,7 @@ impl DenyReason {
             Self::Topic => "topic",
             Self::Jobs => "jobs",
             Self::Malformed => "malformed",
+            Self::Security => "security",
         }
     }
 }
@@ -243,6 +249,12 @@ fn check_identity(subject: &Subject<'_>, now: Timestamp) -> Option<Decision> {
 fn permit(request: &Request<'_>) -> Result<&'static str, Decision> {
     let tier = request.subject.tier;
     if request.action == Action::Connect {
+        if request.security.is_none() {
+            return Err(Decision::deny(
+                DenyReason::Security,
+                "connect.security_unknown",
+            ));
+        }
         // An unverified peer comes this far only on a listener opened for such peers.
         return Ok(match tier {
             Tier::Member => "connect.member",

@@ -3,6 +3,7 @@
 //! Each type refuses the invalid at construction, so nothing behind it checks again. Nothing
 //! here does I/O, and nothing here knows actix, libp2p or sled.
 
+mod channel;
 mod ids;
 mod peer_id;
 mod score;
@@ -11,6 +12,7 @@ mod topic;
 mod units;
 mod view;
 
+pub use channel::{ChannelFault, ChannelKind, Cipher, Group, Layer, SecurityInfo, SecurityLevel};
 pub use ids::{EventId, Origin, Party};
 pub use peer_id::{PeerId, PeerIdError};
 pub use score::{ScoreError, TrustScore};

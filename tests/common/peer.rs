@@ -20,7 +20,7 @@ use quantraband::{
         self, Admission, Admitted, Attribution, GateKeeper, Listeners, NodeBehaviour, Presented,
         Setup, Tasks, gate,
     },
-    types::{Origin, PeerId, SystemClock, Timestamp, Topic},
+    types::{Origin, PeerId, SecurityInfo, SystemClock, Timestamp, Topic},
 };
 
 /// Accepts everybody and presents what it was given.
@@ -41,12 +41,13 @@ impl GateKeeper for Forger {
         Ok(())
     }
     fn judge(&self, presented: Presented) -> BoxFuture<'static, Result<Admitted, Refusal>> {
-        self.judge_open(presented.peer, presented.ip)
+        self.judge_open(presented.peer, presented.ip, presented.security)
     }
     fn judge_open(
         &self,
         peer: PeerId,
         _: Option<IpAddr>,
+        security: SecurityInfo,
     ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
         let rule = "forger".to_owned();
         futures::future::ok(Admitted {
@@ -54,6 +55,7 @@ impl GateKeeper for Forger {
             tier: Tier::Member,
             identity: None,
             rule,
+            security,
             epoch: 0,
         })
         .boxed()

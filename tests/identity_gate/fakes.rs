@@ -24,7 +24,7 @@ use quantraband::{
     audit::Direction,
     identity::{Channel, Refusal, Role, Tier},
     network::{self, Admission, Admitted, Attribution, GateKeeper, Listeners, Presented},
-    types::{Origin, PeerId, Topic},
+    types::{Cipher, Origin, PeerId, SecurityInfo, Topic},
 };
 use tokio::sync::watch;
 
@@ -44,6 +44,8 @@ pub(crate) enum Answer {
     Refuse(Refusal),
     Never,
     AnotherPeer,
+    /// About the right peer on another channel than the one it came by.
+    AnotherChannel,
     Panic,
 }
 
@@ -53,6 +55,8 @@ pub(crate) struct Keeper {
     pub(crate) answer: Answer,
     pub(crate) banned: Mutex<Vec<PeerId>>,
     pub(crate) judged: Mutex<Vec<Presented>>,
+    /// The channels for which a frame was asked, and this node's end of each.
+    pub(crate) bound: Mutex<Vec<(Channel, Role)>>,
     refused: watch::Sender<Vec<(Direction, Refusal)>>,
 }
 
@@ -76,12 +80,18 @@ impl Keeper {
         told[0].clone()
     }
 
-    fn admit(&self, peer: PeerId, tier: Tier) -> BoxFuture<'static, Result<Admitted, Refusal>> {
+    fn admit(
+        &self,
+        peer: PeerId,
+        tier: Tier,
+        security: SecurityInfo,
+    ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
         let admitted = |peer| Admitted {
             peer,
             tier,
             identity: None,
             rule: "test".to_owned(),
+            security,
             epoch: 0,
         };
         match self.answer.clone() {
@@ -89,13 +99,19 @@ impl Keeper {
             Answer::Refuse(refusal) => futures::future::err(refusal).boxed(),
             Answer::Never => futures::future::pending().boxed(),
             Answer::AnotherPeer => futures::future::ok(admitted(peer_of(&[99; 32]))).boxed(),
+            Answer::AnotherChannel => {
+                let mut other = admitted(peer);
+                other.security.cipher = Cipher::Untold;
+                futures::future::ok(other).boxed()
+            }
             Answer::Panic => async { panic!("the keeper broke") }.boxed(),
         }
     }
 }
 
 impl GateKeeper for Keeper {
-    fn own_frame(&self, _: &Channel, _: Role) -> Arc<[u8]> {
+    fn own_frame(&self, channel: &Channel, role: Role) -> Arc<[u8]> {
+        self.bound.lock().unwrap().push((*channel, role));
         (*b"a credential frame").into()
     }
 
@@ -108,17 +124,18 @@ impl GateKeeper for Keeper {
     }
 
     fn judge(&self, presented: Presented) -> BoxFuture<'static, Result<Admitted, Refusal>> {
-        let peer = presented.peer;
+        let (peer, security) = (presented.peer, presented.security);
         self.judged.lock().unwrap().push(presented);
-        self.admit(peer, Tier::Member)
+        self.admit(peer, Tier::Member, security)
     }
 
     fn judge_open(
         &self,
         peer: PeerId,
         _: Option<IpAddr>,
+        security: SecurityInfo,
     ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
-        self.admit(peer, Tier::Unverified)
+        self.admit(peer, Tier::Unverified, security)
     }
 
     fn refused(&self, _: &PeerId, _: Option<IpAddr>, direction: Direction, refusal: &Refusal) {

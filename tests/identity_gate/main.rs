@@ -1,6 +1,8 @@
-//! The identity gate, in process, over loopback TCP: who is let in, who is not, what the refused
+//! The identity gate, in process, over loopback and every channel: who is let in, who is not, what the refused
 //! reach (nothing), and what is left of them (nothing).
 
+#[cfg(test)]
+mod channels;
 #[cfg(test)]
 mod fakes;
 #[cfg(test)]
@@ -11,6 +13,8 @@ mod node;
 mod plain;
 #[cfg(test)]
 mod raw;
+#[cfg(test)]
+mod relay;
 
 use std::sync::atomic::Ordering;
 
@@ -30,6 +34,7 @@ fn message(payload: usize) -> Envelope {
         sequence: 1,
         credential: None,
         payload: vec![7; payload],
+        sealed: false,
     }
 }
 

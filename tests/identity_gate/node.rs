@@ -23,7 +23,7 @@ use quantraband::{
     config::Config,
     identity::Refusal,
     network::{self, Counts, NodeBehaviour, NodeBehaviourEvent, Setup, Tasks, gate},
-    types::{SystemClock, Topic},
+    types::{PeerId, SecurityInfo, SecurityLevel, SystemClock, Topic},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -80,6 +80,7 @@ pub(crate) struct Plan {
     pub(crate) ears: Ears,
     pub(crate) config: Config,
     pub(crate) open: bool,
+    pub(crate) listen: &'static str,
 }
 
 impl Plan {
@@ -93,6 +94,7 @@ impl Plan {
             ears: Ears(true),
             config,
             open: false,
+            listen: "/ip4/127.0.0.1/tcp/0",
         }
     }
 
@@ -103,6 +105,22 @@ impl Plan {
 
     pub(crate) fn identity_timeout(mut self, millis: u64) -> Self {
         self.config.network.identity_timeout = Duration::from_millis(millis).into();
+        self
+    }
+
+    pub(crate) fn security(mut self, level: SecurityLevel) -> Self {
+        self.config.transport.security = level;
+        self
+    }
+
+    /// What holds for one peer instead.
+    pub(crate) fn security_of(mut self, peer: PeerId, level: SecurityLevel) -> Self {
+        self.config.transport.peers.insert(peer, level);
+        self
+    }
+
+    pub(crate) fn quic(mut self) -> Self {
+        self.listen = "/ip4/127.0.0.1/udp/0/quic-v1";
         self
     }
 
@@ -126,7 +144,7 @@ impl Plan {
             last: Probe::default(),
         })
         .unwrap();
-        let loopback: Multiaddr = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
+        let loopback: Multiaddr = self.listen.parse().unwrap();
         if self.open {
             network::listen_open(&mut swarm, loopback, |b| &b.node.admission).unwrap();
         } else {
@@ -265,6 +283,15 @@ impl Node {
         let joined = self
             .with(move |swarm| network::subscribe(&mut swarm.behaviour_mut().node.gossip, &topic));
         assert!(joined.await.unwrap());
+    }
+
+    /// How its connections are encrypted, by the records they were admitted with.
+    pub(crate) async fn securities(&self) -> Vec<SecurityInfo> {
+        let securities = |swarm: &mut Swarm<Probed>| {
+            let standing = swarm.behaviour().node.admission.standing();
+            standing.map(|(_, _, admitted)| admitted.security).collect()
+        };
+        self.with(securities).await
     }
 
     pub(crate) async fn counts(&self) -> Counts {

@@ -8,13 +8,16 @@ use std::{
 
 use futures::StreamExt;
 use libp2p::{
-    Swarm, identify, ping,
+    Swarm, Transport,
+    core::upgrade::Version,
+    identify, noise, ping,
     swarm::{self, NetworkBehaviour, SwarmEvent},
+    tcp, yamux,
 };
 use quantraband::{
     config::LimitsConfig,
     identity::{Refusal, Tier},
-    network::{admission, gate::Ledger, transport},
+    network::{admission, gate::Ledger},
     types::SystemClock,
 };
 
@@ -43,7 +46,12 @@ fn client(seed: u8) -> Swarm<Client> {
 
 fn plain<B: NetworkBehaviour>(seed: u8, behaviour: B) -> Swarm<B> {
     let key = raw::key(seed);
-    let secured = transport::secured(&key, GENEROUS).unwrap();
+    let secured = tcp::tokio::Transport::new(tcp::Config::default())
+        .upgrade(Version::V1)
+        .authenticate(noise::Config::new(&key).unwrap())
+        .multiplex(yamux::Config::default())
+        .timeout(GENEROUS)
+        .boxed();
     let config =
         swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(60));
     Swarm::new(secured, behaviour, key.public().to_peer_id(), config)

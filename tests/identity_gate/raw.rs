@@ -1,4 +1,4 @@
-//! A peer that speaks TCP, Noise and Yamux correctly, and the gate as a test wants it to.
+//! A peer that speaks the secure channel correctly, and the gate as a test wants it to.
 
 use std::{pin::Pin, task::Poll, time::Duration};
 
@@ -15,8 +15,8 @@ use libp2p::{
 use multistream_select::{Negotiated, Version, dialer_select_proto, listener_select_proto};
 use quantraband::network::{
     convert,
-    gate::{Message, PROTOCOL, Verdict},
-    transport,
+    gate::{Message, NONCE, PROTOCOL, Verdict},
+    secure::{Policy, Secure, Secured, SecurityLevel},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -31,8 +31,9 @@ pub(crate) fn key(seed: u8) -> Keypair {
     Keypair::ed25519_from_bytes([seed; 32]).unwrap()
 }
 
-fn secured(seed: u8) -> Boxed<(libp2p::PeerId, StreamMuxerBox)> {
-    transport::secured(&key(seed), GENEROUS).unwrap()
+pub(crate) fn secured(seed: u8, level: SecurityLevel) -> Boxed<Secured> {
+    let secure = Secure::new(&key(seed), Policy::from(level)).unwrap();
+    secure.transport(&key(seed), GENEROUS)
 }
 
 /// One side of a connection, its muxer driven by a task.
@@ -43,15 +44,20 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
+    /// Over the stacked channel, where the exchange has no hello.
     pub(crate) async fn dial(seed: u8, address: &Multiaddr) -> Self {
+        Self::dial_as(SecurityLevel::RequireHybrid, seed, address).await
+    }
+
+    pub(crate) async fn dial_as(level: SecurityLevel, seed: u8, address: &Multiaddr) -> Self {
         let opts = DialOpts {
             role: Endpoint::Dialer,
             port_use: PortUse::New,
         };
         let (address, _) = convert::split_p2p(address);
-        let dial = secured(seed).dial(address, opts).unwrap();
-        let (_, muxer) = soon("a secure channel", dial).await.unwrap();
-        Self::drive(muxer)
+        let dial = secured(seed, level).dial(address, opts).unwrap();
+        let secured = soon("a secure channel", dial).await.unwrap();
+        Self::drive(secured.muxer)
     }
 
     fn drive(mut muxer: StreamMuxerBox) -> Self {
@@ -129,13 +135,13 @@ impl Raw {
 
 /// A listener that yields raw connections.
 pub(crate) struct RawListener {
-    transport: Boxed<(libp2p::PeerId, StreamMuxerBox)>,
+    transport: Boxed<Secured>,
     pub(crate) address: Multiaddr,
 }
 
 impl RawListener {
     pub(crate) async fn bind(seed: u8) -> Self {
-        let mut transport = secured(seed);
+        let mut transport = secured(seed, SecurityLevel::PreferHybrid);
         let loopback = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
         transport.listen_on(ListenerId::next(), loopback).unwrap();
         let event = poll_fn(|cx| Pin::new(&mut transport).poll(cx));
@@ -160,8 +166,8 @@ impl RawListener {
             }
         });
         let upgrade = soon("a connection", incoming).await;
-        let (_, muxer) = soon("a secure channel", upgrade).await.unwrap();
-        Raw::drive(muxer)
+        let secured = soon("a secure channel", upgrade).await.unwrap();
+        Raw::drive(secured.muxer)
     }
 }
 
@@ -175,6 +181,10 @@ pub(crate) async fn send(stream: &mut Stream, bytes: &[u8]) {
 
 pub(crate) async fn credential(stream: &mut Stream) {
     send(stream, &Message::Credential(b"raw".to_vec()).encode()).await;
+}
+
+pub(crate) async fn hello(stream: &mut Stream, nonce: u8) {
+    send(stream, &Message::Hello([nonce; NONCE]).encode()).await;
 }
 
 pub(crate) async fn accept(stream: &mut Stream) {

@@ -173,8 +173,16 @@ impl Desk {
                     .map_err(no_answer)?;
                 Ok(Response::Peers { peers })
             }
-            Request::Publish { topic, payload } => {
-                let publish = Publish { topic, payload };
+            Request::Publish {
+                topic,
+                payload,
+                seal_to,
+            } => {
+                let publish = Publish {
+                    topic,
+                    payload,
+                    seal_to,
+                };
                 let answer = tools
                     .swarm
                     .ask(publish, DEADLINE)

@@ -112,6 +112,7 @@ impl JobsActor {
                     peer: me,
                     identity: own.identity.clone(),
                     epoch: 0,
+                    security: None,
                     request,
                 };
                 let answer = sandbox.ask(request, deadline).await;

@@ -91,7 +91,7 @@ async fn house(path: &Path) -> House {
         note: Arc::new(move |event| {
             sink.lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(event)
+                .push(event);
         }),
         metrics: Metrics::new(),
     };

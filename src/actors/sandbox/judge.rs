@@ -10,7 +10,7 @@ use crate::{
     identity::{Name, Tier, VerifiedIdentity},
     sandbox::{CancelledBy, JobId, registry::JobRecord},
     trust::decision::{self, Action, Decision, Request, Subject, Verdict},
-    types::{Party, PeerId, Timestamp},
+    types::{Party, PeerId, SecurityInfo, Timestamp},
 };
 
 /// The rule for what this node's own operator submits: whoever may command the node may run what
@@ -23,6 +23,7 @@ impl SandboxActor {
         &self,
         peer: PeerId,
         identity: Option<&VerifiedIdentity>,
+        security: Option<SecurityInfo>,
     ) -> Result<&'static str, &'static str> {
         if peer == self.setup.key.peer() {
             return Ok(LOCAL);
@@ -38,6 +39,7 @@ impl SandboxActor {
                 status: self.setup.statuses.load().of_peer(identity, now),
             },
             topic: None,
+            security,
             now,
             policy: &self.setup.config.policy,
         });
@@ -135,6 +137,8 @@ impl SandboxActor {
                 status: statuses.standing(identity, now).for_running(),
             },
             topic: None,
+            // The connection it came by may be gone while the job lives.
+            security: None,
             now,
             policy: &self.setup.config.policy,
         })

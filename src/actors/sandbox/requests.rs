@@ -19,7 +19,7 @@ use crate::{
         spool::Spool,
         wire::{MAX_WAIT, Piece, RefusalCode, Refused, Request, Response, Wanted},
     },
-    types::PeerId,
+    types::{PeerId, SecurityInfo},
 };
 
 /// When a peer that was told to come again should do so.
@@ -79,11 +79,12 @@ impl Handler<JobRequest> for SandboxActor {
             peer,
             identity,
             epoch,
+            security,
             request,
         } = message;
         self.remember(identity.as_ref(), epoch);
         match request {
-            Request::Submit(spec) => self.on_submit(peer, identity.as_ref(), *spec),
+            Request::Submit(spec) => self.on_submit(peer, identity.as_ref(), security, *spec),
             Request::Put {
                 job,
                 blob,
@@ -109,13 +110,14 @@ impl SandboxActor {
         &mut self,
         peer: PeerId,
         identity: Option<&Arc<VerifiedIdentity>>,
+        security: Option<SecurityInfo>,
         spec: JobSpec,
     ) -> Answer {
         if self.draining {
             let detail = "the node is stopping";
             return now_ready(refused(RefusalCode::Stopping, detail, Some(COME_AGAIN)));
         }
-        let rule = match self.decide(peer, identity.map(Arc::as_ref)) {
+        let rule = match self.decide(peer, identity.map(Arc::as_ref), security) {
             Ok(rule) => rule,
             Err(rule) => {
                 let refusal = refused(RefusalCode::Denied, format!("denied by rule {rule}"), None);
@@ -342,6 +344,7 @@ impl SandboxActor {
         }
     }
 
+    /// What is new of a job, as soon as there is something, or nothing when the wait is over.
     fn on_fetch(&mut self, peer: PeerId, job: JobId, cursor: (u64, u64), wait: Duration) -> Answer {
         let response = self.progress(peer, job, cursor);
         let nothing_new = matches!(
@@ -352,12 +355,15 @@ impl SandboxActor {
         if !nothing_new || wait.is_zero() || self.draining {
             return now_ready(response);
         }
+        let since = self.setup.clock.elapsed();
         let woken = tokio::time::timeout(wait, self.waiters.wait(job));
-        Box::pin(
-            woken
-                .into_actor(self)
-                .map(move |_, act, _| act.progress(peer, job, cursor)),
-        )
+        Box::pin(woken.into_actor(self).then(move |woken, act, _| {
+            // Woken for something that cannot be told yet (its receipt is being recorded): the
+            // peer would only come back after a pause.
+            let gone = act.setup.clock.elapsed().saturating_sub(since);
+            let left = woken.map_or(Duration::ZERO, |_| wait.saturating_sub(gone));
+            act.on_fetch(peer, job, cursor, left)
+        }))
     }
 
     fn progress(&self, peer: PeerId, job: JobId, (out, err): (u64, u64)) -> Response {

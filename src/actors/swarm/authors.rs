@@ -85,7 +85,8 @@ impl SwarmActor {
             let request = Request::GetChains {
                 credentials: credentials.clone(),
             };
-            if let Err(_) = self.ask_for_chains(peer, credentials.clone(), request) {
+            let asked = self.ask_for_chains(peer, credentials.clone(), request);
+            if asked.is_err() {
                 self.not_vouched(peer, &credentials, false);
             }
         }

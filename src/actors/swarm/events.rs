@@ -85,7 +85,7 @@ impl SwarmActor {
     /// Remembers which port the system chose for a listener, so that it stays the same.
     fn on_listening(&mut self, id: ListenerId, address: Multiaddr) {
         let port = address.iter().find_map(|part| match part {
-            Protocol::Tcp(port) => Some(port),
+            Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
             _ => None,
         });
         if let (Some(configured), Some(port)) = (self.listeners.get(&id), port) {
@@ -123,15 +123,16 @@ impl SwarmActor {
         }
         let who = admitted.peer;
         let (tier, identity) = (admitted.tier, admitted.identity.is_some());
+        let security = admitted.security;
         let now = self.tools.clock.now();
         let admitted = Arc::new(admitted);
         self.neighbours.connected(Arc::clone(&admitted));
         let first = self.peers.connected(admitted, id, address, direction, now);
         self.plan.connected(&who, self.tools.clock.elapsed());
-        self.tools.metrics.connected(direction);
+        self.tools.metrics.connected(direction, security);
         if first {
             self.show_all_heads(who);
-            tracing::info!(peer = %who, %tier, ?direction, "connected");
+            tracing::info!(peer = %who, %tier, ?direction, %security, "connected");
         }
         if identity {
             // When Reputation is full or down the credit is lost: it is worth 0.01.

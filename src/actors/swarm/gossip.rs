@@ -232,13 +232,21 @@ impl SwarmActor {
             .add((reason, Some(author)), self.tools.clock.now());
     }
 
-    pub(super) fn deliver(&mut self, topic: Topic, author: PeerId, envelope: Envelope) {
-        let Envelope { sent, payload, .. } = envelope;
+    pub(super) fn deliver(&mut self, topic: Topic, author: PeerId, mut envelope: Envelope) {
+        // Nobody here listens: then it need not be opened either.
+        if !self.subscribers.has(&topic) {
+            return;
+        }
+        let Some(payload) = self.readable(&topic, author, &mut envelope) else {
+            return;
+        };
+        let Envelope { sent, sealed, .. } = envelope;
         let outcome = self.subscribers.deliver(&Delivery {
             topic,
             author,
             sent,
             payload,
+            sealed,
         });
         if outcome.dropped > 0 {
             let dropped = u64::try_from(outcome.dropped).unwrap_or(u64::MAX);
@@ -280,6 +288,7 @@ impl SwarmActor {
                     .of_peer(peer.admitted.identity.as_deref(), now),
             },
             topic,
+            security: Some(peer.security()),
             now,
             policy: &self.tools.config.policy,
         })

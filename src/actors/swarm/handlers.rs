@@ -50,6 +50,7 @@ impl SwarmActor {
                     .of_peer(identity, self.tools.clock.now()),
             },
             topic: Some(topic),
+            security: None,
             now: self.tools.clock.now(),
             policy: &self.tools.config.policy,
         });
@@ -89,8 +90,16 @@ impl Handler<Publish> for SwarmActor {
     type Result = Result<Published, PublishFault>;
 
     fn handle(&mut self, message: Publish, _: &mut Context<Self>) -> Self::Result {
-        let Publish { topic, payload } = message;
+        let Publish {
+            topic,
+            mut payload,
+            seal_to,
+        } = message;
         let credential = self.may_i(Action::Publish, &topic)?;
+        let sealed = !seal_to.is_empty();
+        if sealed {
+            payload = self.seal(&topic, &payload, &seal_to)?;
+        }
         let limit = self.tools.config.limits.max_message_size.as_usize();
         if payload.len() > limit {
             return Err(PublishFault::TooLarge {
@@ -113,6 +122,7 @@ impl Handler<Publish> for SwarmActor {
             sequence: self.sequence,
             credential,
             payload,
+            sealed,
         };
         let listeners = self.listeners(&topic);
         let swarm = self

@@ -27,7 +27,7 @@ use crate::{
         jobs::{Incoming, is_malformed},
     },
     sandbox::wire::{MAX_WAIT, RefusalCode, Refused, Request, Response},
-    types::{Origin, Party, PeerId},
+    types::{Origin, Party, PeerId, SecurityInfo},
 };
 
 /// How long Sandbox may take beyond what the request itself waits for: one durable record and
@@ -148,7 +148,7 @@ impl SwarmActor {
         channel: ResponseChannel<Response>,
         ctx: &mut Context<Self>,
     ) {
-        let (identity, epoch) = match self.may_ask(who, &request) {
+        let (identity, epoch, security) = match self.may_ask(who, &request) {
             Ok(known) => known,
             Err(refusal) => return self.respond(channel, refusal),
         };
@@ -158,6 +158,7 @@ impl SwarmActor {
             peer: who,
             identity,
             epoch,
+            security: Some(security),
             request,
         };
         let deadline = MAX_WAIT.saturating_add(GRACE);
@@ -174,12 +175,12 @@ impl SwarmActor {
         }));
     }
 
-    /// Whether a peer's request is passed on, and as whose.
+    /// Whether a peer's request is passed on, as whose, and how it came.
     fn may_ask(
         &self,
         who: PeerId,
         request: &Request,
-    ) -> Result<(Option<Arc<VerifiedIdentity>>, u64), Response> {
+    ) -> Result<(Option<Arc<VerifiedIdentity>>, u64, SecurityInfo), Response> {
         if self.memory.draining {
             let again = Some(COME_AGAIN);
             return Err(refuse(RefusalCode::Stopping, "the node is stopping", again));
@@ -200,7 +201,8 @@ impl SwarmActor {
             self.tools.metrics.jobs().refused("unavailable");
             return Err(refuse(RefusalCode::Unavailable, "busy", Some(COME_AGAIN)));
         }
-        Ok((peer.admitted.identity.clone(), peer.admitted.epoch))
+        let admitted = &peer.admitted;
+        Ok((admitted.identity.clone(), admitted.epoch, peer.security()))
     }
 
     fn respond(&mut self, channel: ResponseChannel<Response>, response: Response) {

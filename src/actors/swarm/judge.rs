@@ -127,6 +127,8 @@ pub(super) fn judge_known(
             status: views.statuses.of_peer(identity.as_deref(), views.now),
         },
         topic: Some(topic),
+        // A message may come over any number of connections that are not its author's.
+        security: None,
         now: views.now,
         policy: views.policy,
     });

@@ -125,6 +125,7 @@ impl Listeners for Neighbours {
                     .of_peer(admitted.identity.as_deref(), now),
             },
             topic: Some(topic),
+            security: Some(admitted.security),
             now,
             policy: &self.config.policy,
         });

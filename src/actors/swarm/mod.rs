@@ -20,6 +20,7 @@ mod judge;
 mod listeners;
 mod live;
 mod peers;
+mod sealed;
 mod subscribers;
 
 use std::{
@@ -41,7 +42,7 @@ use crate::{
     },
     audit::Aggregator,
     config::Config,
-    identity::{OwnIdentity, StatusView, TrustView},
+    identity::{NodeKey, OwnIdentity, StatusView, TrustView},
     network::{
         self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Tasks, parking::Parking,
         replay::ReplayWindows,
@@ -76,6 +77,8 @@ const REFUSAL_KEYS: usize = 1_024;
 pub struct SwarmTools {
     /// The node's configuration.
     pub config: Arc<Config>,
+    /// The node's key: sealed messages are opened with it.
+    pub key: NodeKey,
     /// The node key's seed.
     pub seed: Arc<Zeroizing<[u8; 32]>>,
     /// Time.
@@ -304,6 +307,7 @@ fn with_port(configured: &Multiaddr, memory: &SwarmMemory) -> Multiaddr {
     let port = memory.ports.get(configured).copied();
     let parts = configured.iter().map(|part| match (part, port) {
         (Protocol::Tcp(0), Some(port)) => Protocol::Tcp(port),
+        (Protocol::Udp(0), Some(port)) => Protocol::Udp(port),
         (part, _) => part,
     });
     parts.collect()

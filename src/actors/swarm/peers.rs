@@ -14,9 +14,9 @@ use libp2p::{Multiaddr, swarm::ConnectionId};
 use crate::{
     audit::Direction,
     identity::{Tier, VerifiedIdentity},
-    messages::swarm::PeerReport,
+    messages::swarm::{ConnectionReport, PeerReport},
     network::Admitted,
-    types::{PeerId, Timestamp, Topic},
+    types::{PeerId, SecurityInfo, Timestamp, Topic},
 };
 
 /// Topics remembered of one peer: as many as the subscription filter lets it have.
@@ -39,7 +39,16 @@ pub(super) struct Peer {
     pub(super) rtt: Option<Duration>,
     /// Why this node is closing its connections, once it is.
     pub(super) closing: Option<&'static str>,
-    connections: Vec<(ConnectionId, Multiaddr, Direction)>,
+    connections: Vec<Connection>,
+}
+
+/// One connection of a peer.
+#[derive(Debug)]
+struct Connection {
+    id: ConnectionId,
+    address: Multiaddr,
+    direction: Direction,
+    security: SecurityInfo,
 }
 
 /// All connected peers.
@@ -59,7 +68,7 @@ impl Peers {
         direction: Direction,
         now: Timestamp,
     ) -> bool {
-        let peer = admitted.peer;
+        let (peer, security) = (admitted.peer, admitted.security);
         if let Some(identity) = &admitted.identity {
             self.remember(Arc::clone(identity), admitted.epoch, now);
         }
@@ -73,14 +82,19 @@ impl Peers {
         });
         // The newest proof counts: a renewed credential takes effect with the next connection.
         entry.admitted = admitted;
-        entry.connections.push((id, address, direction));
+        entry.connections.push(Connection {
+            id,
+            address,
+            direction,
+            security,
+        });
         entry.connections.len() == 1
     }
 
     /// Forgets a connection; the peer itself when it was the last.
     pub(super) fn closed(&mut self, peer: &PeerId, id: ConnectionId) -> Option<Peer> {
         let entry = self.peers.get_mut(peer)?;
-        entry.connections.retain(|(known, ..)| *known != id);
+        entry.connections.retain(|known| known.id != id);
         if entry.connections.is_empty() {
             self.peers.remove(peer)
         } else {
@@ -98,6 +112,13 @@ impl Peers {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Peer)> {
         self.peers.iter()
+    }
+
+    /// The verified identities of peers that are connected, and of authors that were.
+    pub(super) fn identities(&self) -> impl Iterator<Item = &VerifiedIdentity> {
+        let connected = self.peers.values();
+        let connected = connected.filter_map(|peer| peer.admitted.identity.as_deref());
+        connected.chain(self.authors.values().map(|(identity, _)| identity.as_ref()))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -150,17 +171,33 @@ impl Peers {
     }
 }
 
+impl Connection {
+    fn report(&self) -> ConnectionReport {
+        ConnectionReport {
+            address: self.address.to_string(),
+            direction: self.direction.name().to_owned(),
+            security: self.security,
+        }
+    }
+}
+
 impl Peer {
     /// Addresses of all its connections.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &Multiaddr> {
-        self.connections.iter().map(|(_, address, _)| address)
+        self.connections.iter().map(|one| &one.address)
+    }
+
+    /// The weakest encryption among its connections: libp2p may use any of them.
+    pub(super) fn security(&self) -> SecurityInfo {
+        let all = self.connections.iter().map(|one| one.security);
+        all.reduce(SecurityInfo::weaker)
+            .unwrap_or(self.admitted.security)
     }
 
     /// Address and direction of the oldest connection that stands.
     pub(super) fn route(&self) -> Option<(&Multiaddr, Direction)> {
-        self.connections
-            .first()
-            .map(|(_, address, direction)| (address, *direction))
+        let first = self.connections.first();
+        first.map(|one| (&one.address, one.direction))
     }
 
     /// What an operator sees.
@@ -172,11 +209,12 @@ impl Peer {
             address: route
                 .map(|(address, _)| address.to_string())
                 .unwrap_or_default(),
-            direction: match route {
-                Some((_, Direction::Outbound)) => "outbound",
-                _ => "inbound",
-            }
-            .to_owned(),
+            direction: route
+                .map_or(Direction::Inbound, |(_, direction)| direction)
+                .name()
+                .to_owned(),
+            security: self.security(),
+            connections: self.connections.iter().map(Connection::report).collect(),
             tier: self.admitted.tier.to_string(),
             identity: identity.map(|i| format!("{}/{}", i.issuer, i.subject)),
             expires: identity.map(|i| i.expires),

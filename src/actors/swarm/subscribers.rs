@@ -111,6 +111,11 @@ impl Subscribers {
         empty
     }
 
+    /// Whether anybody here listens to a topic.
+    pub(super) fn has(&self, topic: &Topic) -> bool {
+        self.sinks.contains_key(topic)
+    }
+
     /// Topics with at least one subscriber.
     pub(super) fn topics(&self) -> Vec<Topic> {
         self.sinks.keys().cloned().collect()
@@ -129,6 +134,7 @@ mod tests {
             author: PeerId::from(&key),
             sent: Timestamp::default(),
             payload: vec![n],
+            sealed: false,
         }
     }
 

@@ -26,6 +26,7 @@ fn requests() -> Vec<Request> {
         Request::Publish {
             topic: topic.clone(),
             payload: vec![0, 255, 10],
+            seal_to: vec!["acme/workers".parse().unwrap()],
         },
         Request::Subscribe { topic },
         Request::AuditTail { count: 7 },
@@ -72,6 +73,7 @@ fn the_wire_form_is_frozen() {
     let publish = Request::Publish {
         topic: "t".parse().unwrap(),
         payload: b"hi\n".to_vec(),
+        seal_to: Vec::new(),
     };
     assert_eq!(
         serde_json::to_string(&publish).unwrap(),
@@ -104,6 +106,7 @@ fn the_largest_payload_fits_a_line() {
     let request = Request::Publish {
         topic: "t".repeat(Topic::MAX_LEN).parse().unwrap(),
         payload: vec![0xff; MAX_PAYLOAD],
+        seal_to: Vec::new(),
     };
     assert!(serde_json::to_vec(&request).unwrap().len() <= MAX_LINE);
     let message = Response::Message(MessageReport {
@@ -111,6 +114,7 @@ fn the_largest_payload_fits_a_line() {
         author: peer(),
         sent: Timestamp::from_millis(u64::MAX),
         payload: vec![0xff; MAX_PAYLOAD],
+        sealed: false,
     });
     assert!(serde_json::to_vec(&message).unwrap().len() <= MAX_LINE);
 }
@@ -160,7 +164,7 @@ fn responses_round_trip() {
 proptest! {
     #[test]
     fn any_payload_survives(payload: Vec<u8>) {
-        let request = Request::Publish { topic: "t".parse().unwrap(), payload };
+        let request = Request::Publish { topic: "t".parse().unwrap(), payload, seal_to: Vec::new() };
         let line = serde_json::to_string(&request).unwrap();
         prop_assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     audit::{AuditEvent, Direction},
-    types::{Party, PeerId, Timestamp},
+    types::{ChannelKind, Party, PeerId, Timestamp},
 };
 
 /// Name of the product in every record.
@@ -216,6 +216,7 @@ fn connection(event: &AuditEvent, cut: &mut Cutter) -> Record {
             rule,
             identity,
             credential_hash,
+            security,
         } => {
             let mut record = line(1, Informational, "connection_accepted");
             outcome(&mut record, Outcome::Allowed);
@@ -231,8 +232,12 @@ fn connection(event: &AuditEvent, cut: &mut Cutter) -> Record {
             }
             record.connection_info = Some(ConnectionInfo {
                 direction_id,
-                protocol_name: "tcp",
+                protocol_name: match security.kind {
+                    ChannelKind::Quic => "udp",
+                    ChannelKind::Noise | ChannelKind::Tls | ChannelKind::Stacked => "tcp",
+                },
             });
+            record.unmapped.security = Some(*security);
             record.unmapped.tier = Some(cut.text(tier, NAME));
             record.unmapped.identity = identity.as_ref().map(|one| cut.text(one, NAME));
             record.unmapped.credential_hash = credential_hash.map(hex::encode);

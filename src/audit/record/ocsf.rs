@@ -159,6 +159,8 @@ pub(super) struct Unmapped {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) score_before: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) security: Option<crate::types::SecurityInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) segment: Option<super::SegmentHead>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status_list: Option<u64>,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     audit::{Direction, segment_name, storage::faulty::Faulty, verify},
-    types::{Party, PeerId, Topic},
+    types::{ChannelKind, Cipher, Group, Party, PeerId, SecurityInfo, Topic},
 };
 
 /// Variants of [`AuditEvent`]; [`place_of`] does not compile when one is added.
@@ -161,6 +161,11 @@ impl Stuff {
             rule: self.text(),
             identity: Some(self.text()),
             credential_hash: Some([0xab; 32]),
+            security: SecurityInfo {
+                kind: ChannelKind::Stacked,
+                group: Group::X25519MlKem768,
+                cipher: Cipher::Aes256Gcm,
+            },
         };
         vec![
             accepted(Direction::Inbound),

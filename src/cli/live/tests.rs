@@ -18,6 +18,7 @@ fn message(payload: &[u8]) -> Response {
         author: PeerId::from(&key),
         sent: Timestamp::from_secs(1),
         payload: payload.to_vec(),
+        sealed: false,
     })
 }
 

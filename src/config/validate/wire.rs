@@ -8,7 +8,7 @@ use super::check::Check;
 use crate::{
     admin::protocol::MAX_PAYLOAD,
     config::{Config, LimitsConfig, clip},
-    types::PeerId,
+    types::{PeerId, SecurityLevel},
 };
 
 pub(super) fn network(check: &mut Check, config: &Config) {
@@ -20,7 +20,8 @@ pub(super) fn network(check: &mut Check, config: &Config) {
         check.list(key, addresses.len());
         for (index, address) in addresses.iter().enumerate() {
             if let Err(wrong) = listen_address(address) {
-                let remedy = "write /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT";
+                let remedy = "write /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1 (or \
+                              /ip6/…)";
                 check.fail(&format!("{key}[{index}]"), wrong, remedy);
             }
         }
@@ -45,7 +46,8 @@ pub(super) fn network(check: &mut Check, config: &Config) {
     for (index, address) in network.bootstrap.iter().enumerate() {
         if let Err(wrong) = bootstrap_address(address) {
             let remedy = "write /ip4/ADDRESS/tcp/PORT/p2p/PEER, where PEER is what `quantraband \
-                          status` of that node prints (12D3KooW…)";
+                          status` of that node prints (12D3KooW…); for QUIC \
+                          /ip4/ADDRESS/udp/PORT/quic-v1/p2p/PEER";
             check.fail(&format!("network.bootstrap[{index}]"), wrong, remedy);
         }
     }
@@ -62,16 +64,57 @@ pub(super) fn network(check: &mut Check, config: &Config) {
     );
 }
 
-/// `/ip4|ip6/…/tcp/N` and nothing after it.
-fn listen_address(address: &Multiaddr) -> Result<(), String> {
-    let mut parts = address.iter();
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(Protocol::Ip4(_) | Protocol::Ip6(_)), Some(Protocol::Tcp(_)), None) => Ok(()),
-        _ => Err(format!("`{address}` is no TCP address to listen on")),
+/// `[transport]`: QUIC cannot prove its key exchange, so strictness and QUIC exclude each other.
+pub(super) fn transport(check: &mut Check, config: &Config) {
+    let transport = &config.transport;
+    check.list("transport.peers", transport.peers.len());
+    let strict = |level: &SecurityLevel| *level == SecurityLevel::RequireHybrid;
+    if !strict(&transport.security) || !transport.peers.values().all(strict) {
+        return;
+    }
+    for (key, addresses) in [
+        ("network.listen", &config.network.listen),
+        ("network.open_listen", &config.network.open_listen),
+    ] {
+        for (index, address) in addresses.iter().enumerate() {
+            check.relation(
+                !is_quic(address),
+                &[&format!("{key}[{index}]"), "transport.security"],
+                "listens for QUIC, which cannot prove a hybrid key exchange, while \
+                 transport.security is \"require-hybrid\"",
+                "remove the address, or write \"prefer-hybrid\"",
+            );
+        }
+    }
+    for (index, address) in config.network.bootstrap.iter().enumerate() {
+        check.relation(
+            !is_quic(address),
+            &[&format!("network.bootstrap[{index}]"), "transport.security"],
+            "would be dialled by QUIC, which cannot prove a hybrid key exchange, while \
+             transport.security is \"require-hybrid\"",
+            "write its TCP address, or \"prefer-hybrid\"",
+        );
     }
 }
 
-/// `/ip4|ip6|dns*/…/tcp/N/p2p/PEER`, where PEER is an Ed25519 key.
+fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::QuicV1)
+}
+
+/// `/ip4|ip6/…/tcp/N` or `/ip4|ip6/…/udp/N/quic-v1`, and nothing after it.
+fn listen_address(address: &Multiaddr) -> Result<(), String> {
+    let mut parts = address.iter();
+    let host = matches!(parts.next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_)));
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(Protocol::Tcp(_)), None, None) if host => Ok(()),
+        (Some(Protocol::Udp(_)), Some(Protocol::QuicV1), None) if host => Ok(()),
+        _ => Err(format!(
+            "`{address}` is no TCP or QUIC address to listen on"
+        )),
+    }
+}
+
+/// `/ip4|ip6|dns*/…/tcp/N/p2p/PEER` or `…/udp/N/quic-v1/p2p/PEER`, where PEER is an Ed25519 key.
 fn bootstrap_address(address: &Multiaddr) -> Result<(), String> {
     let mut parts = address.iter();
     let host = parts.next();
@@ -85,13 +128,15 @@ fn bootstrap_address(address: &Multiaddr) -> Result<(), String> {
                 | Protocol::Dns6(_)
         )
     );
-    match parts.next() {
-        Some(Protocol::Tcp(port)) if host_is_good && port != 0 => {}
-        _ => {
-            return Err(format!(
-                "`{address}` does not begin with a host and a TCP port"
-            ));
-        }
+    let port_is_good = match parts.next() {
+        Some(Protocol::Tcp(port)) => port != 0,
+        Some(Protocol::Udp(port)) => port != 0 && parts.next() == Some(Protocol::QuicV1),
+        _ => false,
+    };
+    if !host_is_good || !port_is_good {
+        return Err(format!(
+            "`{address}` does not begin with a host and a TCP port, or a UDP port for QUIC"
+        ));
     }
     match (parts.next(), parts.next()) {
         (Some(Protocol::P2p(peer)), None) => PeerId::from_bytes(&peer.to_bytes())
@@ -102,7 +147,9 @@ fn bootstrap_address(address: &Multiaddr) -> Result<(), String> {
 }
 
 fn has_port_zero(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::Tcp(0))
+    address
+        .iter()
+        .any(|part| matches!(part, Protocol::Tcp(0) | Protocol::Udp(0)))
 }
 
 pub(super) fn gossip(check: &mut Check, config: &Config) {

@@ -308,6 +308,12 @@ fn everything_lies_within_what_the_anchor_may_grant_here() {
         change(|g| g.max_lifetime = crate::types::Span(HOUR * 3)),
         denied("anchor.max-lifetime")
     );
+    // The scopes would fit, but the delegations themselves hold for longer.
+    assert_eq!(
+        change(|g| g.max_lifetime = crate::types::Span(HOUR * 4)),
+        denied("anchor.max-lifetime")
+    );
+    assert!(change(|g| g.max_lifetime = crate::types::Span(HOUR * 10)).is_ok());
 }
 
 #[test]
@@ -416,6 +422,12 @@ fn who_signs_for_itself_is_let_in_by_configuration_alone_and_as_less() {
     );
     let above = chained(own.credential().clone(), &to_europe());
     assert!(matches!(judge(&above), Err(Refusal::Chain(_))));
+    // Its name and its keys, but mallory's signatures.
+    let by_mallory = Credential::sign(own.credential().claims().clone(), mallory().signer());
+    assert!(matches!(
+        judge(&Chain::of(by_mallory.unwrap())),
+        Err(Refusal::Signature(_))
+    ));
     // In a real issuer's name: the issuer's keys are wanted.
     let mut claims = own.credential().claims().clone();
     claims.head.issuer = name("acme");

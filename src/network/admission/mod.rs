@@ -32,7 +32,7 @@ use thiserror::Error;
 
 use super::{
     convert,
-    gate::{Admitted, Ledger},
+    gate::{self, Admitted, Ledger},
 };
 use crate::{audit::Direction, config::LimitsConfig, types::Clock};
 
@@ -345,7 +345,15 @@ impl NetworkBehaviour for Behaviour {
                 self.established(event.connection_id, event.peer_id, direction);
             }
             FromSwarm::ConnectionClosed(event) => self.closed(event.connection_id, event.peer_id),
-            FromSwarm::ListenFailure(event) => self.failed(event.connection_id),
+            FromSwarm::ListenFailure(event) => {
+                // A handshake that failed before anybody was known: counted, as a crowd of them
+                // must not fill the log. Where the peer is known the gate has told.
+                if let Some(fault) = gate::unknown_peers_fault(event.error) {
+                    let ip = convert::ip_of(event.send_back_addr);
+                    self.denials.add(fault.code(), ip, self.clock.now());
+                }
+                self.failed(event.connection_id);
+            }
             FromSwarm::DialFailure(event) => self.failed(event.connection_id),
             _ => {}
         }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     identity::Tier,
-    types::{ManualClock, PeerId},
+    types::{ChannelKind, Cipher, Group, ManualClock, PeerId, SecurityInfo},
 };
 use ed25519_dalek::SigningKey;
 use libp2p::{
@@ -62,6 +62,11 @@ fn admitted(peer: PeerId) -> Admitted {
         tier: Tier::Member,
         identity: None,
         rule: "test".to_owned(),
+        security: SecurityInfo {
+            kind: ChannelKind::Noise,
+            group: Group::X25519,
+            cipher: Cipher::ChaCha20Poly1305,
+        },
         epoch: 0,
     }
 }

@@ -8,6 +8,7 @@ fn sample(credential: bool, payload: &[u8]) -> Envelope {
         sequence: 42,
         credential: credential.then_some([0xab; 32]),
         payload: payload.to_vec(),
+        sealed: false,
     }
 }
 
@@ -17,6 +18,10 @@ fn the_bytes_are_frozen() {
         sample(true, b"hello"),
         sample(false, b""),
         sample(true, &[7; 300]),
+        Envelope {
+            sealed: true,
+            ..sample(true, b"hello")
+        },
     ];
     let written: Vec<String> = samples.iter().map(|e| hex::encode(e.encode())).collect();
     let frozen = include_str!("../../../tests/fixtures/network/envelope.hex");
@@ -80,14 +85,16 @@ fn a_second_spelling_is_refused() {
 
 fn envelopes() -> impl Strategy<Value = Envelope> {
     let bytes = proptest::collection::vec(any::<u8>(), 0..400);
-    (any::<u64>(), any::<u64>(), any::<Option<[u8; 32]>>(), bytes).prop_map(
-        |(sent, sequence, credential, payload)| Envelope {
+    let ids = (any::<u64>(), any::<u64>(), any::<Option<[u8; 32]>>());
+    (ids, bytes, any::<bool>()).prop_map(|((sent, sequence, credential), payload, sealed)| {
+        Envelope {
             sent: Timestamp::from_millis(sent),
             sequence,
             credential,
             payload,
-        },
-    )
+            sealed,
+        }
+    })
 }
 
 proptest! {
@@ -109,7 +116,8 @@ proptest! {
             hash,
             Value::Bytes(envelope.payload),
         ];
-        let map = (1u64..).map(Value::from).zip(fields).collect();
+        let keys = [1, 2, 3, 4, if envelope.sealed { 6 } else { 5 }];
+        let map = keys.map(Value::from).into_iter().zip(fields).collect();
         prop_assert_eq!(value, Value::Map(map));
     }
 

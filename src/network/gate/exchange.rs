@@ -13,9 +13,8 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::IpAddr,
-    pin::pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
@@ -29,13 +28,14 @@ use tokio::time::timeout;
 
 use super::{
     Admitted, GateKeeper, Presented,
-    wire::{self, Message, PREFIX, PROTOCOL, Verdict},
+    drive::{Muxer, Others, Who, drive, poll_muxer},
+    wire::{self, Message, NONCE, PREFIX, PROTOCOL, Verdict},
 };
 use crate::{
     audit::Direction,
     identity::{BINDING_BYTES, Binding, Channel, Refusal, Role},
-    network::{attribution, convert},
-    types::{Origin, PeerId},
+    network::{attribution, convert, secure::Policy},
+    types::{Origin, PeerId, SecurityInfo},
 };
 
 type Stream = Negotiated<<StreamMuxerBox as StreamMuxer>::Substream>;
@@ -53,17 +53,32 @@ const LINGER_STREAMS: usize = 64;
 const PEER_TEXT: usize = 120;
 
 /// A connection that stands, and what is known of it.
-pub(super) struct Exchange {
+pub(super) struct Connection {
     pub(super) muxer: StreamMuxerBox,
     pub(super) me: PeerId,
     pub(super) peer: PeerId,
     pub(super) ip: Option<IpAddr>,
     pub(super) direction: Direction,
-    /// Whether this side opens the gate's stream: the one that opened the connection.
-    pub(super) opener: bool,
-    pub(super) keeper: Arc<dyn GateKeeper>,
+    /// This side's; the opener of the connection opens the gate's stream too.
+    pub(super) role: Role,
+    pub(super) security: SecurityInfo,
+    /// The TLS exporter, where the channel has one.
+    pub(super) exporter: Option<[u8; BINDING_BYTES]>,
+}
+
+/// The exchange over one [`Connection`].
+pub(super) struct Exchange {
+    muxer: StreamMuxerBox,
+    me: PeerId,
+    peer: PeerId,
+    ip: Option<IpAddr>,
+    direction: Direction,
+    role: Role,
+    security: SecurityInfo,
+    exporter: Option<[u8; BINDING_BYTES]>,
+    keeper: Arc<dyn GateKeeper>,
     /// For the whole exchange.
-    pub(super) deadline: Duration,
+    deadline: Duration,
     stream: Option<Stream>,
     /// The peer may be told a refusal: the stream is sound and between two messages.
     tellable: bool,
@@ -74,38 +89,31 @@ pub(super) struct Exchange {
 /// No operation can be asked of a stream that failed.
 const NO_STREAM: Refusal = Refusal::Interrupted("the exchange has no stream");
 
-/// What driving a connection must know of its peer.
-#[derive(Clone, Copy)]
-struct Who {
-    peer: PeerId,
-    ip: Option<IpAddr>,
-    speaks: bool,
-}
-
-/// Streams the peer opens beside the gate's.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Others {
-    /// End the exchange: this node did not accept the peer yet.
-    Forbidden,
-    /// Wait in the muxer: the peer has our acceptance, or needs none, and may begin.
-    Wait,
-}
-
 impl Exchange {
     pub(super) fn new(
-        (muxer, me, peer, ip): (StreamMuxerBox, PeerId, PeerId, Option<IpAddr>),
-        opener: bool,
-        direction: Direction,
+        connection: Connection,
         keeper: Arc<dyn GateKeeper>,
         deadline: Duration,
     ) -> Self {
+        let Connection {
+            muxer,
+            me,
+            peer,
+            ip,
+            direction,
+            role,
+            security,
+            exporter,
+        } = connection;
         Self {
             muxer,
             me,
             peer,
             ip,
             direction,
-            opener,
+            role,
+            security,
+            exporter,
             keeper,
             deadline,
             stream: None,
@@ -114,9 +122,20 @@ impl Exchange {
         }
     }
 
+    /// Whether the channel is good enough for this peer, and the peer worth hearing.
+    fn precheck(&self, policy: &Policy) -> Result<(), Refusal> {
+        policy
+            .admits(&self.peer, &self.security)
+            .map_err(Refusal::Channel)?;
+        self.keeper.precheck(&self.peer, self.ip)
+    }
+
     /// Exchanges credentials and verdicts; the muxer comes back only when both sides accepted.
-    pub(super) async fn required(mut self) -> Result<(StreamMuxerBox, Admitted), Refusal> {
-        if let Err(refusal) = self.keeper.precheck(&self.peer, self.ip) {
+    pub(super) async fn required(
+        mut self,
+        policy: &Policy,
+    ) -> Result<(StreamMuxerBox, Admitted), Refusal> {
+        if let Err(refusal) = self.precheck(policy) {
             self.report(&refusal);
             self.tell_unheard(&refusal).await;
             return Err(refusal);
@@ -132,10 +151,13 @@ impl Exchange {
     }
 
     /// Asks the keeper alone: the peer of an open listener shows nothing.
-    pub(super) async fn open(mut self) -> Result<(StreamMuxerBox, Admitted), Refusal> {
-        let judged = match self.keeper.precheck(&self.peer, self.ip) {
+    pub(super) async fn open(
+        mut self,
+        policy: &Policy,
+    ) -> Result<(StreamMuxerBox, Admitted), Refusal> {
+        let judged = match self.precheck(policy) {
             Ok(()) => {
-                let judging = self.keeper.judge_open(self.peer, self.ip);
+                let judging = self.keeper.judge_open(self.peer, self.ip, self.security);
                 let judging = bounded_judgement(self.deadline, judging);
                 let who = self.who();
                 match drive(&mut self.muxer, who, Others::Wait, judging).await {
@@ -157,12 +179,13 @@ impl Exchange {
 
     async fn converse(&mut self) -> Result<Admitted, Refusal> {
         self.open_stream().await?;
-        let (channel, role) = self.channel();
-        let own = wire::encode_credential(&self.keeper.own_frame(&channel, role));
+        let channel = self.bind().await?;
+        let own = wire::encode_credential(&self.keeper.own_frame(&channel, self.role));
         self.write(Others::Forbidden, &own).await?;
         let frame = match self.read().await? {
             Message::Credential(frame) => frame,
             Message::Verdict(verdict) => return Err(unheard(verdict)),
+            Message::Hello(_) => return Err(Refusal::Violation("a hello out of place")),
         };
         let presented = Presented {
             peer: self.peer,
@@ -170,7 +193,8 @@ impl Exchange {
             direction: self.direction,
             frame,
             channel,
-            role,
+            role: self.role,
+            security: self.security,
         };
         let who = self.who();
         let judging = bounded_judgement(self.deadline / 2, self.keeper.judge(presented));
@@ -190,25 +214,40 @@ impl Exchange {
         }
     }
 
-    /// What both ends know of this connection, and which end this node is.
-    fn channel(&self) -> (Channel, Role) {
-        let me = self.me;
-        let (opener, listener, role) = if self.opener {
-            (me, self.peer, Role::Opener)
-        } else {
-            (self.peer, me, Role::Listener)
+    /// What proofs of possession on this connection are about; without an exporter the two sides
+    /// first tell each other a nonce.
+    async fn bind(&mut self) -> Result<Channel, Refusal> {
+        let binding = match self.exporter {
+            Some(value) => Binding::Exporter(value),
+            None => {
+                let mine: [u8; NONCE] = rand::random();
+                self.write(Others::Forbidden, &Message::Hello(mine).encode())
+                    .await?;
+                let theirs = match self.read().await? {
+                    Message::Hello(nonce) => nonce,
+                    Message::Verdict(verdict) => return Err(unheard(verdict)),
+                    Message::Credential(_) => {
+                        return Err(Refusal::Violation("a credential before the hello"));
+                    }
+                };
+                let (opener, listener) = self.by_role(mine, theirs);
+                Binding::Nonces { opener, listener }
+            }
         };
-        // No nonces are exchanged yet: a proof holds for these two peers and roles, and no more.
-        let binding = Binding::Nonces {
-            opener: [0; BINDING_BYTES],
-            listener: [0; BINDING_BYTES],
-        };
-        let channel = Channel {
+        let (opener, listener) = self.by_role(self.me, self.peer);
+        Ok(Channel {
             opener,
             listener,
             binding,
-        };
-        (channel, role)
+        })
+    }
+
+    /// Mine and theirs as the opener's and the listener's.
+    fn by_role<T>(&self, mine: T, theirs: T) -> (T, T) {
+        match self.role {
+            Role::Opener => (mine, theirs),
+            Role::Listener => (theirs, mine),
+        }
     }
 
     /// The connection was lost while we judged: a refusal of the peer may have come before.
@@ -220,17 +259,21 @@ impl Exchange {
         }
     }
 
-    /// A keeper that mixes up two peers must not let in either.
+    /// A keeper that mixes up two peers, or two connections, must not let in either.
     fn about_this_peer(&self, admitted: Admitted) -> Result<Admitted, Refusal> {
-        if admitted.peer == self.peer {
-            Ok(admitted)
-        } else {
+        if admitted.peer != self.peer {
             Err(Refusal::Unavailable("the judgement was about another peer"))
+        } else if admitted.security != self.security {
+            Err(Refusal::Unavailable(
+                "the judgement was about another channel",
+            ))
+        } else {
+            Ok(admitted)
         }
     }
 
     async fn open_stream(&mut self) -> Result<(), Refusal> {
-        let (opener, who) = (self.opener, self.who());
+        let (opener, who) = (self.role == Role::Opener, self.who());
         let muxer = &mut self.muxer;
         let raw = poll_fn(|cx| {
             attribution::note(who.peer, who.ip);
@@ -292,6 +335,7 @@ impl Exchange {
         match Message::decode(bytes) {
             Ok(Message::Verdict(verdict)) => Ok(verdict),
             Ok(Message::Credential(_)) => Err(Refusal::Violation("a second credential frame")),
+            Ok(Message::Hello(_)) => Err(Refusal::Violation("a hello out of place")),
             Err(error) => Err(error.refusal()),
         }
     }
@@ -388,63 +432,6 @@ impl Exchange {
         let muxer = &mut self.muxer;
         // A peer that does not let go in time is dropped.
         let _ = timeout(CLOSE, poll_fn(|cx| muxer.poll_close_unpin(cx))).await;
-    }
-}
-
-/// Polls `future` and the connection together, so that either can make progress.
-async fn drive<F: Future>(
-    muxer: &mut StreamMuxerBox,
-    who: Who,
-    others: Others,
-    future: F,
-) -> Result<F::Output, Refusal> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        attribution::note(who.peer, who.ip);
-        let lost = match poll_muxer(muxer, others, cx) {
-            Muxer::Alive => false,
-            Muxer::Lost => true,
-            Muxer::Stream if who.speaks => {
-                let early = Refusal::Violation("a stream before acceptance");
-                return Poll::Ready(Err(early));
-            }
-            // A plain client that just begins to talk: it knows no better.
-            Muxer::Stream => return Poll::Ready(Err(Refusal::Missing)),
-        };
-        match future.as_mut().poll(cx) {
-            // What arrived before the connection was lost still counts.
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending if lost => Poll::Ready(Err(Refusal::Interrupted("connection lost"))),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
-/// What one poll of the connection came to.
-enum Muxer {
-    Alive,
-    Lost,
-    /// The peer opened a stream; it is dropped.
-    Stream,
-}
-
-fn poll_muxer(muxer: &mut StreamMuxerBox, others: Others, cx: &mut Context<'_>) -> Muxer {
-    if others == Others::Forbidden {
-        match muxer.poll_inbound_unpin(cx) {
-            Poll::Ready(Ok(_)) => return Muxer::Stream,
-            Poll::Ready(Err(_)) => return Muxer::Lost,
-            Poll::Pending => {}
-        }
-    }
-    match muxer.poll_unpin(cx) {
-        Poll::Ready(Err(_)) => Muxer::Lost,
-        Poll::Ready(Ok(_)) => {
-            // An address change is of no interest here, but the poll must be repeated.
-            cx.waker().wake_by_ref();
-            Muxer::Alive
-        }
-        Poll::Pending => Muxer::Alive,
     }
 }
 

@@ -13,27 +13,32 @@ use futures::{FutureExt, future::BoxFuture};
 use libp2p::{
     Multiaddr, TransportError,
     core::{
+        Endpoint,
         muxing::StreamMuxerBox,
-        transport::{Boxed, DialOpts, ListenerId, Transport, TransportEvent},
+        transport::{Boxed, DialOpts, ListenerId, PortUse, Transport, TransportEvent},
     },
-    swarm::DialError,
+    multiaddr::Protocol,
+    swarm::{DialError, ListenError},
 };
 use thiserror::Error;
 
 use super::{
     GateKeeper,
-    exchange::{Exchange, origin},
+    exchange::{Connection, Exchange, origin},
     ledger::{Ledger, Slot},
 };
 use crate::{
     audit::Direction,
-    identity::Refusal,
-    network::{attribution, convert},
-    types::{PeerId, PeerIdError},
+    identity::{Refusal, Role},
+    network::{
+        attribution, convert,
+        secure::{ChannelError, Policy, Secured, fault_of},
+    },
+    types::{ChannelFault, ChannelKind, PeerId, PeerIdError},
 };
 
-type Secured = (libp2p::PeerId, StreamMuxerBox);
-type Upgrade = BoxFuture<'static, Result<Secured, GateError>>;
+type Passed = (libp2p::PeerId, StreamMuxerBox);
+type Upgrade = BoxFuture<'static, Result<Passed, GateError>>;
 
 /// Why an upgrade did not come through the gate.
 #[derive(Debug, Error)]
@@ -47,6 +52,9 @@ pub enum GateError {
     /// Another peer answered than the one that was dialled; it was shown nothing.
     #[error("another peer answered than the one that was dialled")]
     WrongPeer,
+    /// There is no channel that both sides accept, and nothing is known of the other side.
+    #[error("secure channel: {0}")]
+    Channel(#[source] Refusal),
     /// One side refused the other.
     #[error("identity gate: {0}")]
     Refused(#[source] Refusal),
@@ -60,32 +68,29 @@ pub struct Gated {
 
 #[derive(Clone)]
 struct Gate {
-    /// This node.
-    me: PeerId,
     ledger: Ledger,
-    keeper: Arc<dyn GateKeeper>,
-    deadline: Duration,
+    rules: Arc<Rules>,
+}
+
+/// What the gate goes by.
+pub struct Rules {
+    /// Who this node is.
+    pub me: PeerId,
+    /// Which channels are good enough.
+    pub policy: Policy,
+    /// Judges peers.
+    pub keeper: Arc<dyn GateKeeper>,
+    /// For the whole exchange.
+    pub deadline: Duration,
 }
 
 impl Gated {
-    /// Puts the gate of the node `me` around `inner`. `deadline` bounds the whole exchange.
+    /// Puts the gate around `inner`.
     #[must_use]
-    pub fn new(
-        inner: Boxed<Secured>,
-        me: PeerId,
-        ledger: Ledger,
-        keeper: Arc<dyn GateKeeper>,
-        deadline: Duration,
-    ) -> Self {
-        Self {
-            inner,
-            gate: Gate {
-                me,
-                ledger,
-                keeper,
-                deadline,
-            },
-        }
+    pub fn new(inner: Boxed<Secured>, ledger: Ledger, rules: Rules) -> Self {
+        let rules = Arc::new(rules);
+        let gate = Gate { ledger, rules };
+        Self { inner, gate }
     }
 }
 
@@ -93,12 +98,14 @@ impl Gated {
 struct Way {
     ip: Option<IpAddr>,
     direction: Direction,
-    /// Opens the gate's stream.
-    opener: bool,
+    /// This node's end: the opener opens the gate's stream.
+    role: Role,
     /// Asks for a credential.
     required: bool,
     /// The peer that was dialled, when the address names one.
     expected: Option<libp2p::PeerId>,
+    /// The address has a QUIC transport of its own.
+    quic: bool,
     slot: Slot,
 }
 
@@ -108,32 +115,43 @@ impl Gate {
         upgrade: impl Future<Output = io::Result<Secured>> + Send + 'static,
         way: Way,
     ) -> Upgrade {
-        let gate = self.clone();
+        let rules = Arc::clone(&self.rules);
         let mut upgrade = Box::pin(upgrade);
         async move {
+            // Before QUIC's handshake the address may be forged: nobody may be blamed by it.
+            let ip = way.ip.filter(|_| !way.quic);
             let handshake = std::future::poll_fn(|cx| {
-                attribution::note_origin(origin(way.ip));
+                attribution::note_origin(origin(ip));
                 upgrade.as_mut().poll(cx)
             });
-            let (remote, muxer) = handshake.await?;
+            let Secured {
+                peer: remote,
+                security,
+                exporter,
+                muxer,
+            } = handshake.await.map_err(|error| rules.failed(error, &way))?;
             if way.expected.is_some_and(|expected| expected != remote) {
                 return Err(GateError::WrongPeer);
             }
             let peer = convert::from_libp2p(&remote)?;
-            let exchange = Exchange::new(
-                (muxer, gate.me, peer, way.ip),
-                way.opener,
-                way.direction,
-                gate.keeper,
-                gate.deadline,
-            );
+            let connection = Connection {
+                muxer,
+                me: rules.me,
+                peer,
+                ip: way.ip,
+                direction: way.direction,
+                role: way.role,
+                security,
+                exporter,
+            };
+            let exchange = Exchange::new(connection, Arc::clone(&rules.keeper), rules.deadline);
             let passed = if way.required {
-                exchange.required().await
+                exchange.required(&rules.policy).await
             } else {
-                exchange.open().await
+                exchange.open(&rules.policy).await
             };
             let (muxer, admitted) = passed.map_err(GateError::Refused)?;
-            // A slot is used for one upgrade only, so it is still empty.
+            // A slot is written once; the Swarm finds it under the connection's id.
             let _ = way.slot.set(admitted);
             Ok((remote, muxer))
         }
@@ -141,8 +159,53 @@ impl Gate {
     }
 }
 
+impl Rules {
+    /// Names what went wrong below, and tells the keeper when it is known with whom.
+    fn failed(&self, error: io::Error, way: &Way) -> GateError {
+        let Some(ChannelError { fault, peer }) = fault_of(&error) else {
+            return GateError::Transport(error);
+        };
+        let refusal = Refusal::Channel(fault);
+        let peer = peer.or(way.expected);
+        match peer.and_then(|peer| convert::from_libp2p(&peer).ok()) {
+            Some(peer) => {
+                self.keeper.refused(&peer, way.ip, way.direction, &refusal);
+                GateError::Refused(refusal)
+            }
+            None => GateError::Channel(refusal),
+        }
+    }
+
+    /// QUIC cannot prove what a strict peer must prove: it is not even dialled.
+    fn may_dial(&self, way: &Way) -> Result<(), GateError> {
+        let expected = way.expected;
+        let peer = expected.and_then(|peer| convert::from_libp2p(&peer).ok());
+        if way.quic && !self.policy.allows_quic(peer.as_ref()) {
+            let fault = ChannelFault::HybridRequired(ChannelKind::Quic);
+            return Err(self.failed(ChannelError::from(fault).into(), way));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the connection itself, and not only the way to a relay, is QUIC.
+fn is_quic(address: &Multiaddr) -> bool {
+    let has = |wanted: Protocol<'_>| address.iter().any(|part| part == wanted);
+    has(Protocol::QuicV1) && !has(Protocol::P2pCircuit)
+}
+
+/// Which end this node is when it dials. A hole punch may ask for the listener's part; over QUIC
+/// it gets it only with a new port, for libp2p's transport connects as a client otherwise.
+fn dialled_role(opts: DialOpts, quic: bool) -> Role {
+    match (opts.role, opts.port_use) {
+        (Endpoint::Dialer, _) => Role::Opener,
+        (Endpoint::Listener, PortUse::Reuse) if quic => Role::Opener,
+        (Endpoint::Listener, _) => Role::Listener,
+    }
+}
+
 impl Transport for Gated {
-    type Output = Secured;
+    type Output = Passed;
     type Error = GateError;
     type ListenerUpgrade = Upgrade;
     type Dial = Upgrade;
@@ -167,14 +230,19 @@ impl Transport for Gated {
         address: Multiaddr,
         opts: DialOpts,
     ) -> Result<Upgrade, TransportError<GateError>> {
+        let (quic, expected) = (is_quic(&address), convert::split_p2p(&address).1);
         let way = Way {
             ip: convert::ip_of(&address),
             direction: Direction::Outbound,
-            opener: opts.role.is_dialer(),
+            role: dialled_role(opts, quic),
             required: true,
-            expected: convert::split_p2p(&address).1,
+            expected,
+            quic,
             slot: self.gate.ledger.dial(&address),
         };
+        if let Err(error) = self.gate.rules.may_dial(&way) {
+            return Err(TransportError::Other(error));
+        }
         let dial = self.inner.dial(address, opts);
         let dial = dial.map_err(|error| error.map(GateError::Transport))?;
         Ok(self.gate.pass(dial, way))
@@ -198,9 +266,10 @@ impl Transport for Gated {
                 let way = Way {
                     ip: convert::ip_of(&send_back_addr),
                     direction: Direction::Inbound,
-                    opener: false,
+                    role: Role::Listener,
                     required: !this.gate.ledger.is_open(listener_id),
                     expected: None,
+                    quic: is_quic(&local_addr),
                     slot: this.gate.ledger.arrive(&local_addr, &send_back_addr),
                 };
                 TransportEvent::Incoming {
@@ -229,7 +298,19 @@ impl Transport for Gated {
     }
 }
 
-/// Why the gate refused a dial, when it was the gate.
+/// The channel's fault behind a failed inbound connection of which no peer is known.
+#[must_use]
+pub fn unknown_peers_fault(error: &ListenError) -> Option<ChannelFault> {
+    let ListenError::Transport(TransportError::Other(error)) = error else {
+        return None;
+    };
+    match error.get_ref()?.downcast_ref::<GateError>()? {
+        GateError::Channel(Refusal::Channel(fault)) => Some(*fault),
+        _ => None,
+    }
+}
+
+/// Why the gate refused a dial, when it was the gate or the channel below it.
 #[must_use]
 pub fn refusal_of(error: &DialError) -> Option<&Refusal> {
     let DialError::Transport(attempts) = error else {
@@ -237,9 +318,43 @@ pub fn refusal_of(error: &DialError) -> Option<&Refusal> {
     };
     attempts.iter().find_map(|(_, error)| match error {
         TransportError::Other(error) => match error.get_ref()?.downcast_ref::<GateError>()? {
-            GateError::Refused(refusal) => Some(refusal),
+            GateError::Refused(refusal) | GateError::Channel(refusal) => Some(refusal),
             GateError::Transport(_) | GateError::Key(_) | GateError::WrongPeer => None,
         },
         TransportError::MultiaddrNotSupported(_) => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_opens_is_who_speaks_first_below() {
+        let opts = |role, port_use| DialOpts { role, port_use };
+        let (dialer, listener) = (Endpoint::Dialer, Endpoint::Listener);
+        for port_use in [PortUse::New, PortUse::Reuse] {
+            for quic in [true, false] {
+                let role = dialled_role(opts(dialer, port_use), quic);
+                assert_eq!(role, Role::Opener);
+            }
+            let role = dialled_role(opts(listener, port_use), false);
+            assert_eq!(role, Role::Listener);
+        }
+        // A hole punch: libp2p's QUIC connects as a client when it may use the listener's port.
+        let punched = |port_use| dialled_role(opts(listener, port_use), true);
+        assert_eq!(punched(PortUse::Reuse), Role::Opener);
+        assert_eq!(punched(PortUse::New), Role::Listener);
+    }
+
+    #[test]
+    fn a_circuit_is_not_quic_because_the_way_to_its_relay_is() {
+        let peer = libp2p::PeerId::random();
+        let quic = |text: &str| is_quic(&text.parse().unwrap());
+        assert!(quic("/ip4/10.0.0.1/udp/1/quic-v1"));
+        assert!(quic(&format!("/ip4/10.0.0.1/udp/1/quic-v1/p2p/{peer}")));
+        assert!(!quic("/ip4/10.0.0.1/tcp/1"));
+        let relayed = format!("/ip4/10.0.0.1/udp/1/quic-v1/p2p/{peer}/p2p-circuit");
+        assert!(!quic(&relayed));
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Gated`] is the outermost transport. Once the secure channel and the muxer stand, and still
 //! inside the upgrade, the two ends exchange credential frames and verdicts on one stream
-//! (`/quantraband/gate/1`). The peer is handed on only when *both* accepted; what the
+//! (`/quantraband/gate/2`). The peer is handed on only when *both* accepted; what the
 //! [`GateKeeper`] said is filed in the [`Ledger`] under the connection's id, and
 //! [`crate::network::admission`] denies any connection that has no such record.
 //!
@@ -12,10 +12,19 @@
 //! - everything read is bounded in size, everything awaited is bounded in time;
 //! - no answer is a refusal.
 //!
+//! What ties a proof of possession to the connection is its [`Channel`]: the TLS exporter of the
+//! stacked channel, or else a fresh nonce of each side, exchanged first ([`Message::Hello`]). With
+//! nonces the listener's frame can follow its nonce at once; the opener's comes a round trip later.
+//!
+//! The gate consumes the transport's [`SecurityInfo`]: it holds the peer to the configured
+//! [`Policy`](crate::network::secure::Policy) before anything else, and writes the proof into the
+//! [`Admitted`] record. No proof, no record; no record, no connection.
+//!
 //! Both sides show their credential before they judge the other's: whoever can open a connection
 //! learns this node's issuer and subject. That is a choice: one of the two must go first, and
 //! the dialler cannot be asked to trust more than the listener.
 
+mod drive;
 mod exchange;
 mod gated;
 mod ledger;
@@ -28,12 +37,12 @@ use futures::future::BoxFuture;
 use crate::{
     audit::Direction,
     identity::{Channel, Refusal, Role, Tier, VerifiedIdentity},
-    types::PeerId,
+    types::{PeerId, SecurityInfo},
 };
 
-pub use gated::{GateError, Gated, refusal_of};
+pub use gated::{GateError, Gated, Rules, refusal_of, unknown_peers_fault};
 pub use ledger::Ledger;
-pub use wire::{MAX_FRAME, Message, PROTOCOL, Verdict, WireError};
+pub use wire::{MAX_FRAME, Message, NONCE, PROTOCOL, Verdict, WireError};
 
 /// What the gate asks of the node. Called from connection tasks, many at once.
 pub trait GateKeeper: Send + Sync + 'static {
@@ -57,10 +66,12 @@ pub trait GateKeeper: Send + Sync + 'static {
         &self,
         peer: PeerId,
         ip: Option<IpAddr>,
+        security: SecurityInfo,
     ) -> BoxFuture<'static, Result<Admitted, Refusal>>;
 
     /// Told once for each exchange that failed, whichever side refused, before the other side
-    /// learns of it. Must not block.
+    /// learns of it; and for a secure channel that failed once it is known with whom (for a dial,
+    /// whom it was meant to reach). Must not block.
     fn refused(&self, peer: &PeerId, ip: Option<IpAddr>, direction: Direction, refusal: &Refusal);
 }
 
@@ -75,10 +86,12 @@ pub struct Presented {
     pub direction: Direction,
     /// The credential frame as received, at most [`MAX_FRAME`] bytes.
     pub frame: Vec<u8>,
-    /// The channel that the frame's proof of possession must be about.
+    /// What a proof of possession in the frame must be about.
     pub channel: Channel,
-    /// Which end of the channel this node is.
+    /// Which end this node is.
     pub role: Role,
+    /// How the connection is encrypted.
+    pub security: SecurityInfo,
 }
 
 /// A peer that was let in, and as what.
@@ -92,6 +105,8 @@ pub struct Admitted {
     pub identity: Option<Arc<VerifiedIdentity>>,
     /// The rule that let it in.
     pub rule: String,
+    /// How the connection is encrypted, as the transport proved it.
+    pub security: SecurityInfo,
     /// The epoch of this node's trust at which the identity was judged.
     pub epoch: u64,
 }

@@ -6,16 +6,21 @@
 
 use thiserror::Error;
 
-use crate::{identity::Refusal, network::convert::loggable};
+use crate::{
+    identity::{BINDING_BYTES, Refusal},
+    network::convert::loggable,
+};
 
 /// The protocol's name; its number changes with any byte of this file.
-pub const PROTOCOL: &str = "/quantraband/gate/1";
+pub const PROTOCOL: &str = "/quantraband/gate/2";
 /// Largest credential frame: three credentials of 8 KiB, with room for proofs and status heads.
 pub const MAX_FRAME: usize = 64 * 1024;
 /// Largest message after its length prefix: the kind and a frame.
 pub const MAX_MESSAGE: usize = MAX_FRAME + 1;
 /// Bytes of the length prefix.
 pub const PREFIX: usize = 4;
+/// Bytes of a nonce.
+pub const NONCE: usize = BINDING_BYTES;
 /// Version of the verdict's body.
 const VERDICT_VERSION: u8 = 1;
 /// Longest code of a refusal: the longest this node sends has 14 characters.
@@ -25,15 +30,19 @@ const MAX_TEXT: usize = 160;
 
 const KIND_CREDENTIAL: u8 = 0;
 const KIND_VERDICT: u8 = 1;
+const KIND_HELLO: u8 = 2;
 const ACCEPTED: u8 = 0;
 const REFUSED: u8 = 1;
 
 /// One message of the exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
+    /// A fresh nonce, which proofs of possession on this channel must contain. First on channels
+    /// that have no exporter, never sent on others.
+    Hello([u8; NONCE]),
     /// A credential frame; the identity room decodes it.
     Credential(Vec<u8>),
-    /// What the sender decided about the receiver. In place of a credential it means that the
+    /// What the sender decided about the receiver. Before its credential it means that the
     /// sender does not even want to hear the receiver.
     Verdict(Verdict),
 }
@@ -61,6 +70,9 @@ pub enum WireError {
     /// A kind this version does not know.
     #[error("unknown kind of gate message")]
     Kind,
+    /// A nonce of another length.
+    #[error("malformed hello")]
+    Hello,
     /// A verdict that is not in the one encoding allowed.
     #[error("malformed verdict")]
     Verdict,
@@ -76,6 +88,7 @@ impl WireError {
         Refusal::Malformed(match self {
             Self::Length(_) => "gate message of a forbidden length",
             Self::Kind => "gate message of an unknown kind",
+            Self::Hello => "gate hello",
             Self::Verdict => "gate verdict",
             Self::Version => "version of the gate verdict",
         })
@@ -119,6 +132,7 @@ impl Message {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         match self {
+            Self::Hello(nonce) => framed(KIND_HELLO, nonce),
             Self::Credential(frame) => encode_credential(frame),
             Self::Verdict(verdict) => framed(KIND_VERDICT, &encode_verdict(verdict)),
         }
@@ -135,6 +149,10 @@ impl Message {
                 Ok(Self::Credential(bytes))
             }
             Some(&KIND_VERDICT) => decode_verdict(bytes.get(1..).unwrap_or_default()),
+            Some(&KIND_HELLO) => match bytes.get(1..).map(<[u8; NONCE]>::try_from) {
+                Some(Ok(nonce)) => Ok(Self::Hello(nonce)),
+                _ => Err(WireError::Hello),
+            },
             _ => Err(WireError::Kind),
         }
     }

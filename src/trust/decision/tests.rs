@@ -7,10 +7,16 @@ use ed25519_dalek::SigningKey;
 use super::*;
 use crate::{
     identity::{Name, status::Why},
-    types::TrustScore,
+    types::{ChannelKind, Cipher, Group, TrustScore},
 };
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+const SECURITY: SecurityInfo = SecurityInfo {
+    kind: ChannelKind::Noise,
+    group: Group::X25519,
+    cipher: Cipher::ChaCha20Poly1305,
+};
 
 fn peer(n: u8) -> PeerId {
     PeerId::from(&SigningKey::from_bytes(&[n; 32]).verifying_key())
@@ -157,6 +163,7 @@ fn every_cell_of_the_table() {
                                 status: Status::Good,
                             },
                             topic: Some(if own_topic { &shared } else { &foreign_topic }),
+                            security: Some(SECURITY),
                             now: NOW,
                             policy: &policy,
                         };
@@ -194,6 +201,7 @@ fn a_question_without_its_topic_is_denied() {
                 status: Status::Good,
             },
             topic: None,
+            security: Some(SECURITY),
             now: NOW,
             policy: &policy,
         });
@@ -223,6 +231,7 @@ fn who_signs_for_itself_runs_nothing_whatever_the_policy_says() {
                 status: Status::Good,
             },
             topic: None,
+            security: Some(SECURITY),
             now: NOW,
             policy: &policy,
         });
@@ -257,6 +266,7 @@ fn revocation_denies_everything_and_a_stale_list_denies_jobs() {
                     status,
                 },
                 topic: Some(&topic),
+                security: Some(SECURITY),
                 now: NOW,
                 policy: &policy,
             })
@@ -294,4 +304,28 @@ fn patterns_match_whole_segments_only() {
     ] {
         assert_eq!(matches(pattern, &topic(name)), wanted, "{pattern} {name}");
     }
+}
+
+#[test]
+fn a_connection_without_a_proof_of_its_encryption_is_denied() {
+    let (me, policy) = (peer(1), PolicyConfig::default());
+    let good = identity(Tier::Member, me, later(100));
+    let request = |security| Request {
+        action: Action::Connect,
+        subject: Subject {
+            peer: me,
+            tier: Tier::Member,
+            identity: Some(&good),
+            standing: standing(1.0, None),
+            status: Status::Good,
+        },
+        topic: None,
+        security,
+        now: NOW,
+        policy: &policy,
+    };
+    assert_eq!(evaluate(&request(Some(SECURITY))).verdict, Verdict::Allow);
+    let denied = evaluate(&request(None));
+    assert_eq!(denied.verdict, Verdict::Deny(DenyReason::Security));
+    assert_eq!(denied.rule, "connect.security_unknown");
 }

@@ -18,6 +18,7 @@ fn refused(code: &str, text: &str) -> Message {
 #[test]
 fn the_bytes_are_frozen() {
     let samples = [
+        Message::Hello([0xab; NONCE]),
         Message::Credential(vec![0xa1, 0x00, 0x01]),
         Message::Verdict(Verdict::Accepted),
         refused(
@@ -65,6 +66,18 @@ fn verdicts_have_one_encoding() {
 }
 
 #[test]
+fn a_hello_has_one_length() {
+    let good = body(&Message::Hello([7; NONCE]));
+    let mut longer = good.clone();
+    longer.push(7);
+    assert_eq!(Message::decode(longer), Err(WireError::Hello));
+    for cut in 1..good.len() {
+        let short = good[..cut].to_vec();
+        assert_eq!(Message::decode(short), Err(WireError::Hello), "{cut}");
+    }
+}
+
+#[test]
 fn an_overlong_refusal_is_clipped_not_broken() {
     let text = "ü".repeat(500);
     let message = Message::Verdict(Verdict::refused(&Refusal::Denied(text)));
@@ -90,10 +103,13 @@ proptest! {
 
     #[test]
     fn messages_round_trip(
+        nonce: [u8; NONCE],
         frame in proptest::collection::vec(any::<u8>(), 0..2000),
         code in "[a-z_]{1,32}",
         text in "[a-z ]{0,160}",
     ) {
+        let hello = Message::Hello(nonce);
+        prop_assert_eq!(Message::decode(body(&hello)), Ok(hello));
         let credential = Message::Credential(frame);
         prop_assert_eq!(Message::decode(body(&credential)), Ok(credential));
         let verdict = refused(&code, &text);

@@ -1,0 +1,92 @@
+//! TCP and QUIC side by side: authenticated, encrypted, multiplexed connections with a deadline.
+//!
+//! Knows nothing of credentials; [`crate::network::gate`] is put around it.
+
+use std::{io, time::Duration};
+
+use libp2p::{
+    Transport,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{
+            Boxed,
+            timeout::{TransportTimeout, TransportTimeoutError},
+        },
+    },
+    identity::Keypair,
+    quic, tcp,
+};
+
+use super::{ChannelKind, Cipher, Group, Secure, Secured, SecurityInfo};
+
+/// Streams one connection may have at once, both directions together. The node's protocols need
+/// two each; a peer that opens more is cut off. Yamux buffers at most 256 KiB for each.
+pub const MAX_STREAMS: usize = 128;
+
+/// Bytes a QUIC peer may send on one stream before they are read. A stranger can fill it before
+/// it is judged, so it is a twentieth of libp2p's; 50 ms away it still carries 10 MB a second.
+pub const QUIC_STREAM_WINDOW: u32 = 512 << 10;
+/// Bytes a QUIC peer may send on all streams together before they are read.
+pub const QUIC_CONNECTION_WINDOW: u32 = 2 << 20;
+
+impl Secure {
+    /// TCP (without Nagle's delay) and QUIC. A connection that is not through after
+    /// `handshake_timeout`, connecting included, is dropped.
+    ///
+    /// `key` must be the one the layers were made with: QUIC brings its own TLS.
+    #[must_use]
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method's type is of a crate that is not named here"
+    )]
+    pub fn transport(&self, key: &Keypair, handshake_timeout: Duration) -> Boxed<Secured> {
+        let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+        let over_tcp = self.over(tcp);
+        within(
+            over_tcp
+                .or_transport(quic(key, handshake_timeout))
+                .map(|either, _| either.into_inner())
+                .map_err(|error| error.into_inner()),
+            handshake_timeout,
+        )
+    }
+}
+
+/// A deadline around a transport, in plain errors.
+pub(crate) fn within<T>(transport: T, deadline: Duration) -> Boxed<Secured>
+where
+    T: Transport<Output = Secured, Error = io::Error> + Send + Unpin + 'static,
+    T::Dial: Send + 'static,
+    T::ListenerUpgrade: Send + 'static,
+{
+    TransportTimeout::new(transport, deadline)
+        .map_err(|error| match error {
+            TransportTimeoutError::Other(error) | TransportTimeoutError::TimerError(error) => error,
+            TransportTimeoutError::Timeout => io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the secure channel was not up within network.handshake_timeout",
+            ),
+        })
+        .boxed()
+}
+
+fn quic(key: &Keypair, handshake_timeout: Duration) -> Boxed<Secured> {
+    let mut config = quic::Config::new(key);
+    config.handshake_timeout = handshake_timeout;
+    config.max_concurrent_stream_limit = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
+    config.max_stream_data = QUIC_STREAM_WINDOW;
+    config.max_connection_data = QUIC_CONNECTION_WINDOW;
+    quic::tokio::Transport::new(config)
+        .map(|(peer, connection), _| Secured {
+            peer,
+            // The transport proves TLS 1.3 and the peer; it shows neither group nor cipher.
+            security: SecurityInfo {
+                kind: ChannelKind::Quic,
+                group: Group::Unproven,
+                cipher: Cipher::Untold,
+            },
+            exporter: None,
+            muxer: StreamMuxerBox::new(connection),
+        })
+        .boxed()
+}
