@@ -9,9 +9,9 @@ use quantraband::{
     identity::{
         Anchor, Attributes, BINDING_BYTES, Binding, Chain, Channel, Credential, Delegation, Frame,
         Grant, Grants, Groups, IssuerKey, ML_DSA_SIGNATURE_BYTES, Name, NodeKey, Role, Scope,
-        Serial, SigningRequest, TrustAnchor, TrustAnchors, delegate, issue, verify_credential,
+        Serial, SigningRequest, TrustAnchor, TrustAnchors, delegate, issue,
         status::{Statement, StatusHead, StatusList},
-        verify_delegations, verify_frame,
+        verify_credential, verify_delegations, verify_frame,
         wire::{Request, Response},
     },
     types::{Span, Timestamp},
@@ -200,8 +200,14 @@ fn the_identity_protocol_is_frozen() {
         let lines = messages.into_iter().map(|bytes| hex::encode(bytes) + "\n");
         lines.collect::<String>().into_bytes()
     };
-    frozen("request.hex", &lines(requests.iter().map(Request::encode).collect()));
-    frozen("response.hex", &lines(responses.iter().map(Response::encode).collect()));
+    frozen(
+        "request.hex",
+        &lines(requests.iter().map(Request::encode).collect()),
+    );
+    frozen(
+        "response.hex",
+        &lines(responses.iter().map(Response::encode).collect()),
+    );
 }
 
 #[test]

@@ -88,7 +88,10 @@ pub fn status_list(bytes: &[u8]) {
         return;
     }
     if let Ok(heads) = heads_of_bytes(bytes) {
-        let again: Vec<u8> = heads.iter().flat_map(|head| head.as_bytes().to_vec()).collect();
+        let again: Vec<u8> = heads
+            .iter()
+            .flat_map(|head| head.as_bytes().to_vec())
+            .collect();
         assert_eq!(again, bytes);
     }
     let sealed = issuer().signer().seal(Domain::StatusHead, bytes);
@@ -96,7 +99,8 @@ pub fn status_list(bytes: &[u8]) {
         assert_eq!(head.as_bytes(), sealed);
         assert!(head.statement().sequence > 0);
         assert!(head.statement().next_update > head.statement().issued);
-        head.verify(issuer().public()).expect("the signatures are good");
+        head.verify(issuer().public())
+            .expect("the signatures are good");
     }
 }
 
