@@ -45,6 +45,7 @@ fn made() -> BTreeMap<String, Vec<u8>> {
     let credential = fixture("identity/credential.cose");
     let delegation = fixture("identity/delegation.cose");
     let receipt = fixture("sandbox/receipt.cose");
+    let list = fixture("identity/acme.status");
     let named = [
         ("gate_frame/credential", fixture("identity/frame.cbor")),
         ("gate_frame/empty", fixture("identity/empty-frame.cbor")),
@@ -54,12 +55,15 @@ fn made() -> BTreeMap<String, Vec<u8>> {
         ("delegation/whole", delegation),
         ("enrolment/request", fixture("identity/request.cose")),
         ("enrolment/anchor", fixture("identity/acme.anchor.cose")),
+        ("status_list/list", list),
         ("receipt/body", payload(&receipt)),
         ("receipt/whole", receipt),
     ];
     let listed = [
         ("gate_message", "network/gate.hex"),
         ("envelope", "network/envelope.hex"),
+        ("identity_request", "identity/request.hex"),
+        ("identity_response", "identity/response.hex"),
         ("job_request", "sandbox/request.hex"),
         ("job_response", "sandbox/response.hex"),
     ];

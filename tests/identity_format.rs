@@ -9,8 +9,10 @@ use quantraband::{
     identity::{
         Anchor, Attributes, BINDING_BYTES, Binding, Chain, Channel, Credential, Delegation, Frame,
         Grant, Grants, Groups, IssuerKey, ML_DSA_SIGNATURE_BYTES, Name, NodeKey, Role, Scope,
-        Serial, SigningRequest, TrustAnchor, TrustAnchors, delegate, issue, verify_credential,
-        verify_delegations, verify_frame,
+        Serial, SigningRequest, TrustAnchor, TrustAnchors, delegate, issue,
+        status::{Statement, StatusHead, StatusList},
+        verify_credential, verify_delegations, verify_frame,
+        wire::{Request, Response},
     },
     types::{Span, Timestamp},
 };
@@ -155,6 +157,57 @@ fn the_delegation_is_frozen_and_verifies() {
     let read = Delegation::decode(&kept).unwrap();
     assert_eq!(read.mandate(), made[0].mandate());
     verify_delegations(&name("acme.eu"), &[read], &anchors(), NOW).unwrap();
+}
+
+#[test]
+fn the_status_list_is_frozen_and_verifies() {
+    let mut bits = vec![0_u8; 128];
+    bits[0] = 0b1000_0010;
+    let hold = Duration::from_hours(24 * 8);
+    let times = (NOW, NOW.after(hold), Timestamp::from_secs(1_795_000_000));
+    let statement = Statement::about(name("acme"), 3, times, &bits);
+    let head = StatusHead::sign(statement.clone(), acme().signer());
+    let made = StatusList::try_new(head, bits, Vec::new()).unwrap();
+    let kept = frozen("acme.status", &made.as_bytes());
+    let read = StatusList::decode(&kept).unwrap();
+    assert_eq!(*read.statement(), statement);
+    assert!(read.is_set(1) && read.is_set(7) && read.revoked() == 2);
+    read.verify(&anchors()).unwrap();
+}
+
+#[test]
+fn the_identity_protocol_is_frozen() {
+    let requests = [
+        Request::Announce {
+            heads: vec![vec![1, 2, 3], vec![4]],
+        },
+        Request::GetList {
+            issuer: name("acme"),
+            newer_than: 7,
+        },
+        Request::GetChains {
+            credentials: vec![[5; 32], [6; 32]],
+        },
+    ];
+    let responses = [
+        Response::Heard,
+        Response::NoList,
+        Response::List(vec![1, 2, 3]),
+        Response::Chains(vec![vec![4, 5], vec![6]]),
+        Response::Later,
+    ];
+    let lines = |messages: Vec<Vec<u8>>| {
+        let lines = messages.into_iter().map(|bytes| hex::encode(bytes) + "\n");
+        lines.collect::<String>().into_bytes()
+    };
+    frozen(
+        "request.hex",
+        &lines(requests.iter().map(Request::encode).collect()),
+    );
+    frozen(
+        "response.hex",
+        &lines(responses.iter().map(Response::encode).collect()),
+    );
 }
 
 #[test]

@@ -16,7 +16,9 @@ use quantraband::{
     identity::{
         Anchor, BINDING_BYTES, Binding, Chain, Channel, Credential, Delegation, Domain, Frame,
         Grants, IssuerKey, MAX_CREDENTIAL_BYTES, Name, NodeKey, Refusal, Role, SigningRequest,
-        TrustAnchor, TrustAnchors, verify_credential, verify_frame,
+        TrustAnchor, TrustAnchors,
+        status::{StatusHead, StatusList, heads_of_bytes},
+        verify_credential, verify_frame, wire as identity_wire,
     },
     network::{Envelope, gate::wire},
     sandbox::{
@@ -41,16 +43,19 @@ const EXECUTOR: [u8; 32] = [0x45; 32];
 pub type Property = fn(&[u8]);
 
 /// The name and the property of every target.
-pub const TARGETS: [(&str, Property); 9] = [
+pub const TARGETS: [(&str, Property); 12] = [
     ("gate_message", gate_message),
     ("gate_frame", gate_frame),
     ("credential", credential),
     ("delegation", delegation),
     ("enrolment", enrolment),
     ("envelope", envelope),
+    ("identity_request", identity_request),
+    ("identity_response", identity_response),
     ("job_request", job_request),
     ("job_response", job_response),
     ("receipt", receipt),
+    ("status_list", status_list),
 ];
 
 /// A message of the gate: its length prefix, then its body.
@@ -70,6 +75,46 @@ pub fn gate_message(bytes: &[u8]) {
         let (prefix, again) = encoded.split_first_chunk().expect("a prefix");
         assert_eq!(wire::body_length(*prefix), Ok(body.len()));
         assert_eq!(again, body);
+    }
+}
+
+/// A status list, or the head of one; its statement when the bytes have the form of neither, which
+/// is then signed.
+pub fn status_list(bytes: &[u8]) {
+    if let Ok(list) = StatusList::decode(bytes) {
+        assert_eq!(&*list.as_bytes(), bytes);
+        assert!(list.revoked() <= list.statement().entries);
+        let _ = list.verify(anchors());
+        return;
+    }
+    if let Ok(heads) = heads_of_bytes(bytes) {
+        let again: Vec<u8> = heads
+            .iter()
+            .flat_map(|head| head.as_bytes().to_vec())
+            .collect();
+        assert_eq!(again, bytes);
+    }
+    let sealed = issuer().signer().seal(Domain::StatusHead, bytes);
+    if let Ok(head) = StatusHead::decode(&sealed) {
+        assert_eq!(head.as_bytes(), sealed);
+        assert!(head.statement().sequence > 0);
+        assert!(head.statement().next_update > head.statement().issued);
+        head.verify(issuer().public())
+            .expect("the signatures are good");
+    }
+}
+
+/// A request of the identity protocol.
+pub fn identity_request(bytes: &[u8]) {
+    if let Ok(request) = identity_wire::Request::decode(bytes) {
+        assert_eq!(request.encode(), bytes);
+    }
+}
+
+/// A response of the identity protocol.
+pub fn identity_response(bytes: &[u8]) {
+    if let Ok(response) = identity_wire::Response::decode(bytes) {
+        assert_eq!(response.encode(), bytes);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     audit::{AuditEvent, Direction},
     config::PolicyConfig,
     identity::{
-        Channel, Frame, NodeKey, OwnIdentity, Refusal, Role, StatusView, Tier, TrustView,
+        Channel, Frame, NodeKey, OwnIdentity, Refusal, Role, Status, StatusView, Tier, TrustView,
         VerifiedIdentity,
     },
     messages::{
@@ -74,9 +74,8 @@ pub struct Tools {
 }
 
 impl Tools {
-    fn is_revoked(&self, identity: &VerifiedIdentity) -> bool {
-        let statuses = self.statuses.load();
-        statuses.standing(identity, self.clock.now()).is_revoked()
+    fn status_of(&self, identity: Option<&VerifiedIdentity>) -> Status {
+        self.statuses.load().of_peer(identity, self.clock.now())
     }
 }
 
@@ -164,7 +163,7 @@ impl Gatekeeper {
                 Err(Refusal::UnknownIssuer(identity.anchor.to_string()))
             }
             // What was taken back meanwhile is taken back.
-            Some(identity) if tools.is_revoked(identity) => Err(Refusal::Revoked),
+            Some(identity) if tools.status_of(Some(identity)).is_revoked() => Err(Refusal::Revoked),
             _ => Ok(admitted),
         }
     }
@@ -230,7 +229,7 @@ impl Gatekeeper {
                 tier,
                 identity: identity.as_ref(),
                 standing: Some(standing),
-                status: tools.statuses.load().of_peer(identity.as_ref(), now),
+                status: tools.status_of(identity.as_ref()),
             },
             topic: None,
             security: Some(security),
@@ -238,13 +237,12 @@ impl Gatekeeper {
             policy: &tools.policy,
         });
         tools.metrics.decided(Action::Connect, verdict);
-        if verdict == Verdict::Deny(DenyReason::Revoked) {
-            return Err(Refusal::Revoked);
-        }
-        if let Verdict::Deny(_) = verdict {
-            return Err(standing
-                .banned_until
-                .map_or_else(|| Refusal::Denied(rule.to_owned()), Refusal::Banned));
+        if let Verdict::Deny(reason) = verdict {
+            return Err(match (reason, standing.banned_until) {
+                (DenyReason::Revoked, _) => Refusal::Revoked,
+                (_, Some(until)) => Refusal::Banned(until),
+                (_, None) => Refusal::Denied(rule.to_owned()),
+            });
         }
         let label = identity
             .as_ref()

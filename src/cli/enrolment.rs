@@ -17,7 +17,7 @@ use super::{
     live::block_on,
     output::Out,
     protect,
-    revoke::{RevokeReport, What, revoke},
+    revoke::{What, revoke},
     trust::{self, TrustReport},
 };
 use crate::{
@@ -65,15 +65,12 @@ pub(super) fn identity(
         IdentityCommand::Delegate(args) => delegate(args, out),
         IdentityCommand::Protect(args) => protect::command(args, global, out),
         IdentityCommand::Revoke(args) => {
-            let report = revoke(&args.issuer, &what(&args.what), args.next_update.0, now)?;
-            revoked(&report, out)
+            take_back(&args.issuer, &what(&args.what), args.next_update, out)
         }
         IdentityCommand::Status {
             issuer,
             next_update,
-        } => {
-            let report = revoke(issuer, &What::Nothing, next_update.0, now)?;
-            revoked(&report, out)
+        } => take_back(issuer, &What::Nothing, *next_update, out),
         }
         IdentityCommand::SelfSign { subject, lifetime } => {
             self_sign(subject, *lifetime, global, out)
@@ -119,8 +116,9 @@ fn what(args: &RevokeWhat) -> What {
     }
 }
 
-fn revoked(report: &RevokeReport, out: &Out) -> Result<(), CliError> {
-    out.answer("quantraband.identity-status/1", report, || {
+fn take_back(dir: &Path, what: &What, next_update: Span, out: &Out) -> Result<(), CliError> {
+    let report = revoke(dir, what, next_update.0, SystemClock::new().now())?;
+    out.answer("quantraband.identity-status/1", &report, || {
         let mut items = vec![
             ("issuer", report.issuer.to_string()),
             ("sequence", report.sequence.to_string()),

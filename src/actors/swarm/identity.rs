@@ -176,9 +176,13 @@ impl SwarmActor {
         let charged = limiter
             .charge_job_request(who)
             .and_then(|()| limiter.charge_neighbour(who, weight(&request)));
-        if charged.is_err() || self.memory.draining || self.peers.get(&who).is_none() {
+        let Some(peer) = self.peers.get(&who) else {
+            return Ok(Response::Later);
+        };
+        if charged.is_err() || self.memory.draining {
             return Ok(Response::Later);
         }
+        let known = peer.admitted.identity.is_some();
         Ok(match request {
             Request::Announce { heads } => {
                 let announced = AnnouncedHeads { peer: who, heads };
@@ -191,6 +195,8 @@ impl SwarmActor {
                 let list = self.tools.statuses.load().list(&issuer, newer_than);
                 list.map_or(Response::NoList, |list| Response::List(list.to_vec()))
             }
+            // Who is a member of what is told to those who told it of themselves.
+            Request::GetChains { .. } if !known => Response::Chains(Vec::new()),
             Request::GetChains { credentials } => return Err(credentials),
         })
     }

@@ -17,6 +17,8 @@ use crate::{identity::Name, types::PeerId};
 const MAX_SOURCES: usize = 8;
 /// Requests for what may be nothing.
 const MAX_TRIES: u32 = 8;
+/// Lists wanted on mere hints.
+const MAX_HINTS: usize = 64;
 /// The first pause: a neighbour that told of a head has its list a round trip later.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause: how long a list that nobody had may lie unnoticed with a neighbour.
@@ -48,7 +50,7 @@ impl Fetches {
     /// A list of `issuer` is wanted. `source` told of it; `proved`: a signed head says that there
     /// is one.
     pub fn want(&mut self, issuer: &Name, source: Option<PeerId>, proved: bool, now: Duration) {
-        if !self.0.contains_key(issuer) && self.0.len() >= MAX_ISSUERS {
+        if !self.0.contains_key(issuer) && !self.has_room(proved) {
             return;
         }
         let want = self.0.entry(issuer.clone()).or_insert_with(|| Want {
@@ -68,6 +70,12 @@ impl Fetches {
             want.sources.push_front(source);
             want.due = want.due.min(now.saturating_add(FIRST_PAUSE));
         }
+    }
+
+    /// Hints have a small place of their own, so that made-up names keep nothing proved out.
+    fn has_room(&self, proved: bool) -> bool {
+        let most = if proved { MAX_ISSUERS } else { MAX_HINTS };
+        self.0.values().filter(|want| want.proved == proved).count() < most
     }
 
     /// It came, or is no longer wanted.
@@ -171,6 +179,18 @@ mod tests {
         assert_eq!(fetches.due(FIRST_PAUSE, &[])[0].peer, a);
         fetches.satisfied(&acme);
         assert!(fetches.is_empty());
+    }
+
+    #[test]
+    fn made_up_names_keep_nothing_proved_out() {
+        let mut fetches = Fetches::default();
+        let a = node().peer();
+        for n in 0..1_000 {
+            fetches.want(&name(&format!("acme.n{n}")), Some(a), false, Duration::ZERO);
+        }
+        assert_eq!(fetches.len(), MAX_HINTS);
+        fetches.want(&name("acme"), Some(a), true, Duration::ZERO);
+        assert_eq!(fetches.len(), MAX_HINTS + 1);
     }
 
     #[test]
