@@ -27,10 +27,12 @@ use serde::Serialize;
 use crate::{
     audit::AuditEvent,
     identity::{
-        IdentityPaths, OwnIdentity, Refusal, SelfSigned, StateError, TrustAnchors, TrustView,
-        VerifiedIdentity, state, verify_frame,
+        Chain, IdentityPaths, Leniency, OwnIdentity, Refusal, SelfSigned, StateError, TrustAnchors, TrustView,
+        VerifiedIdentity, state, verify_chain, verify_frame_leniently,
     },
-    messages::identity::{DescribeIdentity, IdentityReport, ReloadIdentity, VerifyPeer},
+    messages::identity::{
+        DescribeIdentity, IdentityReport, ReloadIdentity, VerifyPeer, VerifyRenewed,
+    },
     supervision::{Fault, Incarnation, Supervise},
     types::{Clock, Origin, PeerId, Publisher},
 };
@@ -71,6 +73,8 @@ pub struct IdentitySetup {
     pub paths: IdentityPaths,
     /// What becomes of nodes that sign for themselves.
     pub self_signed: SelfSigned,
+    /// Whose lapsed credentials are heard for renewal: this node's own issuer's.
+    pub leniency: Option<Leniency>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Where views are published.
@@ -178,6 +182,16 @@ impl IdentityActor {
         });
     }
 
+    fn count(&mut self, answer: &Result<VerifiedIdentity, Refusal>) {
+        match answer {
+            Ok(_) => self.verified = self.verified.saturating_add(1),
+            Err(refusal) => {
+                let count = self.refused.entry(refusal.code()).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+
     fn issuers(&self) -> Vec<String> {
         let anchors = self.trust.anchors.iter();
         anchors.map(|anchor| anchor.issuer.to_string()).collect()
@@ -237,15 +251,26 @@ impl Handler<VerifyPeer> for IdentityActor {
     fn handle(&mut self, ask: VerifyPeer, _: &mut Context<Self>) -> Self::Result {
         let _scope = self.incarnation.handling(Origin::peer(ask.peer));
         let now = self.setup.clock.now();
-        let anchors = &self.trust.anchors;
-        let answer = verify_frame(&ask.frame, ask.peer, &ask.channel, ask.role, anchors, now);
-        match &answer {
-            Ok(_) => self.verified = self.verified.saturating_add(1),
-            Err(refusal) => {
-                let count = self.refused.entry(refusal.code()).or_default();
-                *count = count.saturating_add(1);
-            }
-        }
+        let judges = (&*self.trust.anchors, self.setup.leniency.as_ref());
+        let (frame, channel) = (&ask.frame, &ask.channel);
+        let answer = verify_frame_leniently(frame, ask.peer, channel, ask.role, judges, now);
+        self.count(&answer);
+        answer
+    }
+}
+
+impl Handler<VerifyRenewed> for IdentityActor {
+    type Result = Result<VerifiedIdentity, Refusal>;
+
+    fn handle(&mut self, ask: VerifyRenewed, _: &mut Context<Self>) -> Self::Result {
+        let _scope = self.incarnation.handling(Origin::peer(ask.peer));
+        let answer = Chain::decode(&ask.chain)
+            .map_err(Refusal::from)
+            .and_then(|chain| {
+                let (anchors, now) = (&self.trust.anchors, self.setup.clock.now());
+                verify_chain(&chain, ask.peer, anchors, now)
+            });
+        self.count(&answer);
         answer
     }
 }

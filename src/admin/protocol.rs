@@ -15,7 +15,9 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    identity::Name,
     messages::{
+        enrolment::Invitation,
         identity::IdentityReport,
         reputation::BanInfo,
         sandbox::JobReport,
@@ -108,6 +110,17 @@ pub enum Request {
     },
     /// The bans in force. Answered by [`Response::Bans`].
     Bans {},
+    /// Makes an invitation. Answered by [`Response::Invited`].
+    Invite {
+        /// The subject its holder becomes.
+        subject: Name,
+        /// Its groups, without the issuer's prefix.
+        groups: Vec<Name>,
+        /// How long it can be used.
+        open_for: Span,
+        /// Where this node can be reached; none: where it listens.
+        addresses: Vec<String>,
+    },
     /// The next piece of a module or an input of a job to be submitted. Answered by
     /// [`Response::Uploaded`], also when the piece does not begin where the next one should.
     JobUpload {
@@ -176,6 +189,7 @@ impl Request {
             Self::Ban { .. } => "ban",
             Self::Unban { .. } => "unban",
             Self::Bans {} => "bans",
+            Self::Invite { .. } => "invite",
             Self::JobUpload { .. } => "job_upload",
             Self::JobSubmit { .. } => "job_submit",
             Self::Jobs {} => "jobs",
@@ -197,6 +211,7 @@ impl Request {
                 | Self::IdentityReload {}
                 | Self::Ban { .. }
                 | Self::Unban { .. }
+                | Self::Invite { .. }
                 | Self::JobCancel { .. }
                 | Self::Shutdown {}
         )
@@ -292,6 +307,8 @@ pub enum Response {
         /// In order of their end.
         bans: Vec<BanInfo>,
     },
+    /// To `invite`.
+    Invited(Invitation),
     /// To `job_upload`.
     Uploaded {
         /// Bytes of the blob that are here now: where the next piece begins.

@@ -16,6 +16,8 @@ mod enrolment;
 pub mod exit;
 pub mod identity;
 pub mod init;
+mod invite;
+mod join;
 pub mod job;
 pub mod live;
 pub mod output;
@@ -106,6 +108,8 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         }
         Command::Identity(command) => enrolment::identity(command, global, out),
         Command::Trust(command) => enrolment::trust(command, global, out),
+        Command::Invite(args) => ask(&invite::request(args)),
+        Command::Join(args) => join::command(args, global, out),
         Command::Receipt(command) => receipt::command(command, out),
         Command::Devnet(args) => node.devnet(args, out),
         // Carried out before anything was set up.

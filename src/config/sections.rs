@@ -10,9 +10,8 @@ use std::{
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use super::{JobsConfig, SandboxConfig, SupervisionConfig, off_or};
+use super::{IdentityConfig, IssuerConfig, JobsConfig, SandboxConfig, SupervisionConfig, off_or};
 use crate::{
-    identity::SelfSigned,
     types::{ByteSize, PeerId, SecurityLevel, Span, Topic, TrustScore},
 };
 
@@ -46,6 +45,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// Whom to believe, besides the trust entries.
     pub identity: IdentityConfig,
+    /// Issuing credentials.
+    pub issuer: IssuerConfig,
     /// The audit log.
     pub audit: AuditConfig,
     /// Jobs of others.
@@ -74,6 +75,7 @@ impl Default for Config {
             reputation: ReputationConfig::default(),
             policy: PolicyConfig::default(),
             identity: IdentityConfig::default(),
+            issuer: IssuerConfig::default(),
             audit: AuditConfig::default(),
             sandbox: SandboxConfig::default(),
             jobs: JobsConfig::default(),
@@ -83,14 +85,6 @@ impl Default for Config {
             testing: TestingConfig::default(),
         }
     }
-}
-
-/// `[identity]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct IdentityConfig {
-    /// What becomes of nodes that sign for themselves.
-    pub self_signed: SelfSigned,
 }
 
 /// `[node]`

@@ -18,8 +18,12 @@ mod counter;
 mod credential;
 mod delegation;
 mod disk;
+mod folder;
 mod frame;
+pub mod enrolment;
 mod hybrid;
+pub mod invitation;
+pub mod invites;
 mod issue;
 mod issuer;
 mod kem;
@@ -28,6 +32,7 @@ mod ml_dsa;
 mod node_key;
 #[cfg(test)]
 mod properties;
+pub mod renewal;
 mod request;
 pub mod state;
 #[cfg(test)]
@@ -47,6 +52,7 @@ pub use credential::{Credential, MAX_CREDENTIAL_BYTES, TooLong};
 pub use delegation::{Delegation, Mandate, Scope};
 pub use disk::DiskError;
 pub use frame::{FRAME_VERSION, Frame, MAX_FRAME_BYTES, MAX_HEADS_BYTES};
+pub use folder::{DELEGATION_FILE, FolderError, IssuerFolder};
 pub use hybrid::{ENFORCED, HybridPublic, HybridSigner};
 pub use issue::{
     DEFAULT_LIFETIME, Grant, IssueError, MAX_LIFETIME, MAX_REQUEST_AGE, delegate, issue,
@@ -60,7 +66,10 @@ pub use node_key::{NodeKey, NodePublic};
 pub use request::{MAX_REQUEST_BYTES, RequestError, SigningRequest};
 pub use state::{IdentityPaths, OwnIdentity, StateError, TrustView};
 pub use verified::{Name, NameError, Refusal, StatusEntry, Tier, VerifiedIdentity};
-pub use verify::{CLOCK_SKEW, verify_chain, verify_credential, verify_delegations, verify_frame};
+pub use verify::{
+    CLOCK_SKEW, Leniency, verify_chain, verify_credential, verify_delegations, verify_frame,
+    verify_frame_leniently,
+};
 
 pub(crate) use counter::take_index;
 pub(crate) use disk::{create_new, make_dir, read_bounded, remove, write_atomic};

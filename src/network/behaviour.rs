@@ -7,10 +7,11 @@ use libp2p::{gossipsub, identify, ping, request_response, swarm::NetworkBehaviou
 use super::{
     admission,
     attribution::Attributed,
+    enrolment::{self, EnrolmentCodec},
     gossip::Gossip,
     jobs::{Incoming, JobCodec},
 };
-use crate::sandbox::wire::Response;
+use crate::{identity::enrolment::Response as EnrolmentResponse, sandbox::wire::Response};
 
 /// What this node does on the network. [`admission`] is first: libp2p asks the fields in order
 /// and stops at the first that denies, so nothing below sees a connection it did not admit.
@@ -28,6 +29,8 @@ pub struct NodeBehaviour {
     pub identify: Attributed<identify::Behaviour>,
     /// Requests of the job protocol, both ways.
     pub jobs: Attributed<request_response::Behaviour<JobCodec>>,
+    /// Requests of the enrolment protocol, both ways.
+    pub enrolment: Attributed<request_response::Behaviour<EnrolmentCodec>>,
     /// Notices dead connections.
     pub ping: Attributed<ping::Behaviour>,
 }
@@ -41,6 +44,8 @@ pub enum NodeBehaviourEvent {
     Identify(Box<identify::Event>),
     /// A request or an answer of the job protocol.
     Jobs(Box<request_response::Event<Incoming, Response>>),
+    /// A request or an answer of the enrolment protocol.
+    Enrolment(Box<request_response::Event<enrolment::Incoming, EnrolmentResponse>>),
     /// A ping came back, or did not.
     Ping(ping::Event),
 }
@@ -66,6 +71,12 @@ impl From<identify::Event> for NodeBehaviourEvent {
 impl From<request_response::Event<Incoming, Response>> for NodeBehaviourEvent {
     fn from(event: request_response::Event<Incoming, Response>) -> Self {
         Self::Jobs(Box::new(event))
+    }
+}
+
+impl From<request_response::Event<enrolment::Incoming, EnrolmentResponse>> for NodeBehaviourEvent {
+    fn from(event: request_response::Event<enrolment::Incoming, EnrolmentResponse>) -> Self {
+        Self::Enrolment(Box::new(event))
     }
 }
 

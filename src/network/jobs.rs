@@ -95,14 +95,14 @@ impl request_response::Codec for JobCodec {
 
 /// Reads to the end of the stream. Of what is longer than `max`, one byte too many is kept, so that
 /// decoding refuses it; the rest is never read.
-async fn read<T: AsyncRead + Unpin>(io: &mut T, max: usize) -> io::Result<Vec<u8>> {
+pub(super) async fn read<T: AsyncRead + Unpin>(io: &mut T, max: usize) -> io::Result<Vec<u8>> {
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
     io.take(limit).read_to_end(&mut bytes).await?;
     Ok(bytes)
 }
 
-fn invalid(malformed: Malformed) -> io::Error {
+pub(super) fn invalid(malformed: Malformed) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, malformed)
 }
 

@@ -1,6 +1,6 @@
 //! Starts every actor and hands each the views and references it needs.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::{Path, PathBuf}, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
@@ -12,8 +12,10 @@ use crate::{
         audit::{AuditActor, AuditHandle, AuditTools},
         gatekeeper::{Gatekeeper, Tools},
         identity::{IdentityActor, IdentityPublishers, IdentitySetup},
+        issuer::{IssuerActor, IssuerSetup},
         jobs::{JobsActor, JobsSetup},
         rate_limit::{RateLimitActor, RateLimitSetup},
+        renewal::{RenewalActor, RenewalSetup},
         reputation::{ReputationActor, ReputationSetup},
         sandbox::{SandboxActor, SandboxSetup},
         swarm::{SwarmActor, SwarmMemory, SwarmTools},
@@ -21,7 +23,9 @@ use crate::{
     admin::protocol::SOCKET,
     audit::{AuditEvent, OpenError},
     config::{Config, Loaded},
-    identity::{IdentityPaths, NodeKey, OwnIdentity, TrustView},
+    identity::{
+        IdentityPaths, IssuerFolder, Leniency, NodeKey, OwnIdentity, TrustView, invites::Invites,
+    },
     messages::reputation::Ban,
     store::{SetAside, Store},
     supervision::{ActorRef, Placement, Root, Supervise},
@@ -174,10 +178,15 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         config_hash: config_hash(&site.config),
     })
     .await?;
-    let (identity, own, trust) = site.start_identity().await?;
+    let folder = issuer_folder(&site.config, &loaded)?;
+    let (identity, own, trust) = site.start_identity(folder.as_deref()).await?;
     let (rate_limit, limiter) = site.start_rate_limit(&store).await?;
     let (reputation, standings) = site.start_reputation(&store).await?;
     site.recover_bans(&store, set_aside.as_ref(), &reputation, &audit_tools)
+        .await?;
+    let invites = Publisher::new(Invites::default());
+    let issuer = site
+        .start_issuer((folder.clone(), &invites), &store, &reputation, &own)
         .await?;
     let health = Arc::new(NodeHealth {
         root: site.root.clone(),
@@ -192,6 +201,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         trust,
         standings,
         limiter,
+        invites: invites.view(),
         cooldowns: site.root.cooldowns(),
         identity: identity.clone(),
         reputation: reputation.clone(),
@@ -203,7 +213,11 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         pending: Arc::new(Semaphore::new(site.config.limits.pending_decisions)),
     });
     let sandbox = site.start_sandbox(&gatekeeper, &key, &store).await?;
-    let swarm = site.start_swarm(&gatekeeper, &key, &sandbox).await?;
+    let swarm = site
+        .start_swarm(&gatekeeper, &key, (&sandbox, &issuer))
+        .await?;
+    site.start_renewal(&gatekeeper, folder.as_deref(), (&swarm, &issuer))
+        .await?;
     let jobs = site
         .start_jobs(&gatekeeper, &store, (&swarm, &sandbox))
         .await?;
@@ -214,6 +228,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         root: site.root.clone(),
         swarm: swarm.clone(),
         identity,
+        issuer,
         reputation: reputation.clone(),
         sandbox: sandbox.clone(),
         jobs: jobs.clone(),
@@ -239,6 +254,20 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         audit: site.audit,
         metrics: site.metrics,
     })
+}
+
+/// The issuer of which this node is one, when the configuration names its folder.
+fn issuer_folder(
+    config: &Config,
+    loaded: &Loaded,
+) -> Result<Option<Arc<IssuerFolder>>, StartError> {
+    if !config.issuer.is_set() {
+        return Ok(None);
+    }
+    let home = loaded.path.parent().unwrap_or(Path::new("."));
+    let folder = IssuerFolder::open(&home.join(&config.issuer.dir))?;
+    tracing::info!(issuer = %folder.key().name(), "this node issues credentials");
+    Ok(Some(Arc::new(folder)))
 }
 
 async fn start_audit(root: &Root, tools: &AuditTools) -> Result<ActorRef<AuditActor>, StartError> {
@@ -267,12 +296,17 @@ impl Site {
 
     async fn start_identity(
         &self,
+        folder: Option<&IssuerFolder>,
     ) -> Result<(ActorRef<IdentityActor>, View<OwnIdentity>, View<TrustView>), StartError> {
         let publishers = IdentityPublishers::new(self.peer);
         let setup = IdentitySetup {
             peer: self.peer,
             paths: IdentityPaths::new(&self.data_dir),
             self_signed: self.config.identity.self_signed,
+            leniency: folder.map(|folder| Leniency {
+                issuer: folder.key().name().clone(),
+                grace: self.config.identity.renewal_grace.0,
+            }),
             clock: Arc::clone(&self.clock),
             publishers: publishers.clone(),
             note: Arc::clone(&self.note),
@@ -329,7 +363,7 @@ impl Site {
         &self,
         gatekeeper: &Gatekeeper,
         key: &NodeKey,
-        sandbox: &ActorRef<SandboxActor>,
+        (sandbox, issuer): (&ActorRef<SandboxActor>, &ActorRef<IssuerActor>),
     ) -> Result<ActorRef<SwarmActor>, StartError> {
         let views = gatekeeper.tools();
         let tools = SwarmTools {
@@ -344,6 +378,7 @@ impl Site {
             own: views.own.clone(),
             reputation: views.reputation.clone(),
             sandbox: sandbox.clone(),
+            issuer: issuer.clone(),
             audit: self.audit.clone(),
             cooldowns: self.root.cooldowns(),
             metrics: self.metrics.clone(),
@@ -354,6 +389,59 @@ impl Site {
         });
         ready(&self.root, &actor).await?;
         Ok(actor)
+    }
+
+    async fn start_issuer(
+        &self,
+        (folder, invites): (Option<Arc<IssuerFolder>>, &Publisher<Invites>),
+        store: &Store,
+        reputation: &ActorRef<ReputationActor>,
+        own: &View<OwnIdentity>,
+    ) -> Result<ActorRef<IssuerActor>, StartError> {
+        let setup = IssuerSetup {
+            config: self.config.issuer.clone(),
+            grace: self.config.identity.renewal_grace.0,
+            folder,
+            own: own.clone(),
+            clock: Arc::clone(&self.clock),
+            store: store.clone(),
+            invites: invites.clone(),
+            reputation: reputation.clone(),
+            audit: self.audit.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(IssuerActor::new(life, setup.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        Ok(actor)
+    }
+
+    async fn start_renewal(
+        &self,
+        gatekeeper: &Gatekeeper,
+        folder: Option<&IssuerFolder>,
+        (swarm, issuer): (&ActorRef<SwarmActor>, &ActorRef<IssuerActor>),
+    ) -> Result<(), StartError> {
+        let views = gatekeeper.tools();
+        let setup = RenewalSetup {
+            enabled: self.config.identity.renew,
+            key: views.key.clone(),
+            paths: IdentityPaths::new(&self.data_dir),
+            own: views.own.clone(),
+            trust: views.trust.clone(),
+            issues: folder.map(|folder| folder.key().name().clone()),
+            clock: Arc::clone(&self.clock),
+            identity: views.identity.clone(),
+            swarm: swarm.clone(),
+            issuer: issuer.clone(),
+            audit: self.audit.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(RenewalActor::new(life, setup.clone()))
+        });
+        ready(&self.root, &actor).await
     }
 
     async fn start_sandbox(

@@ -64,6 +64,7 @@ fn house_with(self_signed: SelfSigned, prepare: impl FnOnce(&IdentityPaths)) -> 
     let notes = Arc::new(Mutex::new(Vec::new()));
     let noted = notes.clone();
     let setup = IdentitySetup {
+        leniency: None,
         peer: node().peer(),
         paths: paths.clone(),
         self_signed,
@@ -304,7 +305,7 @@ fn frames_are_judged_for_the_key_of_the_connection() {
 fn who_signs_for_itself_is_believed_only_where_the_operator_says_so() {
     run(async {
         let own = |key: &NodeKey| self_sign(key, &name("lone"), HOUR, [1; 16], NOW).unwrap();
-        let chain = crate::identity::Chain::of(own(&node()));
+        let chain = Chain::of(own(&node()));
         let house = house();
         assert_eq!(
             house.present(&frame_of(&chain)).await,

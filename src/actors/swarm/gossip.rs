@@ -34,6 +34,7 @@ impl SwarmActor {
         match event {
             NodeBehaviourEvent::Gossip(event) => self.on_gossip(*event),
             NodeBehaviourEvent::Jobs(event) => self.on_jobs(*event, ctx),
+            NodeBehaviourEvent::Enrolment(event) => self.on_enrolment(*event, ctx),
             NodeBehaviourEvent::Ping(ping::Event {
                 peer,
                 result: Ok(rtt),

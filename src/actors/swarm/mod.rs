@@ -10,6 +10,7 @@
 
 mod attribution;
 mod drive;
+mod enrolment;
 mod events;
 mod gossip;
 mod handlers;
@@ -33,7 +34,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    actors::{audit::AuditHandle, reputation::ReputationActor, sandbox::SandboxActor},
+    actors::{audit::AuditHandle, issuer::IssuerActor, reputation::ReputationActor, sandbox::SandboxActor},
     audit::Aggregator,
     config::Config,
     identity::{OwnIdentity, TrustView},
@@ -49,6 +50,7 @@ use crate::{
 
 use attribution::SwarmAttribution;
 use drive::Drive;
+use enrolment::Enrolments;
 use jobs::Calls;
 use listeners::Neighbours;
 use peers::Peers;
@@ -88,6 +90,8 @@ pub struct SwarmTools {
     pub reputation: ActorRef<ReputationActor>,
     /// Carries out what peers want run.
     pub sandbox: ActorRef<SandboxActor>,
+    /// Gives credentials to peers.
+    pub issuer: ActorRef<IssuerActor>,
     /// Told of everything.
     pub audit: AuditHandle,
     /// Told of peers whose input made a connection task panic.
@@ -136,6 +140,7 @@ pub struct SwarmActor {
     publishers: HashSet<(PeerId, Topic)>,
     refused: Aggregator<(&'static str, Option<PeerId>)>,
     calls: Calls,
+    enrolments: Enrolments,
     next_review: Duration,
     next_report: Duration,
     sequence: u64,
@@ -212,6 +217,7 @@ impl SwarmActor {
             publishers: HashSet::new(),
             refused: Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None)),
             calls: Calls::default(),
+            enrolments: Enrolments::default(),
             next_review: Duration::ZERO,
             next_report: Duration::ZERO,
             sequence,

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Variants of [`AuditEvent`]; [`place_of`] does not compile when one is added.
-const VARIANTS: usize = 22;
+const VARIANTS: usize = 26;
 
 fn place_of(event: &AuditEvent) -> usize {
     match event {
@@ -38,6 +38,10 @@ fn place_of(event: &AuditEvent) -> usize {
         AuditEvent::JobFinished { .. } => 19,
         AuditEvent::JobSent { .. } => 20,
         AuditEvent::JobResult { .. } => 21,
+        AuditEvent::CredentialIssued { .. } => 22,
+        AuditEvent::CredentialRenewed { .. } => 23,
+        AuditEvent::RenewalRefused { .. } => 24,
+        AuditEvent::InvitationMade { .. } => 25,
     }
 }
 
@@ -84,7 +88,38 @@ impl Stuff {
         events.extend(self.connections());
         events.extend(self.access());
         events.extend(self.jobs());
+        events.extend(self.credentials());
         events
+    }
+
+    fn credentials(&self) -> Vec<AuditEvent> {
+        let (expires, _) = self.span();
+        vec![
+            AuditEvent::CredentialIssued {
+                peer: Self::peer(),
+                identity: self.text(),
+                credential_hash: [9; 32],
+                expires,
+                rule: self.text(),
+            },
+            AuditEvent::CredentialRenewed {
+                peer: Self::peer(),
+                identity: self.text(),
+                credential_hash: [9; 32],
+                expires,
+                rule: self.text(),
+            },
+            AuditEvent::RenewalRefused {
+                peer: Self::peer(),
+                code: self.text(),
+                detail: self.text(),
+            },
+            AuditEvent::InvitationMade {
+                invitation: self.text(),
+                identity: self.text(),
+                expires,
+            },
+        ]
     }
 
     fn lifecycle(&self) -> Vec<AuditEvent> {
