@@ -3,11 +3,7 @@
 
 mod common;
 
-use std::{
-    path::Path,
-    process::Output,
-    time::Duration,
-};
+use std::{path::Path, process::Output, time::Duration};
 
 use common::{Issuer, Node, eventually, run_in};
 use quantraband::identity::invitation::Token;
@@ -30,7 +26,11 @@ fn issues(issuer: &Issuer, extra: &str) -> String {
 }
 
 fn invite(hub: &Node, subject: &str, more: &[&str]) -> String {
-    let args = [&["invite", "--subject", subject, "--group", "workers"], more].concat();
+    let args = [
+        &["invite", "--subject", subject, "--group", "workers"],
+        more,
+    ]
+    .concat();
     hub.json(&args)["token"].as_str().unwrap().to_owned()
 }
 
@@ -123,7 +123,8 @@ fn an_invitation_is_good_once_for_one_key_and_for_its_time() {
         on_record(&hub, &["charged", "bad_credential", &who]).then_some(())
     });
     joined(&first, &hub, &token);
-    let hash = |node: &Node| node.json(&["identity", "show"])["credential"]["credential_hash"].clone();
+    let hash =
+        |node: &Node| node.json(&["identity", "show"])["credential"]["credential_hash"].clone();
     let got = hash(&first);
     // Its answer might have been lost: the same key may ask again, also after a crash of the hub,
     // and gets what it got.
@@ -205,7 +206,10 @@ fn a_credential_is_renewed_before_its_end_and_nobody_is_disconnected() {
     });
     wait_until(first.after(Duration::from_secs(2)));
     assert_eq!(hub.since(&me), Some(since), "the connection stands");
-    assert!(on_record(&hub, &["credential_renewed", "enrol.member", &me]));
+    assert!(on_record(
+        &hub,
+        &["credential_renewed", "enrol.member", &me]
+    ));
     assert!(on_record(&node, &["credential_renewed", &me]));
     // Messages are known by the new credential at once.
     let listening = hub.subscribe("orders", 1);
@@ -244,7 +248,10 @@ fn a_node_that_was_off_too_long_recovers_by_itself() {
         (seen(&hub, &me)?["tier"] == "member").then_some(())
     });
     assert!(expiry(&node) > end);
-    assert!(on_record(&hub, &["credential_renewed", "enrol.renewal_only", &me]));
+    assert!(on_record(
+        &hub,
+        &["credential_renewed", "enrol.renewal_only", &me]
+    ));
     node.verify_log();
     hub.verify_log();
 }

@@ -238,7 +238,10 @@ impl Gatekeeper {
     /// A renewed credential over a connection that stands.
     async fn renewed(self, known: Arc<Admitted>, chain: Vec<u8>) -> Result<Admitted, Refusal> {
         let tools = &self.0;
-        let old = known.identity.as_ref().filter(|_| known.tier == Tier::Member);
+        let old = known
+            .identity
+            .as_ref()
+            .filter(|_| known.tier == Tier::Member);
         let old = old.ok_or_else(|| Refusal::Denied("renewal.no_member".into()))?;
         let before = tools.trust.load().epoch;
         let ask = VerifyRenewed {

@@ -27,8 +27,8 @@ use serde::Serialize;
 use crate::{
     audit::AuditEvent,
     identity::{
-        Chain, IdentityPaths, Leniency, OwnIdentity, Refusal, SelfSigned, StateError, TrustAnchors, TrustView,
-        VerifiedIdentity, state, verify_chain, verify_frame_leniently,
+        Chain, IdentityPaths, Leniency, OwnIdentity, Refusal, SelfSigned, StateError, TrustAnchors,
+        TrustView, VerifiedIdentity, state, verify_chain, verify_frame_leniently,
     },
     messages::identity::{
         DescribeIdentity, IdentityReport, ReloadIdentity, VerifyPeer, VerifyRenewed,

@@ -288,8 +288,12 @@ impl IssuerActor {
             Tier::RenewalOnly => "enrol.renewal_only",
             _ => "enrol.member",
         };
-        let present = Present::of(identity)
-            .ok_or_else(|| no(RefusalCode::Denied, "renewal.claims: they cannot be renewed"))?;
+        let present = Present::of(identity).ok_or_else(|| {
+            no(
+                RefusalCode::Denied,
+                "renewal.claims: they cannot be renewed",
+            )
+        })?;
         self.renew(&folder, present, &request, rule, now)
     }
 
@@ -312,9 +316,9 @@ impl IssuerActor {
             return Err(no(RefusalCode::Denied, "renewal.expired"));
         }
         let (peer, of) = (request.peer, present.hash);
-        let half = present.issued.map_or(Duration::ZERO, |issued| {
-            present.expires.since(issued) / 2
-        });
+        let half = present
+            .issued
+            .map_or(Duration::ZERO, |issued| present.expires.since(issued) / 2);
         let from = present.issued.unwrap_or_default().after(half);
         if now < from {
             let early = no(RefusalCode::TooEarly, "half of its time is not over yet");
@@ -331,7 +335,13 @@ impl IssuerActor {
                     self.recent.clear();
                 }
                 let chain_kept = chain.clone();
-                self.recent.insert(peer, Recent { of, chain: chain_kept });
+                self.recent.insert(
+                    peer,
+                    Recent {
+                        of,
+                        chain: chain_kept,
+                    },
+                );
                 chain
             }
         };
@@ -356,7 +366,10 @@ impl IssuerActor {
         now: Timestamp,
     ) -> Result<Ready, No> {
         let denied = |refusal: Refusal| no(RefusalCode::Denied, refusal);
-        let invite = self.invites.good_for(id, request.peer, now).map_err(denied)?;
+        let invite = self
+            .invites
+            .good_for(id, request.peer, now)
+            .map_err(denied)?;
         self.may_have(&invite.subject)?;
         // The first answer to this key may have been lost.
         let before = Chain::decode(&invite.issued).ok();
@@ -440,7 +453,13 @@ impl IssuerActor {
                 && credential.verify_signatures(folder.key().public()).is_ok()
         });
         let chain = chain.ok_or_else(|| no(RefusalCode::Denied, "renewal.other_issuer"))?;
-        self.renew(&folder, Present::of_chain(chain), &request, "enrol.own", now)
+        self.renew(
+            &folder,
+            Present::of_chain(chain),
+            &request,
+            "enrol.own",
+            now,
+        )
     }
 
     fn invite(&mut self, wish: MakeInvitation) -> Result<(Invitation, AuditEvent), InviteFault> {
@@ -473,7 +492,12 @@ impl IssuerActor {
         let expires = Timestamp::from_secs(now.after(open_for).secs());
         let secret: Zeroizing<[u8; 32]> = Zeroizing::new(rand::random());
         let id: InvitationId = rand::random();
-        let invite = Invite::new(&InvitationKey::of(&secret), subject.clone(), groups, expires);
+        let invite = Invite::new(
+            &InvitationKey::of(&secret),
+            subject.clone(),
+            groups,
+            expires,
+        );
         let lifetime = self.setup.config.lifetime.0;
         invite
             .grant(lifetime)
@@ -486,10 +510,11 @@ impl IssuerActor {
             (Some(old), Some(tree)) => tree.remove(&old),
             _ => Ok(()),
         };
-        kept.and_then(|()| self.keep(&id, &invite)).map_err(|error| {
-            self.incarnation.fail(&error);
-            InviteFault::Again(error.to_string())
-        })?;
+        kept.and_then(|()| self.keep(&id, &invite))
+            .map_err(|error| {
+                self.incarnation.fail(&error);
+                InviteFault::Again(error.to_string())
+            })?;
         let issuer = folder.key().name().clone();
         let token = Token {
             peer: self.setup.own.load().peer,
@@ -519,7 +544,10 @@ fn not_issued(error: &crate::identity::FolderError) -> No {
     tracing::error!(%error, "nothing was issued");
     match error {
         crate::identity::FolderError::Issue(why) => no(RefusalCode::Denied, why),
-        _ => no(RefusalCode::Unavailable, "the issuer's folder cannot be used"),
+        _ => no(
+            RefusalCode::Unavailable,
+            "the issuer's folder cannot be used",
+        ),
     }
 }
 
@@ -588,7 +616,9 @@ impl Handler<MakeInvitation> for IssuerActor {
         let recorded = async move {
             let recorded = audit.record(event).await;
             let lost = |error: crate::actors::audit::AuditUnavailable| error.to_string();
-            recorded.map(|_| invitation).map_err(|error| InviteFault::Again(lost(error)))
+            recorded
+                .map(|_| invitation)
+                .map_err(|error| InviteFault::Again(lost(error)))
         };
         Box::pin(recorded.into_actor(self))
     }

@@ -14,9 +14,7 @@ use actix::{Actor, AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
 use serde::Serialize;
 
 use crate::{
-    actors::{
-        audit::AuditHandle, identity::IdentityActor, issuer::IssuerActor, swarm::SwarmActor,
-    },
+    actors::{audit::AuditHandle, identity::IdentityActor, issuer::IssuerActor, swarm::SwarmActor},
     audit::AuditEvent,
     identity::{
         Attributes, Chain, IdentityPaths, Name, NodeKey, OwnIdentity, Refusal, SigningRequest,
@@ -167,7 +165,12 @@ impl RenewalActor {
         let claims = chain.credential().claims();
         let none = Attributes::default();
         let request = SigningRequest::seal(&self.setup.key, &claims.subject, &none, now);
-        let asking = ask(self.setup.clone(), claims.issuer.clone(), self.last, request);
+        let asking = ask(
+            self.setup.clone(),
+            claims.issuer.clone(),
+            self.last,
+            request,
+        );
         let old = Arc::clone(chain);
         ctx.spawn(asking.into_actor(self).map(move |answer, act, ctx| {
             act.busy = false;

@@ -26,8 +26,8 @@ use super::{
 use crate::{
     config::{self, SHIPPED, process_env},
     identity::{
-        Anchor, Attributes, Chain, DiskError, Grants, IdentityPaths, Name, NodeKey,
-        SigningRequest, TrustAnchor, TrustAnchors,
+        Anchor, Attributes, Chain, DiskError, Grants, IdentityPaths, Name, NodeKey, SigningRequest,
+        TrustAnchor, TrustAnchors,
         invitation::{MAX_TOKEN, Token},
         make_dir, state, verify_chain, verify_frame, write_atomic,
     },
@@ -201,7 +201,10 @@ fn verified(
 
 fn trust(paths: &IdentityPaths, entry: TrustAnchor) -> Result<(), CliError> {
     let mut known = state::load_anchors(paths).map_err(EnrolError::from)?;
-    if known.get(&entry.issuer).is_some_and(|old| old.key == entry.key) {
+    if known
+        .get(&entry.issuer)
+        .is_some_and(|old| old.key == entry.key)
+    {
         // What it may grant here is the operator's choice, and stays.
         return Ok(());
     }

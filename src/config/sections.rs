@@ -11,9 +11,7 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use super::{IdentityConfig, IssuerConfig, JobsConfig, SandboxConfig, SupervisionConfig, off_or};
-use crate::{
-    types::{ByteSize, PeerId, SecurityLevel, Span, Topic, TrustScore},
-};
+use crate::types::{ByteSize, PeerId, SecurityLevel, Span, Topic, TrustScore};
 
 pub(super) const fn secs(n: u64) -> Span {
     Span(Duration::from_secs(n))

@@ -13,10 +13,7 @@ use std::time::Duration;
 
 use ciborium::Value;
 
-use super::{
-    MAX_CHAIN_BYTES, MAX_REQUEST_BYTES,
-    anchor::MAX_ANCHOR_BYTES,
-};
+use super::{MAX_CHAIN_BYTES, MAX_REQUEST_BYTES, anchor::MAX_ANCHOR_BYTES};
 use crate::{
     cbor::{self, Fields, Malformed, Read},
     telemetry::printable,

@@ -93,7 +93,9 @@ impl IssuerFolder {
             id: rand::random(),
             index: take_index(&self.dir)?,
         };
-        Ok(issue_chain(&self.key, &above, request, &grant, serial, now)?)
+        Ok(issue_chain(
+            &self.key, &above, request, &grant, serial, now,
+        )?)
     }
 
     fn above(&self) -> Result<Vec<Delegation>, FolderError> {

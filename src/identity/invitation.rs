@@ -353,7 +353,10 @@ mod tests {
         assert!(!key.verify(&proof, &channel, Role::Listener));
         let other = InvitationKey::of(&[8; SECRET_BYTES]);
         assert!(!other.verify(&proof, &channel, Role::Opener));
-        let renamed = InvitationProof { id: [6; 16], ..proof };
+        let renamed = InvitationProof {
+            id: [6; 16],
+            ..proof
+        };
         assert!(!key.verify(&renamed, &channel, Role::Opener));
         // A man in the middle has two channels, with two bindings.
         let relayed = Channel {

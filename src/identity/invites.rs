@@ -208,7 +208,10 @@ mod tests {
     fn one_key_uses_it_and_may_ask_again_until_it_expires() {
         let mut invites = Invites::default();
         let wrong = WRONG.to_string();
-        assert_eq!(check(&invites, SECRET, node().peer(), NOW), Some(wrong.clone()));
+        assert_eq!(
+            check(&invites, SECRET, node().peer(), NOW),
+            Some(wrong.clone())
+        );
         invites.add([1; 16], invite(NOW.after(HOUR)), NOW).unwrap();
         assert_eq!(check(&invites, [8; 32], node().peer(), NOW), Some(wrong));
         assert_eq!(check(&invites, SECRET, node().peer(), NOW), None);

@@ -18,9 +18,9 @@ mod counter;
 mod credential;
 mod delegation;
 mod disk;
+pub mod enrolment;
 mod folder;
 mod frame;
-pub mod enrolment;
 mod hybrid;
 pub mod invitation;
 pub mod invites;
@@ -51,8 +51,8 @@ pub use cose::{Domain, ED25519, PublicKey, Thumbprint};
 pub use credential::{Credential, MAX_CREDENTIAL_BYTES, TooLong};
 pub use delegation::{Delegation, Mandate, Scope};
 pub use disk::DiskError;
-pub use frame::{FRAME_VERSION, Frame, MAX_FRAME_BYTES, MAX_HEADS_BYTES};
 pub use folder::{DELEGATION_FILE, FolderError, IssuerFolder};
+pub use frame::{FRAME_VERSION, Frame, MAX_FRAME_BYTES, MAX_HEADS_BYTES};
 pub use hybrid::{ENFORCED, HybridPublic, HybridSigner};
 pub use issue::{
     DEFAULT_LIFETIME, Grant, IssueError, MAX_LIFETIME, MAX_REQUEST_AGE, delegate, issue,

@@ -11,11 +11,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use thiserror::Error;
 
-use super::{
-    Chain, Malformed, NodePublic, Refusal, TrustAnchors,
-    claims::Validity,
-    verify_chain,
-};
+use super::{Chain, Malformed, NodePublic, Refusal, TrustAnchors, claims::Validity, verify_chain};
 use crate::types::Timestamp;
 
 /// Shortest pause after a try that failed.
@@ -164,7 +160,12 @@ mod tests {
         testing::{HOUR, NOW, acme, anchors, globex, grant, mallory, name, node, serial},
     };
 
-    fn issued(key: &NodeKey, issuer: &crate::identity::IssuerKey, grant: &Grant, at: Timestamp) -> Chain {
+    fn issued(
+        key: &NodeKey,
+        issuer: &crate::identity::IssuerKey,
+        grant: &Grant,
+        at: Timestamp,
+    ) -> Chain {
         let bytes = SigningRequest::seal(key, &name("node-1"), &Default::default(), at);
         let request = SigningRequest::open(&bytes).unwrap();
         Chain::of(issue(issuer, &request, grant, serial(1), at).unwrap())

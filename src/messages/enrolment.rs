@@ -11,11 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    identity::{
-        Name, Tier, VerifiedIdentity,
-        enrolment::Response,
-        invitation::InvitationId,
-    },
+    identity::{Name, Tier, VerifiedIdentity, enrolment::Response, invitation::InvitationId},
     types::{PeerId, Timestamp},
 };
 

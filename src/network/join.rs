@@ -120,7 +120,10 @@ impl GateKeeper for Doorman {
             security: presented.security,
             epoch: 0,
         });
-        let mut slot = self.presented.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self
+            .presented
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *slot = Some(presented);
         futures::future::ready(admitted).boxed()
     }
@@ -195,9 +198,8 @@ pub async fn enrol(
     })?;
     let asking = ask(&mut swarm, token, request);
     let answered = tokio::time::timeout(DEADLINE, asking).await;
-    let (chain, anchor) = answered.unwrap_or_else(|_| {
-        Err(JoinFault::Broken(format!("not within {DEADLINE:?}")))
-    })?;
+    let (chain, anchor) =
+        answered.unwrap_or_else(|_| Err(JoinFault::Broken(format!("not within {DEADLINE:?}"))))?;
     let presented = doorman.presented.lock();
     let presented = presented.unwrap_or_else(PoisonError::into_inner).take();
     let presented = presented.ok_or_else(|| JoinFault::Broken("nothing was shown".to_owned()))?;
@@ -224,7 +226,11 @@ async fn addresses(token: &Token) -> Result<Vec<Multiaddr>, String> {
             Err(error) => why = error.to_string(),
         }
     }
-    if found.is_empty() { Err(why) } else { Ok(found) }
+    if found.is_empty() {
+        Err(why)
+    } else {
+        Ok(found)
+    }
 }
 
 async fn ask(

@@ -70,7 +70,11 @@ fn again(code: RefusalCode, detail: &str) -> Response {
 }
 
 impl SwarmActor {
-    pub(super) fn on_enrolment(&mut self, event: Event<Incoming, Response>, ctx: &mut Context<Self>) {
+    pub(super) fn on_enrolment(
+        &mut self,
+        event: Event<Incoming, Response>,
+        ctx: &mut Context<Self>,
+    ) {
         match event {
             Event::Message {
                 peer,

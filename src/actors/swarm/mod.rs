@@ -34,7 +34,9 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    actors::{audit::AuditHandle, issuer::IssuerActor, reputation::ReputationActor, sandbox::SandboxActor},
+    actors::{
+        audit::AuditHandle, issuer::IssuerActor, reputation::ReputationActor, sandbox::SandboxActor,
+    },
     audit::Aggregator,
     config::Config,
     identity::{OwnIdentity, TrustView},

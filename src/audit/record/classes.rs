@@ -458,7 +458,7 @@ fn credential(event: &AuditEvent, cut: &mut Cutter) -> Record {
             record.authorizations = Some(decision("allow", rule, cut));
             record.unmapped.identity = Some(cut.text(identity, NAME));
             record.unmapped.credential_hash = Some(hex::encode(credential_hash));
-            record.status_detail = Some(format!("until {expires}"));
+            record.unmapped.until = Some(exact(expires.millis()));
             record
         }
         _ => line(99, Informational, "other", ""),
@@ -483,7 +483,7 @@ fn credential(event: &AuditEvent, cut: &mut Cutter) -> Record {
                 name: cut.text(invitation, NAME),
             }]);
             record.unmapped.identity = Some(cut.text(identity, NAME));
-            record.status_detail = Some(format!("until {expires}"));
+            record.unmapped.until = Some(exact(expires.millis()));
             record
         }
         event => granted(event, cut),
