@@ -77,6 +77,7 @@ impl GateKeeper for Open {
             peer,
             tier: Tier::Member,
             identity: None,
+            invitation: None,
             rule: "bench".to_owned(),
             security,
             epoch: 0,

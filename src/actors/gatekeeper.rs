@@ -17,10 +17,10 @@ use crate::{
     config::PolicyConfig,
     identity::{
         Channel, Frame, NodeKey, OwnIdentity, Refusal, Role, Status, StatusView, Tier, TrustView,
-        VerifiedIdentity,
+        VerifiedIdentity, invites::Invites,
     },
     messages::{
-        identity::VerifyPeer,
+        identity::{VerifyPeer, VerifyRenewed},
         reputation::{Charge, GetStanding, Severity},
         revocation::ShownHeads,
     },
@@ -52,6 +52,8 @@ pub struct Tools {
     pub limiter: View<Limiter>,
     /// Who cools down after a fault.
     pub cooldowns: Arc<CoolDowns>,
+    /// Who was invited; empty where this node issues nothing.
+    pub invites: View<Invites>,
     /// Verifies credentials.
     pub identity: ActorRef<IdentityActor>,
     /// Takes the heads of status lists that peers show.
@@ -142,7 +144,16 @@ impl Gatekeeper {
             .await
             .map_err(|_| Refusal::Unavailable("stopping"))?;
         let before = tools.trust.load().epoch;
-        let heads = Frame::decode(&frame)?.heads().to_vec();
+        let shown = Frame::decode(&frame)?;
+        if let Some(proof) = shown.invitation() {
+            let from = (&channel, role.other());
+            let invites = tools.invites.load();
+            invites.check(proof, peer, from, tools.clock.now())?;
+            let mut admitted = self.grant(way, (Tier::Invited, None), before).await?;
+            admitted.invitation = Some(proof.id);
+            return Ok(admitted);
+        }
+        let heads = shown.heads().to_vec();
         let ask = VerifyPeer {
             peer,
             frame,
@@ -267,10 +278,50 @@ impl Gatekeeper {
             peer,
             tier,
             identity: identity.map(Arc::new),
+            invitation: None,
             rule: rule.to_owned(),
             security,
             epoch,
         })
+    }
+
+    /// A renewed credential over a connection that stands.
+    async fn renewed(self, known: Arc<Admitted>, chain: Vec<u8>) -> Result<Admitted, Refusal> {
+        let tools = &self.0;
+        let old = known
+            .identity
+            .as_ref()
+            .filter(|_| known.tier == Tier::Member);
+        let old = old.ok_or_else(|| Refusal::Denied("renewal.no_member".into()))?;
+        let before = tools.trust.load().epoch;
+        let ask = VerifyRenewed {
+            peer: known.peer,
+            chain,
+        };
+        let origin = Origin::peer(known.peer);
+        let answer = tools.identity.ask_for(origin, ask, tools.deadline).await;
+        let mut new = answer.map_err(unavailable)??;
+        // Possession was proved of these keys; of others nothing is known.
+        if new.keys.is_none() || new.keys != old.keys {
+            return Err(Refusal::WrongKey);
+        }
+        if (&new.issuer, &new.subject) != (&old.issuer, &old.subject) || new.expires < old.expires {
+            return Err(Refusal::Denied("renewal.other".into()));
+        }
+        new.pq_auth = old.pq_auth;
+        let way = Way {
+            peer: known.peer,
+            ip: None,
+            direction: Direction::Inbound,
+            security: known.security,
+        };
+        let admitted = self.grant(way, (Tier::Member, Some(new)), before).await?;
+        match &admitted.identity {
+            Some(identity) if !tools.trust.load().covers(&identity.anchor, before) => {
+                Err(Refusal::UnknownIssuer(identity.anchor.to_string()))
+            }
+            _ => Ok(admitted),
+        }
     }
 
     fn charge(&self, peer: PeerId, ip: Option<IpAddr>, refusal: &Refusal) {
@@ -346,6 +397,14 @@ impl GateKeeper for Gatekeeper {
             keeper.grant(way, (Tier::Unverified, None), 0).await
         }
         .boxed()
+    }
+
+    fn judge_renewed(
+        &self,
+        known: Arc<Admitted>,
+        chain: Vec<u8>,
+    ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
+        self.clone().renewed(known, chain).boxed()
     }
 
     fn refused(&self, peer: &PeerId, ip: Option<IpAddr>, direction: Direction, why: &Refusal) {

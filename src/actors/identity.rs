@@ -28,11 +28,12 @@ use serde::Serialize;
 use crate::{
     audit::AuditEvent,
     identity::{
-        By, Chain, IdentityCache, IdentityPaths, OwnIdentity, Refusal, SelfSigned, StateError,
-        StatusView, TrustAnchors, TrustView, VerifiedIdentity, state,
+        By, Chain, IdentityCache, IdentityPaths, Leniency, OwnIdentity, Refusal, SelfSigned,
+        StateError, StatusView, TrustAnchors, TrustView, VerifiedIdentity, state, verify_chain,
     },
     messages::identity::{
         ChainsOf, DescribeIdentity, IdentityReport, ReloadIdentity, VerifyAuthors, VerifyPeer,
+        VerifyRenewed,
     },
     supervision::{Fault, Incarnation, Supervise},
     telemetry::Metrics,
@@ -75,6 +76,8 @@ pub struct IdentitySetup {
     pub paths: IdentityPaths,
     /// What becomes of nodes that sign for themselves.
     pub self_signed: SelfSigned,
+    /// Whose lapsed credentials are heard for renewal: this node's own issuer's.
+    pub leniency: Option<Leniency>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// What issuers took back: forgotten at once.
@@ -204,11 +207,22 @@ impl IdentityActor {
         }
         let by = By {
             anchors: &self.trust.anchors,
+            leniency: self.setup.leniency.as_ref(),
             epoch: self.trust.epoch,
             now,
             elapsed: self.setup.clock.elapsed(),
         };
         (&mut self.cache, by)
+    }
+
+    fn count(&mut self, answer: &Result<VerifiedIdentity, Refusal>) {
+        match answer {
+            Ok(_) => self.verified = self.verified.saturating_add(1),
+            Err(refusal) => {
+                let count = self.refused.entry(refusal.code()).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
     }
 
     fn issuers(&self) -> Vec<String> {
@@ -275,13 +289,23 @@ impl Handler<VerifyPeer> for IdentityActor {
         let shown = (&ask.channel, ask.role);
         let (answer, look) = cache.verify_frame(&ask.frame, ask.peer, shown, by);
         self.setup.metrics.status().identity_cache(look.name());
-        match &answer {
-            Ok(_) => self.verified = self.verified.saturating_add(1),
-            Err(refusal) => {
-                let count = self.refused.entry(refusal.code()).or_default();
-                *count = count.saturating_add(1);
-            }
-        }
+        self.count(&answer);
+        answer
+    }
+}
+
+impl Handler<VerifyRenewed> for IdentityActor {
+    type Result = Result<VerifiedIdentity, Refusal>;
+
+    fn handle(&mut self, ask: VerifyRenewed, _: &mut Context<Self>) -> Self::Result {
+        let _scope = self.incarnation.handling(Origin::peer(ask.peer));
+        let answer = Chain::decode(&ask.chain)
+            .map_err(Refusal::from)
+            .and_then(|chain| {
+                let (anchors, now) = (&self.trust.anchors, self.setup.clock.now());
+                verify_chain(&chain, ask.peer, anchors, now)
+            });
+        self.count(&answer);
         answer
     }
 }

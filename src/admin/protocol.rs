@@ -15,8 +15,9 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    identity::{sealed::SealTo, status::ListReport},
+    identity::{Name, sealed::SealTo, status::ListReport},
     messages::{
+        enrolment::Invitation,
         identity::IdentityReport,
         reputation::BanInfo,
         sandbox::JobReport,
@@ -121,6 +122,17 @@ pub enum Request {
     },
     /// The bans in force. Answered by [`Response::Bans`].
     Bans {},
+    /// Makes an invitation. Answered by [`Response::Invited`].
+    Invite {
+        /// The subject its holder becomes.
+        subject: Name,
+        /// Its groups, without the issuer's prefix.
+        groups: Vec<Name>,
+        /// How long it can be used.
+        open_for: Span,
+        /// Where this node can be reached; none: where it listens.
+        addresses: Vec<String>,
+    },
     /// The next piece of a module or an input of a job to be submitted. Answered by
     /// [`Response::Uploaded`], also when the piece does not begin where the next one should.
     JobUpload {
@@ -197,6 +209,7 @@ impl Request {
             Self::Ban { .. } => "ban",
             Self::Unban { .. } => "unban",
             Self::Bans {} => "bans",
+            Self::Invite { .. } => "invite",
             Self::JobUpload { .. } => "job_upload",
             Self::SealingKey { .. } => "sealing_key",
             Self::JobSubmit { .. } => "job_submit",
@@ -220,6 +233,7 @@ impl Request {
                 | Self::StatusImport { .. }
                 | Self::Ban { .. }
                 | Self::Unban { .. }
+                | Self::Invite { .. }
                 | Self::JobCancel { .. }
                 | Self::Shutdown {}
         )
@@ -332,6 +346,8 @@ pub enum Response {
         /// In order of their end.
         bans: Vec<BanInfo>,
     },
+    /// To `invite`.
+    Invited(Invitation),
     /// To `job_upload`.
     Uploaded {
         /// Bytes of the blob that are here now: where the next piece begins.

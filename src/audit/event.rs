@@ -281,6 +281,52 @@ pub enum AuditEvent {
         /// SHA-256 of the verified receipt; none when there is no (good) one.
         receipt: Option<[u8; 32]>,
     },
+    /// A credential was issued to an invited node. Durable *before* it is handed out. Sent by
+    /// Issuer.
+    CredentialIssued {
+        /// The node.
+        peer: PeerId,
+        /// `issuer/subject`.
+        identity: String,
+        /// SHA-256 of the credential.
+        credential_hash: [u8; 32],
+        /// Until when it holds.
+        expires: Timestamp,
+        /// The rule that allowed it.
+        rule: String,
+    },
+    /// A credential was renewed. On the issuer's node durable *before* it is handed out. Sent by
+    /// Issuer there, and by Renewal on the node that got it.
+    CredentialRenewed {
+        /// The node whose credential it is.
+        peer: PeerId,
+        /// `issuer/subject`.
+        identity: String,
+        /// SHA-256 of the new credential.
+        credential_hash: [u8; 32],
+        /// Until when it holds.
+        expires: Timestamp,
+        /// The rule that allowed it, or the node that issued it.
+        rule: String,
+    },
+    /// No credential was issued or renewed. Sent by Issuer, and by Renewal on the node that asked.
+    RenewalRefused {
+        /// The other node: who asked, or who was asked.
+        peer: PeerId,
+        /// The refusal's stable name.
+        code: String,
+        /// The refusal in words.
+        detail: String,
+    },
+    /// An invitation was made. Sent by Issuer.
+    InvitationMade {
+        /// The invitation's name, hex.
+        invitation: String,
+        /// `issuer/subject` of whom it is for.
+        identity: String,
+        /// Until when it can be used.
+        expires: Timestamp,
+    },
     /// A corrupt store was set aside and a new one begun. Sent by the node.
     StoreSetAside {
         /// Where the old files are now.

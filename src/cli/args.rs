@@ -5,6 +5,8 @@ mod receipt;
 
 use std::{path::PathBuf, sync::LazyLock};
 
+use multiaddr::Multiaddr;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::output::Format;
@@ -101,6 +103,10 @@ pub enum Command {
     /// Whom this node believes
     #[command(subcommand)]
     Trust(TrustCommand),
+    /// Let a new node be enrolled by one command; needs a running node that issues
+    Invite(InviteArgs),
+    /// Enrol this machine's node with an invitation: configuration, key, credential and trust
+    Join(JoinArgs),
     /// What a peer signed about a job it ran: verify, show
     #[command(subcommand)]
     Receipt(ReceiptCommand),
@@ -133,6 +139,35 @@ pub enum StatusCommand {
 /// Arguments of `init`.
 #[derive(Debug, Clone, Args)]
 pub struct InitArgs {
+    /// Where node.toml and data/ go; made when missing
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// Arguments of `invite`.
+#[derive(Debug, Clone, Args)]
+pub struct InviteArgs {
+    /// The name the new node gets, in the issuer's name space
+    #[arg(long, value_name = "NAME")]
+    pub subject: Name,
+    /// A group it gets; may be repeated
+    #[arg(long = "group", value_name = "NAME")]
+    pub groups: Vec<Name>,
+    /// How long the invitation can be used, at most 7 days
+    #[arg(long, default_value = "1h", value_name = "SPAN")]
+    pub expires: Span,
+    /// Where the new node reaches this one, without /p2p; may be repeated [default: where it
+    /// listens]
+    #[arg(long = "address", value_name = "MULTIADDR")]
+    pub addresses: Vec<Multiaddr>,
+}
+
+/// Arguments of `join`.
+#[derive(Debug, Clone, Args)]
+pub struct JoinArgs {
+    /// The invitation, or - to read it from standard input, where no list of processes shows it
+    #[arg(value_name = "TOKEN")]
+    pub token: String,
     /// Where node.toml and data/ go; made when missing
     #[arg(long, default_value = ".", value_name = "DIR")]
     pub dir: PathBuf,

@@ -25,8 +25,7 @@ use crate::{
     types::Timestamp,
 };
 
-/// File name of the delegations to an issuer, in its folder.
-pub const DELEGATION_FILE: &str = "delegation.cose";
+pub use crate::identity::DELEGATION_FILE;
 
 /// Arguments of `identity delegate`.
 #[derive(Debug, Clone)]

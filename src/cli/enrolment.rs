@@ -71,7 +71,6 @@ pub(super) fn identity(
             issuer,
             next_update,
         } => take_back(issuer, &What::Nothing, *next_update, out),
-        }
         IdentityCommand::SelfSign { subject, lifetime } => {
             self_sign(subject, *lifetime, global, out)
         }

@@ -16,7 +16,9 @@ mod enrolment;
 pub mod exit;
 pub mod identity;
 pub mod init;
+mod invite;
 pub mod job;
+mod join;
 pub mod live;
 pub mod output;
 mod protect;
@@ -111,6 +113,8 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         }
         Command::Identity(command) => enrolment::identity(command, global, out),
         Command::Trust(command) => enrolment::trust(command, global, out),
+        Command::Invite(args) => ask(&invite::request(args)),
+        Command::Join(args) => join::command(args, global, out),
         Command::Receipt(command) => receipt::command(command, out),
         Command::Devnet(args) => node.devnet(args, out),
         // Carried out before anything was set up.

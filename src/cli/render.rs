@@ -79,6 +79,13 @@ pub fn answer(answer: &Response, out: &Out) -> Result<(), CliError> {
                 reloaded(report)
             })
         }
+        Response::Invited(made) => out.answer("quantraband.invite/1", made, || {
+            format!(
+                "{}\nThis makes one new node `{}/{}`, once, until {}. Hand it over as a secret.\n\
+                 Next, on the new machine: quantraband join TOKEN --dir DIR",
+                made.token, made.issuer, made.subject, made.expires
+            )
+        }),
         Response::Banned(ban) => out.answer("quantraband.banned/1", ban, || {
             format!("banned {} until {}", ban.party, ban.until)
         }),

@@ -9,6 +9,7 @@
 
 mod describe;
 mod error;
+mod identity;
 mod layers;
 mod machine;
 mod off_or;
@@ -28,6 +29,7 @@ use serde::Deserialize;
 
 pub use describe::{Origin, SHIPPED, keys};
 pub use error::{ConfigError, Place, Problem};
+pub use identity::*;
 pub use layers::ENV_PREFIX;
 pub use machine::{Machine, derive};
 pub use sandbox::*;

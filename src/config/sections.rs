@@ -10,11 +10,8 @@ use std::{
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use super::{JobsConfig, SandboxConfig, SupervisionConfig, off_or};
-use crate::{
-    identity::SelfSigned,
-    types::{ByteSize, PeerId, SecurityLevel, Span, Topic, TrustScore},
-};
+use super::{IdentityConfig, IssuerConfig, JobsConfig, SandboxConfig, SupervisionConfig, off_or};
+use crate::types::{ByteSize, PeerId, SecurityLevel, Span, Topic, TrustScore};
 
 pub(super) const fn secs(n: u64) -> Span {
     Span(Duration::from_secs(n))
@@ -46,6 +43,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// Whom to believe, besides the trust entries.
     pub identity: IdentityConfig,
+    /// Issuing credentials.
+    pub issuer: IssuerConfig,
     /// The audit log.
     pub audit: AuditConfig,
     /// Jobs of others.
@@ -74,6 +73,7 @@ impl Default for Config {
             reputation: ReputationConfig::default(),
             policy: PolicyConfig::default(),
             identity: IdentityConfig::default(),
+            issuer: IssuerConfig::default(),
             audit: AuditConfig::default(),
             sandbox: SandboxConfig::default(),
             jobs: JobsConfig::default(),
@@ -83,16 +83,6 @@ impl Default for Config {
             testing: TestingConfig::default(),
         }
     }
-}
-
-/// `[identity]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct IdentityConfig {
-    /// What becomes of nodes that sign for themselves.
-    pub self_signed: SelfSigned,
-    /// Whether an issuer without a status list counts as one whose list is stale.
-    pub require_status_lists: bool,
 }
 
 /// `[node]`

@@ -14,21 +14,25 @@ use trust::{policy, reputation};
 use wire::{gossip, limits, network, transport};
 
 use super::Config;
-use crate::types::Span;
+use crate::{identity::MAX_LIFETIME, types::Span};
 
 /// The actors that `[supervision.actors.NAME]` may name.
-pub const ACTORS: [&str; 9] = [
+pub const ACTORS: [&str; 11] = [
     "admin",
     "audit",
     "identity",
+    "issuer",
     "jobs",
     "rate_limit",
+    "renewal",
     "reputation",
     "revocation",
     "sandbox",
     "swarm",
 ];
 
+/// Longest time after its end in which a credential is heard for renewal.
+const LONGEST_GRACE: Duration = Duration::from_hours(24 * 180);
 /// Smallest segment of the log: below, most of it would be headers.
 const MIN_SEGMENT: u64 = 64 << 10;
 /// Largest segment: `audit verify` and rotation handle one at a time.
@@ -51,6 +55,7 @@ pub(super) fn check(config: &Config) -> Vec<Complaint> {
     limits(&mut check, config);
     reputation(&mut check, config);
     policy(&mut check, config);
+    identity(&mut check, config);
     audit(&mut check, config);
     sandbox(&mut check, config);
     jobs(&mut check, config);
@@ -67,6 +72,25 @@ fn node(check: &mut Check, config: &Config) {
         "name a directory, for example \"data\"",
     );
     check.span("node.shutdown_deadline", config.node.shutdown_deadline);
+}
+
+fn identity(check: &mut Check, config: &Config) {
+    check.span("identity.renewal_grace", config.identity.renewal_grace);
+    check.that(
+        config.identity.renewal_grace.0 <= LONGEST_GRACE,
+        "identity.renewal_grace",
+        "is too long: a credential that nobody cared for would be good for half a year more",
+        "write at most \"180d\"",
+    );
+    let issuer = &config.issuer;
+    check.span("issuer.lifetime", issuer.lifetime);
+    check.that(
+        issuer.lifetime.0 <= MAX_LIFETIME && issuer.lifetime.0.as_secs() > 0,
+        "issuer.lifetime",
+        "no credential holds so long, or less than a second",
+        "write a span from \"1s\" to \"365d\"",
+    );
+    check.list("issuer.deny", issuer.deny.len());
 }
 
 fn audit(check: &mut Check, config: &Config) {

@@ -23,8 +23,8 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    Chain, Channel, Frame, Refusal, Role, StatusEntry, StatusView, TrustAnchors, VerifiedIdentity,
-    verify,
+    Chain, Channel, Frame, Leniency, Refusal, Role, StatusEntry, StatusView, TrustAnchors,
+    VerifiedIdentity, verify,
 };
 use crate::types::{PeerId, Timestamp};
 
@@ -211,7 +211,7 @@ impl IdentityCache {
         by: By<'_>,
     ) -> Result<VerifiedIdentity, Refusal> {
         let trusted = verify::place(chain, peer, by.anchors)?;
-        let judged = verify::judge(chain, &trusted, by.now);
+        let judged = verify::judge(chain, &trusted, by.leniency, by.now);
         if let Err(Refusal::Expired(_)) = judged {
             let links: Vec<Vec<u8>> = chain.links().map(<[u8]>::to_vec).collect();
             self.verified.remove(&key_of(&links, peer));

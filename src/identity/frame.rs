@@ -14,6 +14,7 @@ use super::{
     binding::{Channel, Role},
     chain::MAX_CHAIN,
     credential::MAX_CREDENTIAL_BYTES,
+    invitation::InvitationProof,
     ml_dsa::ML_DSA_SIGNATURE_BYTES,
 };
 use crate::cbor::{self, Fields, Malformed, Read};
@@ -32,6 +33,8 @@ const F_CHAIN: i64 = 2;
 const F_POSSESSION: i64 = 3;
 /// Heads of status lists.
 const F_HEADS: i64 = 4;
+/// An invitation's name and the proof of its secret, of a node without a chain.
+const F_INVITATION: i64 = 5;
 
 /// A frame of version 2.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,6 +42,7 @@ pub struct Frame {
     chain: Vec<Vec<u8>>,
     possession: Option<Vec<u8>>,
     heads: Vec<u8>,
+    invitation: Option<InvitationProof>,
 }
 
 impl Frame {
@@ -62,7 +66,23 @@ impl Frame {
             chain,
             possession: Some(possession),
             heads: Vec::new(),
+            invitation: None,
         }
+    }
+
+    /// The frame of a node that has no credential yet, and was invited to get one.
+    #[must_use]
+    pub fn invited(proof: InvitationProof) -> Self {
+        Self {
+            invitation: Some(proof),
+            ..Self::default()
+        }
+    }
+
+    /// The proof of an invitation.
+    #[must_use]
+    pub fn invitation(&self) -> Option<&InvitationProof> {
+        self.invitation.as_ref()
     }
 
     /// The same frame with heads of status lists, at most [`MAX_HEADS_BYTES`].
@@ -104,6 +124,9 @@ impl Frame {
         if !self.heads.is_empty() {
             fields.push((F_HEADS, Value::Bytes(self.heads.clone())));
         }
+        if let Some(proof) = &self.invitation {
+            fields.push((F_INVITATION, Value::Bytes(proof.to_bytes())));
+        }
         cbor::encode(&cbor::int_map(fields))
     }
 
@@ -131,13 +154,21 @@ impl Frame {
             .map(|heads| bounded(heads, MAX_HEADS_BYTES))
             .transpose()?
             .unwrap_or_default();
+        let invitation = fields
+            .take(F_INVITATION)
+            .map(|proof| Ok::<_, Malformed>(InvitationProof::from_bytes(cbor::exact(proof)?)))
+            .transpose()?;
         fields.finish()?;
         let frame = Self {
             chain,
             possession,
             heads,
+            invitation,
         };
         cbor::same(bytes, &frame.encode())?;
+        if frame.invitation.is_some() && !frame.chain.is_empty() {
+            return Err(Refusal::Malformed("an invitation beside a credential"));
+        }
         match (frame.chain.is_empty(), frame.possession.is_some()) {
             (true, true) => Err(Refusal::Malformed("a proof of possession of nothing")),
             (false, false) => Err(Refusal::Possession("absent")),

@@ -19,8 +19,12 @@ mod counter;
 mod credential;
 mod delegation;
 mod disk;
+pub mod enrolment;
+mod folder;
 mod frame;
 mod hybrid;
+pub mod invitation;
+pub mod invites;
 mod issue;
 mod issuer;
 mod kem;
@@ -30,6 +34,7 @@ mod ml_dsa;
 mod node_key;
 #[cfg(test)]
 mod properties;
+pub mod renewal;
 mod request;
 pub mod sealed;
 pub mod state;
@@ -52,6 +57,7 @@ pub use cose::{Domain, ED25519, PublicKey, Thumbprint};
 pub use credential::{Credential, MAX_CREDENTIAL_BYTES, TooLong};
 pub use delegation::{Delegation, Mandate, Scope};
 pub use disk::DiskError;
+pub use folder::{DELEGATION_FILE, FolderError, IssuerFolder};
 pub use frame::{FRAME_VERSION, Frame, MAX_FRAME_BYTES, MAX_HEADS_BYTES};
 pub use hybrid::{ENFORCED, HybridPublic, HybridSigner};
 pub use issue::{
@@ -71,7 +77,10 @@ pub use request::{MAX_REQUEST_BYTES, RequestError, SigningRequest};
 pub use state::{IdentityPaths, OwnIdentity, StateError, TrustView};
 pub use status::{Status, StatusView};
 pub use verified::{Name, NameError, Refusal, StatusEntry, Tier, VerifiedIdentity};
-pub use verify::{CLOCK_SKEW, verify_chain, verify_credential, verify_delegations, verify_frame};
+pub use verify::{
+    CLOCK_SKEW, Leniency, verify_chain, verify_credential, verify_delegations, verify_frame,
+    verify_frame_leniently,
+};
 
 pub(crate) use counter::take_index;
 pub(crate) use disk::{create_new, make_dir, read_bounded, remove, write_atomic};

@@ -113,6 +113,10 @@ impl fmt::Display for Name {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
+    /// No credential, and a proof that this issuer's node invited it: it may ask for one.
+    Invited,
+    /// A credential that lapsed lately, shown to a node of its issuer: it may have it renewed.
+    RenewalOnly,
     /// A key and nothing more: a plain libp2p client on an open listener.
     Unverified,
     /// A credential that the node signed itself: the same keys as last time, and nothing more.
@@ -121,9 +125,19 @@ pub enum Tier {
     Member,
 }
 
+impl Tier {
+    /// Whether the peer may do nothing but ask for a credential.
+    #[must_use]
+    pub fn is_limited(self) -> bool {
+        matches!(self, Self::Invited | Self::RenewalOnly)
+    }
+}
+
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Invited => "invited",
+            Self::RenewalOnly => "renewal_only",
             Self::Unverified => "unverified",
             Self::SelfSigned => "self_signed",
             Self::Member => "member",

@@ -24,6 +24,24 @@ use crate::types::{PeerId, Timestamp};
 /// How far an issuer's clock may run ahead of this node's (`iat`, `nbf`). Expiry gets no grace.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
+/// How long after its end a credential of `issuer` is still heard, for renewal alone. Only a node
+/// of that issuer has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leniency {
+    /// Whose credentials.
+    pub issuer: Name,
+    /// For how long, from the end on.
+    pub grace: Duration,
+}
+
+impl Leniency {
+    /// Whether these claims ended, and not too long ago.
+    fn covers(&self, claims: &Claims, now: Timestamp) -> bool {
+        let end = Timestamp::from_secs(claims.validity.expires());
+        claims.issuer == self.issuer && now >= end && now < end.after(self.grace)
+    }
+}
+
 /// Verifies the frame that `peer`, the end of `role`, presented over `channel`, which proved its
 /// Ed25519 key.
 ///
@@ -37,6 +55,22 @@ pub fn verify_frame(
     anchors: &TrustAnchors,
     now: Timestamp,
 ) -> Result<VerifiedIdentity, Refusal> {
+    verify_frame_leniently(frame, peer, channel, role, (anchors, None), now)
+}
+
+/// As [`verify_frame`]; what `leniency` covers is verified as [`Tier::RenewalOnly`], with all else
+/// as it must be.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn verify_frame_leniently(
+    frame: &[u8],
+    peer: PeerId,
+    channel: &Channel,
+    role: Role,
+    (anchors, leniency): (&TrustAnchors, Option<&Leniency>),
+    now: Timestamp,
+) -> Result<VerifiedIdentity, Refusal> {
     let frame = Frame::decode(frame)?;
     if frame.chain().is_empty() {
         return Err(Refusal::Missing);
@@ -45,7 +79,7 @@ pub fn verify_frame(
     let proof = frame.possession().ok_or(Refusal::Possession("absent"))?;
     let trusted = authenticate(&chain, peer, anchors)?;
     prove(&chain, proof, peer, channel, role)?;
-    let mut identity = judge(&chain, &trusted, now)?;
+    let mut identity = judge(&chain, &trusted, leniency, now)?;
     identity.pq_auth = channel.is_exported();
     Ok(identity)
 }
@@ -61,7 +95,7 @@ pub fn verify_chain(
     now: Timestamp,
 ) -> Result<VerifiedIdentity, Refusal> {
     let trusted = authenticate(chain, peer, anchors)?;
-    judge(chain, &trusted, now)
+    judge(chain, &trusted, None, now)
 }
 
 /// As [`verify_chain`], for a credential alone.
@@ -254,17 +288,22 @@ pub(super) fn prove(
 pub(super) fn judge(
     chain: &Chain,
     trusted: &Trusted<'_>,
+    leniency: Option<&Leniency>,
     now: Timestamp,
 ) -> Result<VerifiedIdentity, Refusal> {
     let claims = chain.credential().claims();
+    let lapsed = leniency.is_some_and(|leniency| leniency.covers(claims, now));
     let (tier, anchor, used) = match trusted {
+        Trusted::Anchor(anchor, used) if lapsed => (Tier::RenewalOnly, &anchor.issuer, *used),
         Trusted::Anchor(anchor, used) => (Tier::Member, &anchor.issuer, *used),
         Trusted::Own => (Tier::SelfSigned, &claims.issuer, &[][..]),
     };
     for delegation in used.iter().rev() {
         check_times(delegation.mandate().validity, now)?;
     }
-    check_times(claims.validity, now)?;
+    if tier != Tier::RenewalOnly {
+        check_times(claims.validity, now)?;
+    }
     match trusted {
         Trusted::Anchor(anchor, used) => check_scopes(claims, anchor, used)?,
         Trusted::Own => check_self(claims)?,

@@ -48,6 +48,17 @@ pub struct ChainsOf {
     pub credentials: Vec<[u8; 32]>,
 }
 
+/// Verifies the chain that `peer` shows in place of the one it connected with. That it holds the
+/// keys, and that they are the same, is for the asker to know.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<VerifiedIdentity, Refusal>")]
+pub struct VerifyRenewed {
+    /// Who shows it.
+    pub peer: PeerId,
+    /// The chain as a file holds it, at most 24 KiB.
+    pub chain: Vec<u8>,
+}
+
 // Used by Admin.
 
 /// Reads credential and trust anchors from disk again, as after `identity import`.

@@ -4,6 +4,7 @@
 //! units in their types; what it answers is its `rtype`.
 
 pub mod audit;
+pub mod enrolment;
 pub mod identity;
 pub mod jobs;
 pub mod rate_limit;

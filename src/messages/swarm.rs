@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     identity::{
+        enrolment,
         sealed::{SealTo, XWingPublic},
         wire,
     },
@@ -245,3 +246,33 @@ pub struct SendIdentityRequest {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Drain;
+
+// Used by Renewal.
+
+/// Sends a request of the enrolment protocol to a connected peer; answered when its answer came.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<enrolment::Response, SendFault>")]
+pub struct SendEnrolment {
+    /// To whom.
+    pub peer: PeerId,
+    /// What.
+    pub request: enrolment::Request,
+}
+
+/// Shows this node's renewed chain to every connected peer, so that nobody has to connect anew.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct PresentRenewed {
+    /// The chain as a file holds it.
+    pub chain: Vec<u8>,
+}
+
+/// Closes the connections of a peer. One that is to be kept connected is dialled again.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct HangUp {
+    /// Of whom.
+    pub peer: PeerId,
+    /// Why, for the log.
+    pub why: &'static str,
+}

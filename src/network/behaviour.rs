@@ -7,11 +7,15 @@ use libp2p::{gossipsub, identify, ping, request_response, swarm::NetworkBehaviou
 use super::{
     admission,
     attribution::Attributed,
+    enrolment::{self, EnrolmentCodec},
     gossip::Gossip,
     identity::{self as identity_protocol, IdentityCodec},
     jobs::{Incoming, JobCodec},
 };
-use crate::{identity::wire, sandbox::wire::Response};
+use crate::{
+    identity::{enrolment::Response as EnrolmentResponse, wire},
+    sandbox::wire::Response,
+};
 
 /// What this node does on the network. [`admission`] is first: libp2p asks the fields in order
 /// and stops at the first that denies, so nothing below sees a connection it did not admit.
@@ -31,6 +35,8 @@ pub struct NodeBehaviour {
     pub identity: Attributed<request_response::Behaviour<IdentityCodec>>,
     /// Requests of the job protocol, both ways.
     pub jobs: Attributed<request_response::Behaviour<JobCodec>>,
+    /// Requests of the enrolment protocol, both ways.
+    pub enrolment: Attributed<request_response::Behaviour<EnrolmentCodec>>,
     /// Notices dead connections.
     pub ping: Attributed<ping::Behaviour>,
 }
@@ -46,6 +52,8 @@ pub enum NodeBehaviourEvent {
     Identity(Box<request_response::Event<identity_protocol::Incoming, wire::Response>>),
     /// A request or an answer of the job protocol.
     Jobs(Box<request_response::Event<Incoming, Response>>),
+    /// A request or an answer of the enrolment protocol.
+    Enrolment(Box<request_response::Event<enrolment::Incoming, EnrolmentResponse>>),
     /// A ping came back, or did not.
     Ping(ping::Event),
 }
@@ -79,6 +87,12 @@ impl From<request_response::Event<identity_protocol::Incoming, wire::Response>>
 impl From<request_response::Event<Incoming, Response>> for NodeBehaviourEvent {
     fn from(event: request_response::Event<Incoming, Response>) -> Self {
         Self::Jobs(Box::new(event))
+    }
+}
+
+impl From<request_response::Event<enrolment::Incoming, EnrolmentResponse>> for NodeBehaviourEvent {
+    fn from(event: request_response::Event<enrolment::Incoming, EnrolmentResponse>) -> Self {
+        Self::Enrolment(Box::new(event))
     }
 }
 

@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::{
     Admission, Attribution, GateKeeper, Listeners, NodeBehaviour, Tasks, admission,
     attribution::Attributed,
-    convert,
+    convert, enrolment,
     gate::{Gated, Ledger, Rules},
     gossip, identity, jobs,
     secure::{Policy, Secure, Secured, SetupError},
@@ -30,7 +30,7 @@ const PROTOCOL_VERSION: &str = "/quantraband/1";
 /// Program and version that identify tells.
 const AGENT_VERSION: &str = concat!("quantraband/", env!("CARGO_PKG_VERSION"));
 /// Inbound streams of one connection whose protocol is not settled yet; more are dropped. The
-/// node's four protocols open two at once at most.
+/// node's protocols open two at once at most.
 const NEGOTIATING_STREAMS: usize = 32;
 
 /// How long an answer of the job protocol may take: the longest wait it allows, one durable record
@@ -43,6 +43,10 @@ const JOB_STREAMS: usize = 64;
 const IDENTITY_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Its requests under way on one connection, in each direction.
 const IDENTITY_STREAMS: usize = 16;
+/// How long an answer of the enrolment protocol may take: a few durable writes of a busy issuer.
+const ENROLMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests of the enrolment protocol under way on one connection: one each way, and one more.
+const ENROLMENT_STREAMS: usize = 4;
 
 /// Everything a Swarm is made of.
 pub struct Setup<'a> {
@@ -183,6 +187,10 @@ fn behaviour(
         ),
         jobs: Attributed::new(
             jobs::behaviour(JOB_REQUEST_TIMEOUT, JOB_STREAMS),
+            setup.attribution.clone(),
+        ),
+        enrolment: Attributed::new(
+            enrolment::behaviour(ENROLMENT_TIMEOUT, ENROLMENT_STREAMS),
             setup.attribution.clone(),
         ),
         ping: Attributed::new(ping::Behaviour::new(ping), setup.attribution.clone()),

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::DataDirError;
 use crate::{
-    identity::{KeyFileError, StateError},
+    identity::{FolderError, KeyFileError, StateError},
     store::StoreError,
 };
 
@@ -29,6 +29,9 @@ pub enum StartError {
     /// Own credential or trust anchors.
     #[error(transparent)]
     Identity(#[from] StateError),
+    /// The issuer's folder.
+    #[error("issuer.dir: {0}")]
+    Issuer(#[from] FolderError),
     /// A limit that cannot be used.
     #[error("{0}")]
     Config(String),

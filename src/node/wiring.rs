@@ -1,6 +1,11 @@
 //! Starts every actor and hands each the views and references it needs.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
@@ -12,8 +17,10 @@ use crate::{
         audit::{AuditActor, AuditHandle, AuditTools},
         gatekeeper::{Gatekeeper, Tools},
         identity::{IdentityActor, IdentityPublishers, IdentitySetup},
+        issuer::{IssuerActor, IssuerSetup},
         jobs::{JobsActor, JobsSetup},
         rate_limit::{RateLimitActor, RateLimitSetup},
+        renewal::{RenewalActor, RenewalSetup},
         reputation::{ReputationActor, ReputationSetup},
         revocation::{RevocationActor, RevocationSetup, SwarmSlot},
         sandbox::{SandboxActor, SandboxSetup},
@@ -22,7 +29,10 @@ use crate::{
     admin::protocol::SOCKET,
     audit::{AuditEvent, OpenError},
     config::{Config, Loaded},
-    identity::{IdentityPaths, NodeKey, OwnIdentity, StatusView, TrustView},
+    identity::{
+        IdentityPaths, IssuerFolder, Leniency, NodeKey, OwnIdentity, StatusView, TrustView,
+        invites::Invites,
+    },
     messages::reputation::Ban,
     store::{SetAside, Store},
     supervision::{ActorRef, Placement, Root, Supervise},
@@ -177,7 +187,10 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
     .await?;
     let required = site.config.identity.require_status_lists;
     let statuses = Publisher::new(StatusView::empty(required));
-    let (identity, own, trust) = site.start_identity(statuses.view()).await?;
+    let folder = issuer_folder(&site.config, &loaded)?;
+    let (identity, own, trust) = site
+        .start_identity(folder.as_deref(), statuses.view())
+        .await?;
     let (rate_limit, limiter) = site.start_rate_limit(&store).await?;
     let (reputation, standings) = site.start_reputation(&store).await?;
     site.recover_bans(&store, set_aside.as_ref(), &reputation, &audit_tools)
@@ -185,6 +198,10 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
     let slot = SwarmSlot::default();
     let revocation = site
         .start_revocation(&store, &trust, &reputation, (&slot, &statuses))
+        .await?;
+    let invites = Publisher::new(Invites::default());
+    let issuer = site
+        .start_issuer((folder.clone(), &invites), &store, &reputation, &own)
         .await?;
     let health = Arc::new(NodeHealth {
         root: site.root.clone(),
@@ -200,6 +217,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         statuses: statuses.view(),
         standings,
         limiter,
+        invites: invites.view(),
         cooldowns: site.root.cooldowns(),
         identity: identity.clone(),
         revocation: revocation.clone(),
@@ -212,9 +230,13 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         pending: Arc::new(Semaphore::new(site.config.limits.pending_decisions)),
     });
     let sandbox = site.start_sandbox(&gatekeeper, &key, &store).await?;
-    let swarm = site.start_swarm(&gatekeeper, &key, &sandbox).await?;
+    let swarm = site
+        .start_swarm(&gatekeeper, &key, (&sandbox, &issuer))
+        .await?;
     // Nothing else fills it.
     let _ = slot.set(swarm.clone());
+    site.start_renewal(&gatekeeper, folder.as_deref(), (&swarm, &issuer))
+        .await?;
     let jobs = site
         .start_jobs(&gatekeeper, &store, (&swarm, &sandbox))
         .await?;
@@ -226,6 +248,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         swarm: swarm.clone(),
         identity,
         revocation,
+        issuer,
         reputation: reputation.clone(),
         sandbox: sandbox.clone(),
         jobs: jobs.clone(),
@@ -251,6 +274,20 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         audit: site.audit,
         metrics: site.metrics,
     })
+}
+
+/// The issuer of which this node is one, when the configuration names its folder.
+fn issuer_folder(
+    config: &Config,
+    loaded: &Loaded,
+) -> Result<Option<Arc<IssuerFolder>>, StartError> {
+    if !config.issuer.is_set() {
+        return Ok(None);
+    }
+    let home = loaded.path.parent().unwrap_or(Path::new("."));
+    let folder = IssuerFolder::open(&home.join(&config.issuer.dir))?;
+    tracing::info!(issuer = %folder.key().name(), "this node issues credentials");
+    Ok(Some(Arc::new(folder)))
 }
 
 async fn start_audit(root: &Root, tools: &AuditTools) -> Result<ActorRef<AuditActor>, StartError> {
@@ -279,6 +316,7 @@ impl Site {
 
     async fn start_identity(
         &self,
+        folder: Option<&IssuerFolder>,
         statuses: View<StatusView>,
     ) -> Result<(ActorRef<IdentityActor>, View<OwnIdentity>, View<TrustView>), StartError> {
         let publishers = IdentityPublishers::new(self.peer);
@@ -286,6 +324,10 @@ impl Site {
             peer: self.peer,
             paths: IdentityPaths::new(&self.data_dir),
             self_signed: self.config.identity.self_signed,
+            leniency: folder.map(|folder| Leniency {
+                issuer: folder.key().name().clone(),
+                grace: self.config.identity.renewal_grace.0,
+            }),
             clock: Arc::clone(&self.clock),
             statuses,
             metrics: self.metrics.clone(),
@@ -369,7 +411,7 @@ impl Site {
         &self,
         gatekeeper: &Gatekeeper,
         key: &NodeKey,
-        sandbox: &ActorRef<SandboxActor>,
+        (sandbox, issuer): (&ActorRef<SandboxActor>, &ActorRef<IssuerActor>),
     ) -> Result<ActorRef<SwarmActor>, StartError> {
         let views = gatekeeper.tools();
         let tools = SwarmTools {
@@ -388,6 +430,7 @@ impl Site {
             identity: views.identity.clone(),
             revocation: views.revocation.clone(),
             sandbox: sandbox.clone(),
+            issuer: issuer.clone(),
             audit: self.audit.clone(),
             cooldowns: self.root.cooldowns(),
             metrics: self.metrics.clone(),
@@ -398,6 +441,59 @@ impl Site {
         });
         ready(&self.root, &actor).await?;
         Ok(actor)
+    }
+
+    async fn start_issuer(
+        &self,
+        (folder, invites): (Option<Arc<IssuerFolder>>, &Publisher<Invites>),
+        store: &Store,
+        reputation: &ActorRef<ReputationActor>,
+        own: &View<OwnIdentity>,
+    ) -> Result<ActorRef<IssuerActor>, StartError> {
+        let setup = IssuerSetup {
+            config: self.config.issuer.clone(),
+            grace: self.config.identity.renewal_grace.0,
+            folder,
+            own: own.clone(),
+            clock: Arc::clone(&self.clock),
+            store: store.clone(),
+            invites: invites.clone(),
+            reputation: reputation.clone(),
+            audit: self.audit.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(IssuerActor::new(life, setup.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        Ok(actor)
+    }
+
+    async fn start_renewal(
+        &self,
+        gatekeeper: &Gatekeeper,
+        folder: Option<&IssuerFolder>,
+        (swarm, issuer): (&ActorRef<SwarmActor>, &ActorRef<IssuerActor>),
+    ) -> Result<(), StartError> {
+        let views = gatekeeper.tools();
+        let setup = RenewalSetup {
+            enabled: self.config.identity.renew,
+            key: views.key.clone(),
+            paths: IdentityPaths::new(&self.data_dir),
+            own: views.own.clone(),
+            trust: views.trust.clone(),
+            issues: folder.map(|folder| folder.key().name().clone()),
+            clock: Arc::clone(&self.clock),
+            identity: views.identity.clone(),
+            swarm: swarm.clone(),
+            issuer: issuer.clone(),
+            audit: self.audit.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(RenewalActor::new(life, setup.clone()))
+        });
+        ready(&self.root, &actor).await
     }
 
     async fn start_sandbox(

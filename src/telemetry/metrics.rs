@@ -37,6 +37,11 @@ struct ChannelLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EnrolmentLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
 }
@@ -68,6 +73,7 @@ struct Inner {
     connections: Family<DirectionLabel, Counter>,
     connections_active: Gauge,
     channels: Family<ChannelLabel, Counter>,
+    enrolments: Family<EnrolmentLabel, Counter>,
     denials: Family<ReasonLabel, Counter>,
     dial_failures: Counter,
     messages_received: Counter,
@@ -148,6 +154,7 @@ impl Metrics {
             connections: Family::default(),
             connections_active: Gauge::default(),
             channels: Family::default(),
+            enrolments: Family::default(),
             denials: Family::default(),
             dial_failures: Counter::default(),
             messages_received: Counter::default(),
@@ -216,6 +223,12 @@ impl Metrics {
     pub fn denied_many(&self, reason: &'static str, count: u64) {
         let label = ReasonLabel { reason };
         self.0.denials.get_or_create(&label).inc_by(count);
+    }
+
+    /// What became of a request for a credential, on either side.
+    pub fn enrolment(&self, result: &'static str) {
+        let label = EnrolmentLabel { result };
+        self.0.enrolments.get_or_create(&label).inc();
     }
 
     /// A peer that this node dialled did not answer.
@@ -333,6 +346,11 @@ impl Inner {
             "channels",
             "Connections let in, by how they are encrypted and whether ML-KEM took part",
             self.channels.clone(),
+        );
+        registry.register(
+            "enrolments",
+            "Requests for a credential, served or made, by result",
+            self.enrolments.clone(),
         );
         registry.register(
             "denials",

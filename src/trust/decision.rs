@@ -3,7 +3,11 @@
 //! A pure function of the request and the rules; whoever enforces it audits it. Rules are tried
 //! in a fixed order, each with a stable name; what no rule allows is denied.
 //!
-//! Three tiers come here. A *member* has a credential of a trusted issuer. A *self-signed* peer has
+//! Two tiers are *limited*: a peer that was invited, and one whose credential lapsed lately. A node
+//! of their issuer lets them connect (`connect.invited`, `connect.renewal_only`) and ask for a
+//! credential (`enrol.…`), and nothing else.
+//!
+//! Three more come here. A *member* has a credential of a trusted issuer. A *self-signed* peer has
 //! one that it made itself, where `identity.self_signed` allows that: it is known again by its keys,
 //! and may do what an unverified peer may, by rules of its own name (`connect.self_signed`,
 //! `topic.self_signed`). An *unverified* peer has a key. Neither of the latter two runs jobs.
@@ -32,6 +36,8 @@ pub enum Action {
     Subscribe,
     /// Have a job run.
     RunJob,
+    /// Be given a credential by this node's issuer.
+    Enrol,
 }
 
 impl Action {
@@ -43,6 +49,7 @@ impl Action {
             Self::Publish => "publish",
             Self::Subscribe => "subscribe",
             Self::RunJob => "run_job",
+            Self::Enrol => "enrol",
         }
     }
 }
@@ -101,6 +108,8 @@ pub enum DenyReason {
     Topic,
     /// The peer may not run jobs.
     Jobs,
+    /// The peer gets no credential here.
+    Enrolment,
     /// A question about a topic that names none.
     Malformed,
     /// A connection of which no transport proved how it is encrypted.
@@ -121,6 +130,7 @@ impl DenyReason {
             Self::Score => "score",
             Self::Topic => "topic",
             Self::Jobs => "jobs",
+            Self::Enrolment => "enrolment",
             Self::Malformed => "malformed",
             Self::Security => "security",
         }
@@ -228,13 +238,15 @@ pub fn evaluate(request: &Request<'_>) -> Decision {
 fn check_identity(subject: &Subject<'_>, now: Timestamp) -> Option<Decision> {
     let denied = |rule| Some(Decision::deny(DenyReason::Identity, rule));
     match (subject.tier, subject.identity) {
-        (Tier::Unverified, None) => None,
+        (Tier::Unverified | Tier::Invited, None) => None,
         // A credential that did not make its holder a member was not accepted: trust neither.
-        (Tier::Unverified, Some(_)) => denied("identity.contradicts_tier"),
-        (Tier::SelfSigned | Tier::Member, None) => denied("identity.missing"),
+        (Tier::Unverified | Tier::Invited, Some(_)) => denied("identity.contradicts_tier"),
+        (Tier::SelfSigned | Tier::Member | Tier::RenewalOnly, None) => denied("identity.missing"),
         // Who signs for itself is never taken for a member, nor the other way round.
         (tier, Some(identity)) if identity.tier != tier => denied("identity.contradicts_tier"),
         (_, Some(identity)) if identity.peer != subject.peer => denied("identity.other_peer"),
+        // That it has ended is what this tier says; how long ago is the verification's business.
+        (Tier::RenewalOnly, Some(_)) => None,
         (_, Some(identity)) if now >= identity.expires => {
             Some(Decision::deny(DenyReason::Expired, "identity.expired"))
         }
@@ -261,7 +273,23 @@ fn permit(request: &Request<'_>) -> Result<&'static str, Decision> {
             // The verification let it come this far: `identity.self_signed` allows it.
             Tier::SelfSigned => "connect.self_signed",
             Tier::Unverified => "connect.unverified",
+            // The verification made these only where this node issues.
+            Tier::RenewalOnly => "connect.renewal_only",
+            Tier::Invited => "connect.invited",
         });
+    }
+    if request.action == Action::Enrol {
+        return match tier {
+            Tier::Member => Ok("enrol.member"),
+            Tier::RenewalOnly => Ok("enrol.renewal_only"),
+            Tier::Invited => Ok("enrol.invited"),
+            Tier::SelfSigned | Tier::Unverified => {
+                Err(Decision::deny(DenyReason::Enrolment, "default.deny"))
+            }
+        };
+    }
+    if tier.is_limited() {
+        return Err(Decision::deny(DenyReason::Enrolment, "tier.limited"));
     }
     if request.action == Action::RunJob {
         // Never an unverified peer, nor one that signs for itself: nobody answers for what it runs.
@@ -296,6 +324,7 @@ fn permit(request: &Request<'_>) -> Result<&'static str, Decision> {
             let topics = &request.policy.unverified_topics;
             (topics.contains(topic), "topic.unverified")
         }
+        Tier::RenewalOnly | Tier::Invited => (false, "tier.limited"),
     };
     if known {
         Ok(rule)

@@ -145,6 +145,11 @@ impl Node {
 
     /// Request, issue, import, trust: what two organisations do by hand.
     pub(crate) fn enrol(&self, issuer: &Issuer) {
+        self.enrol_for(issuer, "30d");
+    }
+
+    /// As [`Node::enrol`], with a credential that holds for `lifetime`.
+    pub(crate) fn enrol_for(&self, issuer: &Issuer, lifetime: &str) {
         let request = self.dir.join("node.request");
         let credential = self.dir.join("node.credential");
         let subject = self
@@ -167,7 +172,7 @@ impl Node {
             "--issuer",
             issuer_dir,
             "--lifetime",
-            "30d",
+            lifetime,
             "--group",
             "workers",
             "--attribute",

@@ -54,6 +54,7 @@ impl GateKeeper for Forger {
             peer,
             tier: Tier::Member,
             identity: None,
+            invitation: None,
             rule,
             security,
             epoch: 0,

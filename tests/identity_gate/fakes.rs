@@ -90,6 +90,7 @@ impl Keeper {
             peer,
             tier,
             identity: None,
+            invitation: None,
             rule: "test".to_owned(),
             security,
             epoch: 0,

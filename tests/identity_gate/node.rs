@@ -237,6 +237,7 @@ fn note(
             }
             // Never sent here; the job protocol has tests of its own.
             NodeBehaviourEvent::Jobs(_) => {}
+            NodeBehaviourEvent::Enrolment(_) => {}
             NodeBehaviourEvent::Ping(event) => now.pings += usize::from(event.result.is_ok()),
         },
         _ => {}

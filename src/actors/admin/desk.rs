@@ -8,6 +8,7 @@ use crate::{
     actors::{
         audit::{AuditActor, AuditHandle},
         identity::IdentityActor,
+        issuer::IssuerActor,
         jobs::JobsActor,
         reputation::ReputationActor,
         revocation::RevocationActor,
@@ -21,6 +22,7 @@ use crate::{
     audit::AuditEvent,
     messages::{
         audit::{AuditFault, RotateLog, Tail},
+        enrolment::{InviteFault, MakeInvitation},
         identity::{DescribeIdentity, ReloadIdentity},
         reputation::{Ban, LiftBan, ListBans},
         revocation::{ImportStatusList, ListStatusLists},
@@ -76,6 +78,8 @@ pub struct DeskTools {
     pub identity: ActorRef<IdentityActor>,
     /// What issuers took back.
     pub revocation: ActorRef<RevocationActor>,
+    /// Makes invitations.
+    pub issuer: ActorRef<IssuerActor>,
     /// Scores and bans.
     pub reputation: ActorRef<ReputationActor>,
     /// Jobs of others.
@@ -262,6 +266,20 @@ impl Desk {
                     .map_err(no_answer)?;
                 Ok(Response::Bans { bans })
             }
+            Request::Invite {
+                subject,
+                groups,
+                open_for,
+                addresses,
+            } => {
+                let wish = MakeInvitation {
+                    subject,
+                    groups,
+                    open_for: open_for.0,
+                    addresses,
+                };
+                self.invite(wish).await
+            }
             Request::JobUpload {
                 blob,
                 size,
@@ -321,6 +339,34 @@ impl Desk {
         answer
             .map(Response::Banned)
             .map_err(|why| Failure::new(FailureCode::Failed, why))
+    }
+
+    /// Without addresses, where this node listens: loopback only when there is nothing else.
+    async fn invite(&self, mut wish: MakeInvitation) -> Result<Response, Failure> {
+        let tools = &self.0;
+        if wish.addresses.is_empty() {
+            let swarm = tools.swarm.ask(DescribeSwarm, DEADLINE).await;
+            let listen = swarm.map_err(no_answer)?.listen;
+            let bare = |address: String| match address.rsplit_once("/p2p/") {
+                Some((bare, _)) => bare.to_owned(),
+                None => address,
+            };
+            let all: Vec<String> = listen.into_iter().map(bare).collect();
+            let local = |address: &String| {
+                address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/")
+            };
+            let far: Vec<String> = all.iter().filter(|a| !local(a)).cloned().collect();
+            wish.addresses = if far.is_empty() { all } else { far };
+        }
+        let answer = tools.issuer.ask(wish, DEADLINE).await.map_err(no_answer)?;
+        answer.map(Response::Invited).map_err(|fault| {
+            let code = match fault {
+                InviteFault::NotIssuer => FailureCode::Denied,
+                InviteFault::Invalid(_) => FailureCode::Invalid,
+                InviteFault::Again(_) => FailureCode::Again,
+            };
+            Failure::new(code, fault.to_string())
+        })
     }
 
     async fn status(&self) -> Result<Response, Failure> {
@@ -425,6 +471,7 @@ fn detail(request: &Request) -> String {
         Request::Unban { party } => party.to_string(),
         Request::JobCancel { job } => job.to_string(),
         Request::StatusImport { bytes } => format!("{} bytes", bytes.len()),
+        Request::Invite { subject, .. } => subject.to_string(),
         _ => String::new(),
     }
 }

@@ -64,6 +64,7 @@ fn house_with(self_signed: SelfSigned, prepare: impl FnOnce(&IdentityPaths)) -> 
     let notes = Arc::new(Mutex::new(Vec::new()));
     let noted = notes.clone();
     let setup = IdentitySetup {
+        leniency: None,
         peer: node().peer(),
         paths: paths.clone(),
         self_signed,

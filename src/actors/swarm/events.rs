@@ -134,7 +134,7 @@ impl SwarmActor {
             self.show_all_heads(who);
             tracing::info!(peer = %who, %tier, ?direction, %security, "connected");
         }
-        if identity {
+        if identity && !tier.is_limited() {
             // When Reputation is full or down the credit is lost: it is worth 0.01.
             let _ = self.tools.reputation.tell(CreditConnection { peer: who });
         }

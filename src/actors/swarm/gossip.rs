@@ -41,6 +41,7 @@ impl SwarmActor {
             NodeBehaviourEvent::Gossip(event) => self.on_gossip(*event),
             NodeBehaviourEvent::Jobs(event) => self.on_jobs(*event, ctx),
             NodeBehaviourEvent::Identity(event) => self.on_identity(*event, ctx),
+            NodeBehaviourEvent::Enrolment(event) => self.on_enrolment(*event, ctx),
             NodeBehaviourEvent::Ping(ping::Event {
                 peer,
                 result: Ok(rtt),

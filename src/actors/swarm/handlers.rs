@@ -69,7 +69,7 @@ impl SwarmActor {
                 Err(PublishFault::Denied(match identity.map(|i| i.tier) {
                     Some(Tier::Member) => format!("{rule}: see `policy.member_topics`"),
                     Some(Tier::SelfSigned) => format!("{rule}: see `policy.unverified_topics`"),
-                    Some(Tier::Unverified) | None => format!(
+                    Some(Tier::Unverified | Tier::Invited | Tier::RenewalOnly) | None => format!(
                         "{rule}: this node has no valid credential of an issuer it trusts; see \
                          `quantraband identity show` and `identity request`"
                     ),

@@ -188,6 +188,10 @@ impl SwarmActor {
         let Some(peer) = self.peers.get(&who) else {
             return Err(refuse(RefusalCode::Denied, "not admitted", None));
         };
+        if peer.admitted.tier.is_limited() {
+            let tier = peer.admitted.tier.to_string();
+            return Err(refuse(RefusalCode::Denied, &tier, None));
+        }
         let limiter = self.tools.limiter.load();
         let charged = limiter
             .charge_job_request(who)

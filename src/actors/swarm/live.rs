@@ -1,5 +1,7 @@
 //! Judges live connections again and again: what was right to let in may be wrong to keep.
 
+use std::time::Duration;
+
 use actix::Context;
 
 use super::{REVIEW, SwarmActor, peers::Peer};
@@ -9,6 +11,10 @@ use crate::{
     trust::decision::{Action, Verdict},
     types::{Party, PeerId, Timestamp},
 };
+
+/// How long a peer that may do nothing but ask for a credential stays connected: many times what
+/// one answer takes.
+const LIMITED_STAY: Duration = Duration::from_secs(60);
 
 impl SwarmActor {
     pub(super) fn on_tick(&mut self, ctx: &mut Context<Self>) {
@@ -61,8 +67,12 @@ impl SwarmActor {
     /// Why a connected peer would not be let in now.
     fn why_not(&self, who: PeerId, peer: &Peer, now: Timestamp) -> Option<&'static str> {
         let standings = self.tools.standings.load();
+        let limited = peer.admitted.tier.is_limited();
+        if limited && now.since(peer.since) >= LIMITED_STAY {
+            return Some("a connection for enrolment has ended");
+        }
         if let Some(identity) = &peer.admitted.identity {
-            if identity.expires <= now {
+            if identity.expires <= now && !limited {
                 return Some("credential expired");
             }
             if !self

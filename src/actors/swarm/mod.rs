@@ -11,6 +11,7 @@
 mod attribution;
 mod authors;
 mod drive;
+mod enrolment;
 mod events;
 mod gossip;
 mod handlers;
@@ -37,8 +38,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     actors::{
-        audit::AuditHandle, identity::IdentityActor, reputation::ReputationActor,
-        revocation::RevocationActor, sandbox::SandboxActor,
+        audit::AuditHandle, identity::IdentityActor, issuer::IssuerActor,
+        reputation::ReputationActor, revocation::RevocationActor, sandbox::SandboxActor,
     },
     audit::Aggregator,
     config::Config,
@@ -57,6 +58,7 @@ use crate::{
 use attribution::SwarmAttribution;
 use authors::ParkedMessage;
 use drive::Drive;
+use enrolment::Enrolments;
 use identity::IdentityCalls;
 use jobs::Calls;
 use listeners::Neighbours;
@@ -105,6 +107,8 @@ pub struct SwarmTools {
     pub revocation: ActorRef<RevocationActor>,
     /// Carries out what peers want run.
     pub sandbox: ActorRef<SandboxActor>,
+    /// Gives credentials to peers.
+    pub issuer: ActorRef<IssuerActor>,
     /// Told of everything.
     pub audit: AuditHandle,
     /// Told of peers whose input made a connection task panic.
@@ -155,6 +159,7 @@ pub struct SwarmActor {
     calls: Calls,
     identity_calls: IdentityCalls,
     parking: Parking<ParkedMessage>,
+    enrolments: Enrolments,
     next_review: Duration,
     next_report: Duration,
     sequence: u64,
@@ -236,6 +241,7 @@ impl SwarmActor {
                 tools.config.gossip.heartbeat.0,
                 tools.config.gossip.history_length,
             )),
+            enrolments: Enrolments::default(),
             next_review: Duration::ZERO,
             next_report: Duration::ZERO,
             sequence,

@@ -106,6 +106,23 @@ impl Peers {
         }
     }
 
+    /// A connected peer showed a renewed credential. `false` when it is gone, or was judged anew
+    /// meanwhile.
+    pub(super) fn renewed(&mut self, admitted: &Arc<Admitted>, now: Timestamp) -> bool {
+        let Some(entry) = self.peers.get_mut(&admitted.peer) else {
+            return false;
+        };
+        let keys = |admitted: &Admitted| admitted.identity.as_ref().and_then(|i| i.keys.clone());
+        if keys(&entry.admitted) != keys(admitted) {
+            return false;
+        }
+        entry.admitted = Arc::clone(admitted);
+        if let Some(identity) = &admitted.identity {
+            self.remember(Arc::clone(identity), admitted.epoch, now);
+        }
+        true
+    }
+
     pub(super) fn get(&self, peer: &PeerId) -> Option<&Peer> {
         self.peers.get(peer)
     }

@@ -39,6 +39,12 @@ fn requests() -> Vec<Request> {
         },
         Request::Unban { party },
         Request::Bans {},
+        Request::Invite {
+            subject: "node-9".parse().unwrap(),
+            groups: vec!["workers".parse().unwrap()],
+            open_for: Span(Duration::from_secs(60)),
+            addresses: Vec::new(),
+        },
         Request::Shutdown {},
     ]
 }

@@ -67,6 +67,10 @@ pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
         | AuditEvent::JobFinished { .. }
         | AuditEvent::JobSent { .. }
         | AuditEvent::JobResult { .. } => job(event, cut),
+        AuditEvent::CredentialIssued { .. }
+        | AuditEvent::CredentialRenewed { .. }
+        | AuditEvent::RenewalRefused { .. }
+        | AuditEvent::InvitationMade { .. } => credential(event, cut),
         AuditEvent::Charged { .. }
         | AuditEvent::BanStarted { .. }
         | AuditEvent::BanEnded { .. } => finding(event, cut),
@@ -462,6 +466,72 @@ fn job(event: &AuditEvent, cut: &mut Cutter) -> Record {
             record
         }
         _ => line(99, Informational, "other", ""),
+    }
+}
+
+fn credential(event: &AuditEvent, cut: &mut Cutter) -> Record {
+    use Severity::{Informational, Low};
+    let line = |activity, severity, name, operation: &str| {
+        let mut record = of(Class::ApiActivity, activity, severity, name);
+        record.api = Some(Api {
+            operation: operation.to_owned(),
+        });
+        record
+    };
+    let granted = |event: &AuditEvent, cut: &mut Cutter| match event {
+        AuditEvent::CredentialIssued {
+            peer,
+            identity,
+            credential_hash,
+            expires,
+            rule,
+        }
+        | AuditEvent::CredentialRenewed {
+            peer,
+            identity,
+            credential_hash,
+            expires,
+            rule,
+        } => {
+            let (activity, name, operation) = match event {
+                AuditEvent::CredentialIssued { .. } => (1, "credential_issued", "issue"),
+                _ => (3, "credential_renewed", "renew"),
+            };
+            let mut record = line(activity, Informational, name, operation);
+            record.actor = Some(actor(Some(peer.to_string()), "peer"));
+            outcome(&mut record, Outcome::Allowed);
+            record.authorizations = Some(decision("allow", rule, cut));
+            record.unmapped.identity = Some(cut.text(identity, NAME));
+            record.unmapped.credential_hash = Some(hex::encode(credential_hash));
+            record.unmapped.until = Some(exact(expires.millis()));
+            record
+        }
+        _ => line(99, Informational, "other", ""),
+    };
+    match event {
+        AuditEvent::RenewalRefused { peer, code, detail } => {
+            let mut record = line(3, Low, "renewal_refused", "renew");
+            record.actor = Some(actor(Some(peer.to_string()), "peer"));
+            outcome(&mut record, Outcome::Blocked);
+            record.status_code = Some(cut.text(code, NAME));
+            record.status_detail = Some(cut.text(detail, TEXT));
+            record
+        }
+        AuditEvent::InvitationMade {
+            invitation,
+            identity,
+            expires,
+        } => {
+            let mut record = line(1, Informational, "invitation_made", "invite");
+            record.actor = Some(actor(None, PRODUCT));
+            record.resources = Some([Named {
+                name: cut.text(invitation, NAME),
+            }]);
+            record.unmapped.identity = Some(cut.text(identity, NAME));
+            record.unmapped.until = Some(exact(expires.millis()));
+            record
+        }
+        event => granted(event, cut),
     }
 }
 

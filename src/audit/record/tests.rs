@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Variants of [`AuditEvent`]; [`place_of`] does not compile when one is added.
-const VARIANTS: usize = 25;
+const VARIANTS: usize = 29;
 
 fn place_of(event: &AuditEvent) -> usize {
     match event {
@@ -41,6 +41,10 @@ fn place_of(event: &AuditEvent) -> usize {
         AuditEvent::StatusListAccepted { .. } => 22,
         AuditEvent::StatusListForked { .. } => 23,
         AuditEvent::StatusListRefused { .. } => 24,
+        AuditEvent::CredentialIssued { .. } => 25,
+        AuditEvent::CredentialRenewed { .. } => 26,
+        AuditEvent::RenewalRefused { .. } => 27,
+        AuditEvent::InvitationMade { .. } => 28,
     }
 }
 
@@ -88,7 +92,38 @@ impl Stuff {
         events.extend(self.access());
         events.extend(self.jobs());
         events.extend(self.statuses());
+        events.extend(self.credentials());
         events
+    }
+
+    fn credentials(&self) -> Vec<AuditEvent> {
+        let (expires, _) = self.span();
+        vec![
+            AuditEvent::CredentialIssued {
+                peer: Self::peer(),
+                identity: self.text(),
+                credential_hash: [9; 32],
+                expires,
+                rule: self.text(),
+            },
+            AuditEvent::CredentialRenewed {
+                peer: Self::peer(),
+                identity: self.text(),
+                credential_hash: [9; 32],
+                expires,
+                rule: self.text(),
+            },
+            AuditEvent::RenewalRefused {
+                peer: Self::peer(),
+                code: self.text(),
+                detail: self.text(),
+            },
+            AuditEvent::InvitationMade {
+                invitation: self.text(),
+                identity: self.text(),
+                expires,
+            },
+        ]
     }
 
     fn lifecycle(&self) -> Vec<AuditEvent> {

@@ -11,6 +11,7 @@ use crate::identity::{
 fn by(anchors: &TrustAnchors, epoch: u64) -> By<'_> {
     By {
         anchors,
+        leniency: None,
         epoch,
         now: NOW,
         elapsed: Duration::ZERO,

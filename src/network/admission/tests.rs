@@ -61,6 +61,7 @@ fn admitted(peer: PeerId) -> Admitted {
         peer,
         tier: Tier::Member,
         identity: None,
+        invitation: None,
         rule: "test".to_owned(),
         security: SecurityInfo {
             kind: ChannelKind::Noise,

@@ -36,7 +36,7 @@ use futures::future::BoxFuture;
 
 use crate::{
     audit::Direction,
-    identity::{Channel, Refusal, Role, Tier, VerifiedIdentity},
+    identity::{Channel, Refusal, Role, Tier, VerifiedIdentity, invitation::InvitationId},
     types::{PeerId, SecurityInfo},
 };
 
@@ -68,6 +68,19 @@ pub trait GateKeeper: Send + Sync + 'static {
         ip: Option<IpAddr>,
         security: SecurityInfo,
     ) -> BoxFuture<'static, Result<Admitted, Refusal>>;
+
+    /// Judges a renewed chain that a peer shows over a connection that stands: of the same keys,
+    /// issuer and subject as `known`, whose possession it proved when it connected.
+    fn judge_renewed(
+        &self,
+        known: Arc<Admitted>,
+        chain: Vec<u8>,
+    ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
+        drop((known, chain));
+        Box::pin(futures::future::ready(Err(Refusal::Unavailable(
+            "renewal is not served here",
+        ))))
+    }
 
     /// Told once for each exchange that failed, whichever side refused, before the other side
     /// learns of it; and for a secure channel that failed once it is known with whom (for a dial,
@@ -103,6 +116,8 @@ pub struct Admitted {
     pub tier: Tier,
     /// Its verified identity; `None` on an open listener.
     pub identity: Option<Arc<VerifiedIdentity>>,
+    /// The invitation whose secret it proved, for [`Tier::Invited`].
+    pub invitation: Option<InvitationId>,
     /// The rule that let it in.
     pub rule: String,
     /// How the connection is encrypted, as the transport proved it.

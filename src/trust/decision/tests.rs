@@ -88,6 +88,7 @@ fn expected(
         (Tier::Unverified, _) | (_, Id::OtherTier) => {
             return deny(DenyReason::Identity, "identity.contradicts_tier");
         }
+        (Tier::Invited | Tier::RenewalOnly, _) => unreachable!("their own table is below"),
         (_, Id::None) => return deny(DenyReason::Identity, "identity.missing"),
         (_, Id::Other) => return deny(DenyReason::Identity, "identity.other_peer"),
         (_, Id::Expired) => return deny(DenyReason::Expired, "identity.expired"),
@@ -110,6 +111,7 @@ fn expected(
             (_, Tier::SelfSigned) => "topic.self_signed",
             (_, Tier::Member) => "topic.member",
             (_, Tier::Unverified) => "topic.unverified",
+            (_, Tier::Invited | Tier::RenewalOnly) => unreachable!("their own table is below"),
         },
     )
 }
@@ -133,7 +135,7 @@ fn every_cell_of_the_table() {
             let foreign = identity(tier, other, later(1));
             let another = match tier {
                 Tier::Member => Tier::SelfSigned,
-                Tier::SelfSigned | Tier::Unverified => Tier::Member,
+                _ => Tier::Member,
             };
             let contradicting = identity(another, me, later(1));
             // Exclusive: at the very moment it says, it is over.
@@ -284,6 +286,68 @@ fn revocation_denies_everything_and_a_stale_list_denies_jobs() {
         if action == Action::RunJob {
             assert_eq!(stale.rule, "identity.status_stale");
         }
+    }
+}
+
+#[test]
+fn who_is_limited_may_connect_and_ask_for_a_credential_and_nothing_else() {
+    let open = Topic::try_new("open").unwrap();
+    let policy = PolicyConfig {
+        member_topics: vec!["*".to_owned()],
+        unverified_topics: vec![open.clone()],
+        ..PolicyConfig::default()
+    };
+    let me = peer(1);
+    // It ended a moment ago.
+    let lapsed = identity(Tier::RenewalOnly, me, NOW);
+    let current = identity(Tier::Member, me, later(1));
+    let ask = |action, tier, identity, score| {
+        let decision = evaluate(&Request {
+            action,
+            subject: Subject {
+                peer: me,
+                tier,
+                identity,
+                standing: standing(score, None),
+                status: Status::Good,
+            },
+            topic: Some(&open),
+            security: Some(SECURITY),
+            now: NOW,
+            policy: &policy,
+        });
+        (decision.verdict, decision.rule)
+    };
+    let no = Verdict::Deny(DenyReason::Enrolment);
+    for (tier, identity, connect, enrol) in [
+        (Tier::Invited, None, "connect.invited", "enrol.invited"),
+        (
+            Tier::RenewalOnly,
+            Some(&lapsed),
+            "connect.renewal_only",
+            "enrol.renewal_only",
+        ),
+    ] {
+        let ask = |action, score| ask(action, tier, identity, score);
+        assert_eq!(ask(Action::Connect, 0.5), (Verdict::Allow, connect));
+        assert_eq!(ask(Action::Enrol, 0.5), (Verdict::Allow, enrol));
+        assert_eq!(ask(Action::Enrol, 0.15).0, Verdict::Quarantine);
+        for action in [Action::Publish, Action::Subscribe, Action::RunJob] {
+            assert_eq!(ask(action, 1.0), (no, "tier.limited"), "{tier} {action:?}");
+        }
+    }
+    let member = ask(Action::Enrol, Tier::Member, Some(&current), 0.5);
+    assert_eq!(member, (Verdict::Allow, "enrol.member"));
+    assert_eq!(ask(Action::Enrol, Tier::Unverified, None, 1.0).0, no);
+    // A tier is never believed against its credential.
+    let contradicts = Verdict::Deny(DenyReason::Identity);
+    for (tier, identity) in [
+        (Tier::Member, Some(&lapsed)),
+        (Tier::RenewalOnly, Some(&current)),
+        (Tier::Invited, Some(&current)),
+        (Tier::RenewalOnly, None),
+    ] {
+        assert_eq!(ask(Action::Connect, tier, identity, 1.0).0, contradicts);
     }
 }
 

@@ -1,0 +1,625 @@
+//! Issuer: on a node that has an issuer's folder, gives credentials to peers and makes invitations.
+//!
+//! A thin shell over [`crate::identity`]. On other nodes it refuses everything (`not_issuer`).
+//! Whoever asks was authenticated by the gate; what it is renewed as is what the gate verified,
+//! never what it says. A credential is on record, durably, before it is handed out; an invitation
+//! is written down as used together with what was issued for it, before the answer: a crash in
+//! between costs a number of the status list and nothing else.
+//!
+//! Owner of: the tree `invites`, `View<Invites>`, which the gate reads. It fails closed: without
+//! disk or log there is no credential. Full mailbox: the peer is told to come again.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use actix::{
+    Actor, Context, Handler, ResponseActFuture, WrapFuture,
+    fut::{self, ActorFutureExt},
+};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::{
+    actors::{audit::AuditHandle, reputation::ReputationActor},
+    audit::AuditEvent,
+    config::IssuerConfig,
+    identity::{
+        Attributes, CLOCK_SKEW, Chain, Grant, Groups, IssuerFolder, Name, NodePublic, OwnIdentity,
+        Refusal, SigningRequest, Tier, VerifiedIdentity,
+        enrolment::{RefusalCode, Refused, Response},
+        invitation::{InvitationId, InvitationKey, MAX_ADDRESS, MAX_ADDRESSES, Token},
+        invites::{Invite, Invites, MAX_OPEN_FOR, MAX_REMEMBERED},
+    },
+    messages::{
+        enrolment::{AskCredential, Invitation, InviteFault, MakeInvitation, RenewOwn},
+        reputation::{Charge, Severity},
+    },
+    store::{Store, StoreError, Tree},
+    supervised,
+    supervision::{ActorRef, Fault, Incarnation, Supervise},
+    telemetry::Metrics,
+    types::{Clock, Origin, Party, PeerId, Publisher, Timestamp, View},
+};
+
+/// The tree of invitations, and the version of its records.
+const TREE: &str = "invites";
+const TREE_VERSION: u8 = 1;
+/// Oldest signing request that is served here: it is made for the asking.
+const FRESH: Duration = Duration::from_mins(10);
+/// Renewals remembered, so that one whose answer was lost is not issued twice; about 8 KiB each.
+const MAX_RECENT: usize = 1_024;
+/// Shortest time an invitation can be open.
+const SHORTEST_OPEN: Duration = Duration::from_secs(1);
+
+/// What each incarnation is made of.
+#[derive(Clone)]
+pub struct IssuerSetup {
+    /// The rules.
+    pub config: IssuerConfig,
+    /// How long a credential is renewed after its end.
+    pub grace: Duration,
+    /// The issuer; `None`: this node issues nothing.
+    pub folder: Option<Arc<IssuerFolder>>,
+    /// What this node is.
+    pub own: View<OwnIdentity>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where invitations are kept.
+    pub store: Store,
+    /// Where they are published.
+    pub invites: Publisher<Invites>,
+    /// Told of misdeeds.
+    pub reputation: ActorRef<ReputationActor>,
+    /// Told of everything.
+    pub audit: AuditHandle,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+impl fmt::Debug for IssuerSetup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuerSetup").finish_non_exhaustive()
+    }
+}
+
+/// A renewal that was issued lately.
+#[derive(Debug)]
+struct Recent {
+    /// The credential it renews.
+    of: [u8; 32],
+    chain: Chain,
+}
+
+/// See the module.
+pub struct IssuerActor {
+    incarnation: Incarnation,
+    setup: IssuerSetup,
+    tree: Option<Tree<Invite>>,
+    invites: Invites,
+    recent: HashMap<PeerId, Recent>,
+    issued: u64,
+    refused: u64,
+}
+
+impl fmt::Debug for IssuerActor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuerActor").finish_non_exhaustive()
+    }
+}
+
+/// What an operator sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IssuerState {
+    /// The issuer, when this node is one of its.
+    pub issuer: Option<Name>,
+    /// Invitations remembered.
+    pub invitations: usize,
+    /// Those that can still be used.
+    pub open: usize,
+    /// Credentials handed out by this incarnation.
+    pub issued: u64,
+    /// Requests refused by this incarnation.
+    pub refused: u64,
+}
+
+/// What somebody's next credential is made of: what the present one says.
+struct Present<'a> {
+    subject: Name,
+    groups: Groups,
+    attributes: Attributes,
+    keys: Option<&'a NodePublic>,
+    issued: Option<Timestamp>,
+    expires: Timestamp,
+    hash: [u8; 32],
+}
+
+/// A credential about to be handed out, and how it is written down.
+struct Ready {
+    chain: Vec<u8>,
+    anchor: Option<Vec<u8>>,
+    event: AuditEvent,
+}
+
+type No = Box<Refused>;
+
+fn no(code: RefusalCode, detail: impl fmt::Display) -> No {
+    Box::new(Refused::new(code, &detail.to_string()))
+}
+
+fn label(chain: &Chain) -> String {
+    let claims = chain.credential().claims();
+    format!("{}/{}", claims.issuer, claims.subject)
+}
+
+impl<'a> Present<'a> {
+    fn of(identity: &'a VerifiedIdentity) -> Option<Self> {
+        let prefix = format!("{}/", identity.issuer);
+        let groups = identity.groups.iter().map(|group| {
+            let name = group.strip_prefix(&prefix)?;
+            Name::try_new(name).ok()
+        });
+        Some(Self {
+            subject: identity.subject.clone(),
+            groups: Groups::try_new(groups.collect::<Option<Vec<_>>>()?).ok()?,
+            attributes: Attributes::try_new(identity.attributes.clone()).ok()?,
+            keys: identity.keys.as_ref(),
+            issued: identity.statuses.first().map(|status| status.issued),
+            expires: identity.expires,
+            hash: identity.credential_hash,
+        })
+    }
+
+    fn of_chain(chain: &'a Chain) -> Self {
+        let credential = chain.credential();
+        let claims = credential.claims();
+        Self {
+            subject: claims.subject.clone(),
+            groups: claims.groups.clone(),
+            attributes: claims.attributes.clone(),
+            keys: Some(&claims.keys),
+            issued: Some(Timestamp::from_secs(claims.validity.issued())),
+            expires: Timestamp::from_secs(claims.validity.expires()),
+            hash: credential.hash(),
+        }
+    }
+
+    fn grant(self, lifetime: Duration) -> Grant {
+        Grant {
+            subject: Some(self.subject),
+            groups: self.groups,
+            attributes: self.attributes,
+            lifetime,
+        }
+    }
+}
+
+impl IssuerActor {
+    /// An incarnation that has not started yet.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, setup: IssuerSetup) -> Self {
+        Self {
+            incarnation,
+            setup,
+            tree: None,
+            invites: Invites::default(),
+            recent: HashMap::new(),
+            issued: 0,
+            refused: 0,
+        }
+    }
+
+    fn restore(&mut self) -> Result<(), StoreError> {
+        let tree: Tree<Invite> = self.setup.store.tree(TREE, TREE_VERSION)?;
+        let kept = tree.scan(MAX_REMEMBERED)?;
+        let named = kept.into_iter().filter_map(|(key, invite)| {
+            let id: InvitationId = key.try_into().ok()?;
+            Some((id, invite))
+        });
+        self.invites = Invites::of(named);
+        self.setup.invites.publish(self.invites.clone());
+        self.tree = Some(tree);
+        Ok(())
+    }
+
+    fn keep(&self, id: &InvitationId, invite: &Invite) -> Result<(), StoreError> {
+        if let Some(tree) = &self.tree {
+            tree.put(id, invite)?;
+        }
+        self.setup.store.flush_durable()?;
+        self.setup.invites.publish(self.invites.clone());
+        Ok(())
+    }
+
+    fn folder(&self) -> Result<Arc<IssuerFolder>, No> {
+        let folder = self.setup.folder.clone();
+        folder.ok_or_else(|| no(RefusalCode::NotIssuer, "this node issues nothing"))
+    }
+
+    /// The request, when it is one, fresh, and made by `peer` with its own keys.
+    fn open(&self, peer: PeerId, bytes: &[u8], now: Timestamp) -> Result<SigningRequest, No> {
+        let request = SigningRequest::open(bytes).map_err(|error| {
+            self.charge(peer, Severity::InvalidMessage, &error);
+            no(RefusalCode::Invalid, error)
+        })?;
+        if request.peer != peer {
+            let what = "a signing request of another node";
+            self.charge(peer, Severity::BadCredential, &what);
+            return Err(no(RefusalCode::Invalid, what));
+        }
+        if now.since(request.created) > FRESH || request.created > now.after(CLOCK_SKEW) {
+            let what = "the signing request is not of now: compare the clocks";
+            return Err(no(RefusalCode::Invalid, what));
+        }
+        Ok(request)
+    }
+
+    fn charge(&self, peer: PeerId, severity: Severity, evidence: &dyn fmt::Display) {
+        let charge = Charge {
+            party: Party::Peer(peer),
+            address: None,
+            severity,
+            evidence: format!("asking for a credential: {evidence}"),
+        };
+        let told = self.setup.reputation.tell_for(Origin::peer(peer), charge);
+        if told.is_err() {
+            tracing::warn!(%peer, "a charge was lost: Reputation is busy");
+        }
+    }
+
+    fn may_have(&self, subject: &Name) -> Result<(), No> {
+        if self.setup.config.deny.contains(subject) {
+            return Err(no(RefusalCode::Denied, "issuer.deny"));
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, ask: &AskCredential, now: Timestamp) -> Result<Ready, No> {
+        let folder = self.folder()?;
+        let request = self.open(ask.peer, &ask.request, now)?;
+        if let (Tier::Invited, Some(id)) = (ask.tier, &ask.invitation) {
+            return self.invited(&folder, id, &request, now);
+        }
+        let identity = ask.identity.as_deref();
+        let identity = identity.filter(|_| matches!(ask.tier, Tier::Member | Tier::RenewalOnly));
+        let Some(identity) = identity.filter(|i| i.issuer == *folder.key().name()) else {
+            let what = "renewal.other_issuer: this node renews credentials of its issuer alone";
+            return Err(no(RefusalCode::Denied, what));
+        };
+        let rule = match ask.tier {
+            Tier::RenewalOnly => "enrol.renewal_only",
+            _ => "enrol.member",
+        };
+        let present = Present::of(identity).ok_or_else(|| {
+            no(
+                RefusalCode::Denied,
+                "renewal.claims: they cannot be renewed",
+            )
+        })?;
+        self.renew(&folder, present, &request, rule, now)
+    }
+
+    fn renew(
+        &mut self,
+        folder: &IssuerFolder,
+        present: Present<'_>,
+        request: &SigningRequest,
+        rule: &str,
+        now: Timestamp,
+    ) -> Result<Ready, No> {
+        if !self.setup.config.renew {
+            return Err(no(RefusalCode::Denied, "issuer.renew is off"));
+        }
+        self.may_have(&present.subject)?;
+        if present.keys != Some(&request.keys) {
+            return Err(no(RefusalCode::Denied, "renewal.other_keys"));
+        }
+        if now >= present.expires.after(self.setup.grace) {
+            return Err(no(RefusalCode::Denied, "renewal.expired"));
+        }
+        let (peer, of) = (request.peer, present.hash);
+        let half = present
+            .issued
+            .map_or(Duration::ZERO, |issued| present.expires.since(issued) / 2);
+        let from = present.issued.unwrap_or_default().after(half);
+        if now < from {
+            let early = no(RefusalCode::TooEarly, "half of its time is not over yet");
+            return Err(Box::new(early.after(from.since(now))));
+        }
+        let recent = self.recent.get(&peer).filter(|recent| recent.of == of);
+        let chain = match recent {
+            Some(recent) => recent.chain.clone(),
+            None => {
+                let grant = present.grant(self.setup.config.lifetime.0);
+                let issued = folder.issue(request, grant, now);
+                let chain = issued.map_err(|error| not_issued(&error))?;
+                if self.recent.len() >= MAX_RECENT {
+                    self.recent.clear();
+                }
+                let chain_kept = chain.clone();
+                self.recent.insert(
+                    peer,
+                    Recent {
+                        of,
+                        chain: chain_kept,
+                    },
+                );
+                chain
+            }
+        };
+        Ok(Ready {
+            event: AuditEvent::CredentialRenewed {
+                peer,
+                identity: label(&chain),
+                credential_hash: chain.credential().hash(),
+                expires: Timestamp::from_secs(chain.credential().claims().validity.expires()),
+                rule: rule.to_owned(),
+            },
+            chain: chain.encode(),
+            anchor: None,
+        })
+    }
+
+    fn invited(
+        &mut self,
+        folder: &IssuerFolder,
+        id: &InvitationId,
+        request: &SigningRequest,
+        now: Timestamp,
+    ) -> Result<Ready, No> {
+        let denied = |refusal: Refusal| no(RefusalCode::Denied, refusal);
+        let invite = self
+            .invites
+            .good_for(id, request.peer, now)
+            .map_err(denied)?;
+        self.may_have(&invite.subject)?;
+        // The first answer to this key may have been lost.
+        let before = Chain::decode(&invite.issued).ok();
+        let before = before.filter(|chain| chain.credential().claims().keys == request.keys);
+        let chain = match (before, invite.used_by) {
+            (Some(chain), _) => chain,
+            (None, Some(_)) => return Err(no(RefusalCode::Denied, "invitation.used")),
+            (None, None) => {
+                let grant = invite.grant(self.setup.config.lifetime.0);
+                let grant = grant.map_err(|error| no(RefusalCode::Invalid, error))?;
+                let issued = folder.issue(request, grant, now);
+                let chain = issued.map_err(|error| not_issued(&error))?;
+                if let Some(kept) = self.invites.used(id, request.peer, chain.encode()) {
+                    self.keep(id, &kept).map_err(|error| {
+                        tracing::error!(%error, "an invitation cannot be written down");
+                        self.incarnation.fail(&error);
+                        no(RefusalCode::Unavailable, "the node cannot write it down")
+                    })?;
+                }
+                chain
+            }
+        };
+        Ok(Ready {
+            event: AuditEvent::CredentialIssued {
+                peer: request.peer,
+                identity: label(&chain),
+                credential_hash: chain.credential().hash(),
+                expires: Timestamp::from_secs(chain.credential().claims().validity.expires()),
+                rule: format!("invitation {}", hex::encode(id)),
+            },
+            chain: chain.encode(),
+            anchor: Some(folder.anchor(now)),
+        })
+    }
+
+    /// Writes down what was decided, and only then answers.
+    fn answer(
+        &mut self,
+        peer: PeerId,
+        decided: Result<Ready, No>,
+    ) -> ResponseActFuture<Self, Response> {
+        let Ready {
+            chain,
+            anchor,
+            event,
+        } = match decided {
+            Ok(ready) => ready,
+            Err(refused) => {
+                self.refused = self.refused.saturating_add(1);
+                let code = refused.code.name();
+                tracing::info!(%peer, code, detail = refused.detail, "no credential");
+                self.setup.metrics.enrolment(code);
+                self.setup.audit.note(AuditEvent::RenewalRefused {
+                    peer,
+                    code: code.to_owned(),
+                    detail: refused.detail.clone(),
+                });
+                return Box::pin(fut::ready(Response::Refused(*refused)));
+            }
+        };
+        let audit = self.setup.audit.clone();
+        let recorded = async move { audit.record(event).await };
+        Box::pin(recorded.into_actor(self).map(move |recorded, act, _| {
+            if recorded.is_err() {
+                return Response::refuse(RefusalCode::Unavailable, "the log does not answer");
+            }
+            act.issued = act.issued.saturating_add(1);
+            act.setup.metrics.enrolment("issued");
+            tracing::info!(%peer, "a credential was handed out");
+            Response::Issued { chain, anchor }
+        }))
+    }
+
+    fn own(&mut self, bytes: &[u8], now: Timestamp) -> Result<Ready, No> {
+        let folder = self.folder()?;
+        let own = self.setup.own.load();
+        let request = self.open(own.peer, bytes, now)?;
+        let chain = own.chain.as_ref().filter(|chain| {
+            let credential = chain.credential();
+            credential.claims().issuer == *folder.key().name()
+                && credential.verify_signatures(folder.key().public()).is_ok()
+        });
+        let chain = chain.ok_or_else(|| no(RefusalCode::Denied, "renewal.other_issuer"))?;
+        self.renew(
+            &folder,
+            Present::of_chain(chain),
+            &request,
+            "enrol.own",
+            now,
+        )
+    }
+
+    fn invite(&mut self, wish: MakeInvitation) -> Result<(Invitation, AuditEvent), InviteFault> {
+        let MakeInvitation {
+            subject,
+            groups,
+            open_for,
+            addresses,
+        } = wish;
+        let folder = self.folder().map_err(|_| InviteFault::NotIssuer)?;
+        let invalid = |why: String| InviteFault::Invalid(why);
+        if open_for < SHORTEST_OPEN || open_for > MAX_OPEN_FOR {
+            let days = MAX_OPEN_FOR.as_secs() / 86_400;
+            return Err(invalid(format!("an invitation is open for 1s to {days}d")));
+        }
+        if self.may_have(&subject).is_err() {
+            return Err(invalid(format!("`issuer.deny` names {subject}")));
+        }
+        let addresses: Vec<_> = addresses
+            .into_iter()
+            .filter(|address| address.len() <= MAX_ADDRESS)
+            .take(MAX_ADDRESSES)
+            .collect();
+        if addresses.is_empty() {
+            let why = "this node listens nowhere: name an address with --address";
+            return Err(invalid(why.to_owned()));
+        }
+        let now = self.setup.clock.now();
+        // Whole seconds, as the token says it.
+        let expires = Timestamp::from_secs(now.after(open_for).secs());
+        let secret: Zeroizing<[u8; 32]> = Zeroizing::new(rand::random());
+        let id: InvitationId = rand::random();
+        let invite = Invite::new(
+            &InvitationKey::of(&secret),
+            subject.clone(),
+            groups,
+            expires,
+        );
+        let lifetime = self.setup.config.lifetime.0;
+        invite
+            .grant(lifetime)
+            .map_err(|error| invalid(error.to_string()))?;
+        let forgotten = self
+            .invites
+            .add(id, invite.clone(), now)
+            .map_err(|full| InviteFault::Again(full.to_string()))?;
+        let kept = match (forgotten, &self.tree) {
+            (Some(old), Some(tree)) => tree.remove(&old),
+            _ => Ok(()),
+        };
+        kept.and_then(|()| self.keep(&id, &invite))
+            .map_err(|error| {
+                self.incarnation.fail(&error);
+                InviteFault::Again(error.to_string())
+            })?;
+        let issuer = folder.key().name().clone();
+        let token = Token {
+            peer: self.setup.own.load().peer,
+            issuer: folder.key().public().thumbprint(),
+            id,
+            secret,
+            expires,
+            addresses,
+        };
+        let event = AuditEvent::InvitationMade {
+            invitation: hex::encode(id),
+            identity: format!("{issuer}/{subject}"),
+            expires,
+        };
+        let invitation = Invitation {
+            token: token.to_text().to_string(),
+            invitation: hex::encode(id),
+            issuer,
+            subject,
+            expires,
+        };
+        Ok((invitation, event))
+    }
+}
+
+fn not_issued(error: &crate::identity::FolderError) -> No {
+    tracing::error!(%error, "nothing was issued");
+    match error {
+        crate::identity::FolderError::Issue(why) => no(RefusalCode::Denied, why),
+        _ => no(
+            RefusalCode::Unavailable,
+            "the issuer's folder cannot be used",
+        ),
+    }
+}
+
+impl Actor for IssuerActor {
+    type Context = Context<Self>;
+}
+
+supervised!(IssuerActor);
+
+impl Supervise for IssuerActor {
+    const NAME: &'static str = "issuer";
+    /// It blocks on the disk.
+    const EXCLUSIVE: bool = true;
+    type Observable = IssuerState;
+
+    fn on_start(&mut self, _: &mut Context<Self>) -> Result<(), Fault> {
+        match self.setup.folder {
+            Some(_) => self.restore().map_err(Fault::build),
+            None => Ok(()),
+        }
+    }
+
+    fn observe(&self) -> IssuerState {
+        let (invitations, open) = self.invites.counts(self.setup.clock.now());
+        let folder = self.setup.folder.as_ref();
+        IssuerState {
+            issuer: folder.map(|folder| folder.key().name().clone()),
+            invitations,
+            open,
+            issued: self.issued,
+            refused: self.refused,
+        }
+    }
+}
+
+impl Handler<AskCredential> for IssuerActor {
+    type Result = ResponseActFuture<Self, Response>;
+
+    fn handle(&mut self, ask: AskCredential, _: &mut Context<Self>) -> Self::Result {
+        let _scope = self.incarnation.handling(Origin::peer(ask.peer));
+        let decided = self.decide(&ask, self.setup.clock.now());
+        self.answer(ask.peer, decided)
+    }
+}
+
+impl Handler<RenewOwn> for IssuerActor {
+    type Result = ResponseActFuture<Self, Response>;
+
+    fn handle(&mut self, ask: RenewOwn, _: &mut Context<Self>) -> Self::Result {
+        let decided = self.own(&ask.request, self.setup.clock.now());
+        let peer = self.setup.own.load().peer;
+        self.answer(peer, decided)
+    }
+}
+
+impl Handler<MakeInvitation> for IssuerActor {
+    type Result = ResponseActFuture<Self, Result<Invitation, InviteFault>>;
+
+    fn handle(&mut self, wish: MakeInvitation, _: &mut Context<Self>) -> Self::Result {
+        let (invitation, event) = match self.invite(wish) {
+            Ok(made) => made,
+            Err(fault) => return Box::pin(fut::ready(Err(fault))),
+        };
+        self.setup.metrics.enrolment("invited");
+        let audit = self.setup.audit.clone();
+        let recorded = async move {
+            let recorded = audit.record(event).await;
+            let lost = |error: crate::actors::audit::AuditUnavailable| error.to_string();
+            recorded
+                .map(|_| invitation)
+                .map_err(|error| InviteFault::Again(lost(error)))
+        };
+        Box::pin(recorded.into_actor(self))
+    }
+}

@@ -1,0 +1,300 @@
+//! The enrolment protocol on the wire: who asks for a credential is passed on to Issuer, who shows
+//! a renewed one is judged as at the gate.
+//!
+//! Nothing is decided here but budgets, and what the access decision says. One request of a peer
+//! is served at a time.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::{
+    AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
+    fut::{self, ActorFutureExt},
+};
+use libp2p::request_response::{
+    Event, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
+};
+use tokio::sync::oneshot;
+
+use super::SwarmActor;
+use crate::{
+    audit::Direction,
+    identity::{
+        Refusal,
+        enrolment::{RefusalCode, Refused, Request, Response},
+    },
+    messages::{
+        enrolment::AskCredential,
+        reputation::{Charge, Severity},
+        swarm::{HangUp, PresentRenewed, SendEnrolment, SendFault},
+    },
+    network::{Admitted, convert, enrolment::Incoming, jobs::is_malformed},
+    trust::decision::{Action, Verdict},
+    types::{Origin, Party, PeerId},
+};
+
+/// How long Issuer may take: two durable records and a busy disk.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Peers whose requests are served at once; each holds at most a chain.
+const MAX_SERVING: usize = 256;
+/// Requests of this node that wait for a peer's answer: one for each peer it tells of its new
+/// credential.
+const MAX_CALLS: usize = 4_096;
+/// When a peer that was told to come again should do so.
+const COME_AGAIN: Duration = Duration::from_secs(1);
+
+type Answer = oneshot::Sender<Result<Response, SendFault>>;
+
+/// Requests under way in one incarnation.
+#[derive(Debug, Default)]
+pub(super) struct Enrolments {
+    waiting: HashMap<OutboundRequestId, Option<Answer>>,
+    serving: HashSet<PeerId>,
+}
+
+impl Enrolments {
+    fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
+        if let Some(Some(caller)) = self.waiting.remove(&id) {
+            // Who asked may have stopped waiting.
+            let _ = caller.send(answer);
+        }
+    }
+}
+
+fn again(code: RefusalCode, detail: &str) -> Response {
+    Response::Refused(Refused::new(code, detail).after(COME_AGAIN))
+}
+
+impl SwarmActor {
+    pub(super) fn on_enrolment(
+        &mut self,
+        event: Event<Incoming, Response>,
+        ctx: &mut Context<Self>,
+    ) {
+        match event {
+            Event::Message {
+                peer,
+                message:
+                    Message::Request {
+                        request, channel, ..
+                    },
+                ..
+            } => {
+                let Ok(who) = convert::from_libp2p(&peer) else {
+                    return;
+                };
+                match request {
+                    Ok(request) => self.serve_enrolment(who, request, channel, ctx),
+                    // Without an answer the stream ends.
+                    Err(malformed) => self.charge_enrolment(who, "request", &malformed),
+                }
+            }
+            Event::Message {
+                message:
+                    Message::Response {
+                        request_id,
+                        response,
+                    },
+                ..
+            } => self.enrolments.answered(request_id, Ok(response)),
+            Event::OutboundFailure {
+                request_id,
+                error,
+                peer,
+                ..
+            } => {
+                if let (OutboundFailure::Io(error), Ok(who)) = (&error, convert::from_libp2p(&peer))
+                    && is_malformed(error)
+                {
+                    self.charge_enrolment(who, "response", error);
+                }
+                let fault = match error {
+                    OutboundFailure::DialFailure => SendFault::NotConnected,
+                    OutboundFailure::UnsupportedProtocols => SendFault::Unsupported,
+                    _ => SendFault::Broken,
+                };
+                self.enrolments.answered(request_id, Err(fault));
+            }
+            Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "an enrolment request was not answered");
+            }
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    /// An honest peer of this protocol sends none such.
+    fn charge_enrolment(&self, who: PeerId, kind: &str, why: &dyn fmt::Display) {
+        let charge = Charge {
+            party: Party::Peer(who),
+            address: None,
+            severity: Severity::InvalidMessage,
+            evidence: format!("a malformed {kind} of the enrolment protocol: {why}"),
+        };
+        let told = self.tools.reputation.tell_for(Origin::peer(who), charge);
+        if told.is_err() {
+            tracing::warn!(peer = %who, "a charge was lost: Reputation is busy");
+        }
+    }
+
+    fn serve_enrolment(
+        &mut self,
+        who: PeerId,
+        request: Request,
+        channel: ResponseChannel<Response>,
+        ctx: &mut Context<Self>,
+    ) {
+        let admitted = match self.may_enrol(who, &request) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return self.answer_enrolment(channel, refusal),
+        };
+        self.enrolments.serving.insert(who);
+        match request {
+            Request::Enrol { request } => {
+                let issuer = self.tools.issuer.clone();
+                let ask = AskCredential {
+                    peer: who,
+                    tier: admitted.tier,
+                    identity: admitted.identity.clone(),
+                    invitation: admitted.invitation,
+                    request,
+                };
+                let asked = async move {
+                    let answer = issuer.ask_for(Origin::peer(who), ask, PATIENCE).await;
+                    answer.unwrap_or_else(|error| again(RefusalCode::Unavailable, error.code()))
+                };
+                ctx.spawn(asked.into_actor(self).map(move |response, act, _| {
+                    act.enrolments.serving.remove(&who);
+                    act.answer_enrolment(channel, response);
+                }));
+            }
+            Request::Present { chain } => {
+                let judging = self.tools.keeper.judge_renewed(admitted, chain);
+                ctx.spawn(judging.into_actor(self).map(move |judged, act, _| {
+                    act.enrolments.serving.remove(&who);
+                    let response = act.renewed(who, judged);
+                    act.answer_enrolment(channel, response);
+                }));
+            }
+        }
+    }
+
+    /// Whether a peer's request is looked at, and as what it is connected.
+    fn may_enrol(&self, who: PeerId, request: &Request) -> Result<Arc<Admitted>, Response> {
+        let unknown = || Response::refuse(RefusalCode::Denied, "not admitted");
+        if self.memory.draining {
+            return Err(again(RefusalCode::Unavailable, "the node is stopping"));
+        }
+        let peer = self.peers.get(&who).ok_or_else(unknown)?;
+        if let Err(denial) = self.tools.limiter.load().charge_job_request(who) {
+            return Err(again(RefusalCode::Rate, denial.reason.code()));
+        }
+        let serving = &self.enrolments.serving;
+        if serving.contains(&who) || serving.len() >= MAX_SERVING {
+            return Err(again(RefusalCode::Unavailable, "busy"));
+        }
+        if let Request::Enrol { .. } = request {
+            let now = self.tools.clock.now();
+            let standing = self.tools.standings.load().standing(&who, now);
+            let decision = self.evaluate(Action::Enrol, who, peer, standing, None, now);
+            self.tools.metrics.decided(Action::Enrol, decision.verdict);
+            if decision.verdict != Verdict::Allow {
+                return Err(Response::refuse(RefusalCode::Denied, decision.rule));
+            }
+        }
+        Ok(Arc::clone(&peer.admitted))
+    }
+
+    fn renewed(&mut self, who: PeerId, judged: Result<Admitted, Refusal>) -> Response {
+        match judged {
+            Ok(admitted) => {
+                let admitted = Arc::new(admitted);
+                if self.peers.renewed(&admitted, self.tools.clock.now()) {
+                    self.neighbours.connected(admitted);
+                    tracing::info!(peer = %who, "the peer's credential was renewed");
+                }
+                Response::Noted
+            }
+            Err(refusal) => {
+                let keeper = &self.tools.keeper;
+                keeper.refused(&who, None, Direction::Inbound, &refusal);
+                match refusal {
+                    Refusal::Unavailable(why) => again(RefusalCode::Unavailable, why),
+                    other => Response::refuse(RefusalCode::Denied, &other.to_string()),
+                }
+            }
+        }
+    }
+
+    fn answer_enrolment(&mut self, channel: ResponseChannel<Response>, response: Response) {
+        if let Some(swarm) = self.swarm.as_mut() {
+            // The connection may be gone; the peer asks again.
+            let enrolment = &mut swarm.behaviour_mut().enrolment;
+            let _ = enrolment.send_response(channel, response);
+        }
+    }
+
+    fn send_enrolment(
+        &mut self,
+        peer: PeerId,
+        request: Request,
+        caller: Option<Answer>,
+    ) -> Result<(), SendFault> {
+        let (Some(swarm), Ok(target)) = (self.swarm.as_mut(), convert::to_libp2p(&peer)) else {
+            return Err(SendFault::NotConnected);
+        };
+        if self.memory.draining || !swarm.is_connected(&target) {
+            return Err(SendFault::NotConnected);
+        }
+        let waiting = &mut self.enrolments.waiting;
+        waiting.retain(|_, caller| caller.as_ref().is_none_or(|caller| !caller.is_closed()));
+        if waiting.len() >= MAX_CALLS {
+            return Err(SendFault::Busy);
+        }
+        let enrolment = &mut swarm.behaviour_mut().enrolment;
+        waiting.insert(enrolment.send_request(&target, Ok(request)), caller);
+        Ok(())
+    }
+}
+
+impl Handler<SendEnrolment> for SwarmActor {
+    type Result = ResponseActFuture<Self, Result<Response, SendFault>>;
+
+    fn handle(&mut self, message: SendEnrolment, _: &mut Context<Self>) -> Self::Result {
+        let (caller, answer) = oneshot::channel();
+        if let Err(fault) = self.send_enrolment(message.peer, message.request, Some(caller)) {
+            return Box::pin(fut::ready(Err(fault)));
+        }
+        let answer = async move { answer.await.unwrap_or(Err(SendFault::Broken)) };
+        Box::pin(answer.into_actor(self))
+    }
+}
+
+impl Handler<PresentRenewed> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, message: PresentRenewed, _: &mut Context<Self>) {
+        let members = self.peers.iter().filter(|(_, peer)| peer.closing.is_none());
+        let members: Vec<PeerId> = members.map(|(who, _)| *who).collect();
+        for who in members {
+            let request = Request::Present {
+                chain: message.chain.clone(),
+            };
+            if let Err(error) = self.send_enrolment(who, request, None) {
+                // It learns of the new credential when it connects the next time.
+                tracing::debug!(peer = %who, %error, "not told of the renewed credential");
+            }
+        }
+    }
+}
+
+impl Handler<HangUp> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, message: HangUp, _: &mut Context<Self>) {
+        self.close_peer(message.peer, message.why);
+    }
+}

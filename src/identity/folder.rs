@@ -1,0 +1,111 @@
+//! An issuer's folder, as a node that issues reads it: the key, and what stands above it.
+//!
+//! The key is read once; the delegations each time, for the operator may take in new ones. Owner:
+//! the issuer actor and the commands. It fails with a [`FolderError`] that names the file.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::{
+    Anchor, Chain, Delegation, DiskError, Grant, ISSUER_KEY_FILE, IssueError, IssuerKey,
+    KeyFileError, MAX_CHAIN_BYTES, Malformed, Serial, SigningRequest, decode_delegations, disk,
+    issue_chain, longest, take_index,
+};
+use crate::types::Timestamp;
+
+/// File name of the delegations to an issuer, in its folder.
+pub const DELEGATION_FILE: &str = "delegation.cose";
+
+/// Why an issuer's folder cannot be used, or nothing was issued.
+#[derive(Debug, Error)]
+pub enum FolderError {
+    /// The secret key's file.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// A file.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The delegations to the issuer.
+    #[error("{}: {why}", path.display())]
+    Delegation {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: Malformed,
+    },
+    /// Nothing was issued.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+}
+
+/// An issuer whose key was read.
+#[derive(Debug, Clone)]
+pub struct IssuerFolder {
+    dir: PathBuf,
+    key: IssuerKey,
+}
+
+impl IssuerFolder {
+    /// Reads the key in `dir`.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn open(dir: &Path) -> Result<Self, FolderError> {
+        let key = IssuerKey::load(&dir.join(ISSUER_KEY_FILE))?;
+        let folder = Self {
+            dir: dir.into(),
+            key,
+        };
+        // Read once here, so that what is wrong is an error of the start.
+        folder.above()?;
+        Ok(folder)
+    }
+
+    /// The issuer's key.
+    #[must_use]
+    pub fn key(&self) -> &IssuerKey {
+        &self.key
+    }
+
+    /// The issuer's anchor, signed anew.
+    #[must_use]
+    pub fn anchor(&self, now: Timestamp) -> Vec<u8> {
+        Anchor::seal(&self.key, now)
+    }
+
+    /// Issues for `request`, within what the issuer itself may. A lifetime that is longer than
+    /// that is cut.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn issue(
+        &self,
+        request: &SigningRequest,
+        mut grant: Grant,
+        now: Timestamp,
+    ) -> Result<Chain, FolderError> {
+        let above = self.above()?;
+        if !above.is_empty() {
+            grant.lifetime = grant.lifetime.min(longest(&above, now));
+        }
+        let serial = Serial {
+            id: rand::random(),
+            index: take_index(&self.dir)?,
+        };
+        Ok(issue_chain(
+            &self.key, &above, request, &grant, serial, now,
+        )?)
+    }
+
+    fn above(&self) -> Result<Vec<Delegation>, FolderError> {
+        let path = self.dir.join(DELEGATION_FILE);
+        match disk::read_bounded(&path, MAX_CHAIN_BYTES) {
+            Ok(bytes) => {
+                decode_delegations(&bytes).map_err(|why| FolderError::Delegation { path, why })
+            }
+            Err(DiskError::Missing(_)) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
