@@ -462,20 +462,19 @@ impl IssuerActor {
         )
     }
 
-    fn invite(&mut self, wish: MakeInvitation) -> Result<(Invitation, AuditEvent), InviteFault> {
-        let MakeInvitation {
-            subject,
-            groups,
-            open_for,
-            addresses,
-        } = wish;
-        let folder = self.folder().map_err(|_| InviteFault::NotIssuer)?;
+    /// Whether the wish is in bounds; the addresses that go into the token.
+    fn check_wish(
+        &self,
+        subject: &Name,
+        open_for: Duration,
+        addresses: Vec<String>,
+    ) -> Result<Vec<String>, InviteFault> {
         let invalid = |why: String| InviteFault::Invalid(why);
         if open_for < SHORTEST_OPEN || open_for > MAX_OPEN_FOR {
             let days = MAX_OPEN_FOR.as_secs() / 86_400;
             return Err(invalid(format!("an invitation is open for 1s to {days}d")));
         }
-        if self.may_have(&subject).is_err() {
+        if self.may_have(subject).is_err() {
             return Err(invalid(format!("`issuer.deny` names {subject}")));
         }
         let addresses: Vec<_> = addresses
@@ -487,6 +486,18 @@ impl IssuerActor {
             let why = "this node listens nowhere: name an address with --address";
             return Err(invalid(why.to_owned()));
         }
+        Ok(addresses)
+    }
+
+    fn invite(&mut self, wish: MakeInvitation) -> Result<(Invitation, AuditEvent), InviteFault> {
+        let MakeInvitation {
+            subject,
+            groups,
+            open_for,
+            addresses,
+        } = wish;
+        let folder = self.folder().map_err(|_| InviteFault::NotIssuer)?;
+        let addresses = self.check_wish(&subject, open_for, addresses)?;
         let now = self.setup.clock.now();
         // Whole seconds, as the token says it.
         let expires = Timestamp::from_secs(now.after(open_for).secs());
@@ -501,7 +512,7 @@ impl IssuerActor {
         let lifetime = self.setup.config.lifetime.0;
         invite
             .grant(lifetime)
-            .map_err(|error| invalid(error.to_string()))?;
+            .map_err(|error| InviteFault::Invalid(error.to_string()))?;
         let forgotten = self
             .invites
             .add(id, invite.clone(), now)

@@ -106,10 +106,10 @@ pub(super) fn join(args: &JoinArgs, global: &Global) -> Result<JoinReport, CliEr
     let answer = block_on(async {
         enrol(&token, &key, &loaded.config, Arc::clone(&clock), request)
             .await
-            .map_err(not_joined)
+            .map_err(|fault| not_joined(&fault))
     })?;
     let (chain, entry) = verified(&token, &key, &answer, clock.now())?;
-    trust(&paths, entry)?;
+    trust(&paths, &entry)?;
     put(&paths, &chain)?;
     let inviter: Vec<String> = token
         .addresses
@@ -153,8 +153,8 @@ fn not_enrolled_elsewhere(paths: &IdentityPaths, token: &Token) -> Result<(), Cl
     }
 }
 
-fn not_joined(fault: JoinFault) -> CliError {
-    let exit = match &fault {
+fn not_joined(fault: &JoinFault) -> CliError {
+    let exit = match fault {
         JoinFault::Build(_) => Exit::Software,
         JoinFault::Unreachable { .. } => Exit::Unavailable,
         JoinFault::Gate(_) | JoinFault::Refused(_) => Exit::NoPermission,
@@ -199,7 +199,7 @@ fn verified(
     Ok((chain, entry))
 }
 
-fn trust(paths: &IdentityPaths, entry: TrustAnchor) -> Result<(), CliError> {
+fn trust(paths: &IdentityPaths, entry: &TrustAnchor) -> Result<(), CliError> {
     let mut known = state::load_anchors(paths).map_err(EnrolError::from)?;
     if known
         .get(&entry.issuer)

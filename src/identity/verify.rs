@@ -403,6 +403,8 @@ mod chain_tests;
 #[cfg(test)]
 mod form_tests;
 #[cfg(test)]
+mod leniency_tests;
+#[cfg(test)]
 mod possession_tests;
 #[cfg(test)]
 mod tests;

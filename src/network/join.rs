@@ -237,7 +237,7 @@ async fn ask(
     swarm: &mut Swarm<NodeBehaviour>,
     token: &Token,
     request: Vec<u8>,
-) -> Result<(Vec<u8>, Vec<u8>), JoinFault> {
+) -> Result<Documents, JoinFault> {
     let unreachable = |why: String| JoinFault::Unreachable {
         peer: token.peer,
         why,
@@ -280,9 +280,11 @@ async fn ask(
     }
 }
 
+/// A chain and its issuer's anchor.
+type Documents = (Vec<u8>, Vec<u8>);
 type Asked = Event<super::enrolment::Incoming, Response>;
 
-fn answer(event: Asked) -> Option<Result<(Vec<u8>, Vec<u8>), JoinFault>> {
+fn answer(event: Asked) -> Option<Result<Documents, JoinFault>> {
     let broken = |why: &str| JoinFault::Broken(why.to_owned());
     match event {
         Event::Message {
