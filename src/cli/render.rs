@@ -15,8 +15,8 @@ use crate::{
     admin::protocol::{ActorReport, MessageReport, Response, StatusReport},
     identity::status::ListReport,
     messages::{
-        identity::IdentityReport, reputation::BanInfo, sandbox::JobReport, swarm::PeerReport,
-        swarm::Published,
+        enrolment::Invitation, identity::IdentityReport, reputation::BanInfo, sandbox::JobReport,
+        swarm::PeerReport, swarm::Published,
     },
     sandbox::JobState,
     telemetry::printable,
@@ -79,13 +79,7 @@ pub fn answer(answer: &Response, out: &Out) -> Result<(), CliError> {
                 reloaded(report)
             })
         }
-        Response::Invited(made) => out.answer("quantraband.invite/1", made, || {
-            format!(
-                "{}\nThis makes one new node `{}/{}`, once, until {}. Hand it over as a secret.\n\
-                 Next, on the new machine: quantraband join TOKEN --dir DIR",
-                made.token, made.issuer, made.subject, made.expires
-            )
-        }),
+        Response::Invited(made) => out.answer("quantraband.invite/1", made, || invited(made)),
         Response::Banned(ban) => out.answer("quantraband.banned/1", ban, || {
             format!("banned {} until {}", ban.party, ban.until)
         }),
@@ -101,6 +95,14 @@ pub fn answer(answer: &Response, out: &Out) -> Result<(), CliError> {
         Response::Job(report) => out.answer("quantraband.job/1", report, || jobs::one(report, out)),
         other => short(other, out),
     }
+}
+
+fn invited(made: &Invitation) -> String {
+    format!(
+        "{}\nThis makes one new node `{}/{}`, once, until {}. Hand it over as a secret.\nNext, on \
+         the new machine: quantraband join TOKEN --dir DIR",
+        made.token, made.issuer, made.subject, made.expires
+    )
 }
 
 /// Answers of a line.

@@ -88,6 +88,8 @@ impl Default for IdentityCache {
 pub struct By<'a> {
     /// The anchors.
     pub anchors: &'a TrustAnchors,
+    /// For whom an end that was a short while ago is no end, when it shows a frame.
+    pub leniency: Option<&'a Leniency>,
     /// Their epoch: another one empties the cache.
     pub epoch: u64,
     /// The time of day.
@@ -137,7 +139,11 @@ impl IdentityCache {
         by: By<'_>,
     ) -> (Result<VerifiedIdentity, Refusal>, Look) {
         let (chain, look) = self.authenticate(links, peer, by);
-        let judged = chain.and_then(|chain| self.judge(&chain, peer, by));
+        let strictly = By {
+            leniency: None,
+            ..by
+        };
+        let judged = chain.and_then(|chain| self.judge(&chain, peer, strictly));
         (judged, look)
     }
 
