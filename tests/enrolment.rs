@@ -298,7 +298,7 @@ fn the_issuers_own_node_renews_itself_also_after_its_end() {
     let root = TempDir::new().unwrap();
     let issuer = Issuer::init(root.path(), "acme");
     let mut hub = Node::init(root.path(), "hub", &issues(&issuer, ""));
-    hub.enrol_for(&issuer, "1s");
+    hub.enrol_for(&issuer, "6s");
     let end = expiry(&hub);
     wait_until(end);
     hub.start();

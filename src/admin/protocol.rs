@@ -102,7 +102,7 @@ pub enum Request {
     /// Takes a status list. Answered by [`Response::StatusImported`] once it is in force and on
     /// the disk.
     StatusImport {
-        /// The list, in hex on the wire; at most [`MAX_STATUS_BYTES`].
+        /// The list, in hex on the wire; at most `MAX_STATUS_BYTES` of the identity room.
         #[serde(with = "hex::serde")]
         bytes: Vec<u8>,
     },

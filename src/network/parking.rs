@@ -50,19 +50,18 @@ struct Waiting<M> {
     deadline: Duration,
 }
 
+/// What one neighbour forwarded under one credential: each vouches for its own, so that nobody can
+/// silence an author by naming its credential and keeping the answer.
 #[derive(Debug)]
 struct Slot<M> {
-    /// Who is asked, once it is.
-    asked: Option<PeerId>,
-    /// Who is to be asked.
-    first: PeerId,
+    asked: bool,
     messages: Vec<Waiting<M>>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Parking<M> {
-    slots: BTreeMap<CredentialHash, Slot<M>>,
+    slots: BTreeMap<(CredentialHash, PeerId), Slot<M>>,
     held: HashMap<PeerId, (usize, usize)>,
     count: usize,
     bytes: usize,
@@ -103,9 +102,9 @@ impl<M> Parking<M> {
         {
             return Parked::Full;
         }
-        let slot = self.slots.entry(credential).or_insert_with(|| Slot {
-            asked: None,
-            first: neighbour,
+        let slot = self.slots.entry((credential, neighbour));
+        let slot = slot.or_insert_with(|| Slot {
+            asked: false,
             messages: Vec::new(),
         });
         slot.messages.push(Waiting {
@@ -120,39 +119,35 @@ impl<M> Parking<M> {
         Parked::Waits
     }
 
-    /// Whom to ask for what: each credential once, at most `most` in one request.
+    /// Whom to ask for what: each neighbour once for each credential, at most `most` in one request.
     pub fn requests(&mut self, most: usize) -> Vec<(PeerId, Vec<CredentialHash>)> {
         let mut asks: BTreeMap<PeerId, Vec<CredentialHash>> = BTreeMap::new();
-        for (credential, slot) in self.slots.iter_mut().filter(|(_, s)| s.asked.is_none()) {
-            let ask = asks.entry(slot.first).or_default();
+        let new = self.slots.iter_mut().filter(|(_, slot)| !slot.asked);
+        for ((credential, neighbour), slot) in new {
+            let ask = asks.entry(*neighbour).or_default();
             if ask.len() < most {
                 ask.push(*credential);
-                slot.asked = Some(slot.first);
+                slot.asked = true;
             }
         }
         asks.into_iter().collect()
     }
 
-    /// The credential came: what waited for it.
+    /// The credential came: what waited for it, whoever forwarded it.
     pub fn take(&mut self, credential: &CredentialHash) -> Vec<M> {
-        let Some(slot) = self.slots.remove(credential) else {
-            return Vec::new();
-        };
-        let freed: Vec<_> = slot
-            .messages
-            .iter()
-            .map(|w| (w.neighbour, w.bytes))
-            .collect();
-        freed
-            .into_iter()
-            .for_each(|(who, bytes)| self.free(who, bytes));
-        slot.messages
-            .into_iter()
-            .map(|waiting| waiting.message)
-            .collect()
+        let slots = self.slots.extract_if(.., |(name, _), _| name == credential);
+        let waiting: Vec<_> = slots.flat_map(|(_, slot)| slot.messages).collect();
+        self.let_go(waiting)
     }
 
-    /// The neighbour that was asked could not vouch for it: what waited. `remember`: it said so.
+    fn let_go(&mut self, waiting: Vec<Waiting<M>>) -> Vec<M> {
+        for one in &waiting {
+            self.free(one.neighbour, one.bytes);
+        }
+        waiting.into_iter().map(|one| one.message).collect()
+    }
+
+    /// The neighbour that was asked could not vouch for it: what it forwarded. `remember`: it said so.
     pub fn failed(
         &mut self,
         neighbour: PeerId,
@@ -160,8 +155,8 @@ impl<M> Parking<M> {
         remember: bool,
         now: Duration,
     ) -> Vec<M> {
-        let asked = self.slots.get(&credential).and_then(|slot| slot.asked);
-        if asked != Some(neighbour) {
+        let key = (credential, neighbour);
+        if self.slots.get(&key).is_none_or(|slot| !slot.asked) {
             return Vec::new();
         }
         if remember {
@@ -173,7 +168,8 @@ impl<M> Parking<M> {
                 self.barren.insert((neighbour, credential), until);
             }
         }
-        self.take(&credential)
+        let slot = self.slots.remove(&key);
+        self.let_go(slot.map(|slot| slot.messages).unwrap_or_default())
     }
 
     /// What waited too long.
@@ -255,9 +251,14 @@ mod tests {
         }
         park(&mut table, 1, 2, 10);
         park(&mut table, 2, 1, 11);
-        assert_eq!(table.requests(16), [(peer(1), vec![[1; 32], [2; 32]])]);
+        let mut asked = table.requests(16);
+        asked.sort_by_key(|(_, credentials)| credentials.len());
+        assert_eq!(asked[0], (peer(2), vec![[1; 32]]));
+        assert_eq!(asked[1], (peer(1), vec![[1; 32], [2; 32]]));
         assert!(table.requests(16).is_empty());
-        assert_eq!(table.take(&[1; 32]), (0..=10).collect::<Vec<_>>());
+        let mut taken = table.take(&[1; 32]);
+        taken.sort_unstable();
+        assert_eq!(taken, (0..=10).collect::<Vec<_>>());
         assert_eq!(table.len(), (1, 10));
         assert!(table.take(&[1; 32]).is_empty());
     }

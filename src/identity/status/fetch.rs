@@ -1,7 +1,9 @@
 //! Whom to ask for a list that is behind, and when.
 //!
-//! One request for an issuer at a time; of the peers that told of something newer, each in turn;
-//! after a round without success a pause that doubles. What rests on a proved head is asked for
+//! Of the peers that told of something newer, each in turn; whoever does not answer within a second
+//! is passed over, and is not heard again before everybody else was asked: a revoked peer must not
+//! hold up its own revocation by telling of it and keeping silent. After a round without success a
+//! pause that doubles. What rests on a proved head is asked for
 //! until it comes, of any neighbour when nobody told of it; a mere hint is given up after
 //! [`MAX_TRIES`]. Pure: time is the monotonic time since the start. Owner: the Revocation actor.
 
@@ -21,6 +23,8 @@ const MAX_TRIES: u32 = 8;
 const MAX_HINTS: usize = 64;
 /// The first pause: a neighbour that told of a head has its list a round trip later.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// How long one peer is waited for before the next is asked as well.
+const SLOW: Duration = Duration::from_secs(1);
 /// The longest pause: how long a list that nobody had may lie unnoticed with a neighbour.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
@@ -39,7 +43,9 @@ struct Want {
     proved: bool,
     tries: u32,
     due: Duration,
-    under_way: Option<PeerId>,
+    under_way: Option<(PeerId, Duration)>,
+    /// Who was asked since everybody's turn began; at most [`MAX_SOURCES`] a round.
+    tried: Vec<PeerId>,
 }
 
 /// See the module.
@@ -59,10 +65,11 @@ impl Fetches {
             tries: 0,
             due: now,
             under_way: None,
+            tried: Vec::new(),
         });
         want.proved |= proved;
         let Some(source) = source else { return };
-        if !want.sources.contains(&source) {
+        if !want.sources.contains(&source) && !want.tried.contains(&source) {
             if want.sources.len() >= MAX_SOURCES {
                 want.sources.pop_back();
             }
@@ -87,10 +94,15 @@ impl Fetches {
     pub fn due(&mut self, now: Duration, neighbours: &[PeerId]) -> Vec<Fetch> {
         let mut fetches = Vec::new();
         for (issuer, want) in &mut self.0 {
-            if want.under_way.is_some() || want.due > now {
-                continue;
+            match want.under_way {
+                Some((_, since)) if now < since.saturating_add(SLOW) => continue,
+                // Its answer is still welcome; meanwhile the next is asked, at once.
+                Some(_) => want.under_way = None,
+                None if want.due > now => continue,
+                None => {}
             }
             if want.sources.is_empty() && want.proved {
+                want.tried.clear();
                 let start = usize::try_from(want.tries).unwrap_or(0);
                 let turn = neighbours
                     .iter()
@@ -104,7 +116,11 @@ impl Fetches {
                 want.tries = want.tries.saturating_add(1);
                 continue;
             };
-            want.under_way = Some(peer);
+            want.under_way = Some((peer, now));
+            if want.tried.len() >= MAX_SOURCES {
+                want.tried.remove(0);
+            }
+            want.tried.push(peer);
             fetches.push(Fetch {
                 issuer: issuer.clone(),
                 peer,
@@ -120,7 +136,7 @@ impl Fetches {
         let Some(want) = self.0.get_mut(issuer) else {
             return;
         };
-        if want.under_way != Some(peer) {
+        if want.under_way.is_none_or(|(asked, _)| asked != peer) {
             return;
         }
         want.under_way = None;
@@ -170,15 +186,32 @@ mod tests {
         let first = fetches.due(Duration::ZERO, &[]);
         assert_eq!(first.len(), 1);
         assert_eq!(first[0].peer, b);
-        assert!(fetches.due(LONGEST_PAUSE, &[]).is_empty());
+        assert!(fetches.due(SLOW - FIRST_PAUSE, &[]).is_empty());
         // Whom nobody asked cannot fail.
         fetches.failed(&acme, a, true, Duration::ZERO);
-        assert!(fetches.due(LONGEST_PAUSE, &[]).is_empty());
+        assert!(fetches.due(SLOW - FIRST_PAUSE, &[]).is_empty());
         fetches.failed(&acme, b, true, Duration::ZERO);
         assert!(fetches.due(Duration::ZERO, &[]).is_empty());
         assert_eq!(fetches.due(FIRST_PAUSE, &[])[0].peer, a);
         fetches.satisfied(&acme);
         assert!(fetches.is_empty());
+    }
+
+    #[test]
+    fn who_tells_of_it_and_keeps_silent_holds_nothing_up() {
+        let (mut fetches, acme) = (Fetches::default(), name("acme"));
+        let (honest, silent) = (node().peer(), mallory().peer());
+        fetches.want(&acme, Some(honest), true, Duration::ZERO);
+        let mut now = Duration::ZERO;
+        let mut asked = Vec::new();
+        while now < SLOW * 3 {
+            // It tells of it again and again, and never answers.
+            fetches.want(&acme, Some(silent), true, now);
+            asked.extend(fetches.due(now, &[honest]).into_iter().map(|f| f.peer));
+            now += FIRST_PAUSE / 2;
+        }
+        assert_eq!(asked[..2], [silent, honest], "a second later");
+        assert!(asked.iter().filter(|peer| **peer == honest).count() >= 2);
     }
 
     #[test]
