@@ -19,7 +19,7 @@
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -47,7 +47,7 @@ use crate::{
         revocation::{AnnouncedHeads, ImportStatusList, ListStatusLists, ShownHeads},
         swarm::{Announce, Neighbours, SendFault, SendIdentityRequest},
     },
-    store::{Store, StoreError, Tree},
+    store::{Batch, Store, StoreError, Tree},
     supervised,
     supervision::{ActorRef, AskError, Fault, Incarnation, Supervise},
     telemetry::Metrics,
@@ -105,6 +105,8 @@ pub struct RevocationActor {
     book: Book,
     epoch: u64,
     fetches: Fetches,
+    /// Issuers of whom something was known that the store does not tell any more.
+    lost: BTreeSet<Name>,
     /// Set by `on_start`.
     tree: Option<Tree<Stored>>,
     /// The fork reported last, by issuer: each is reported once.
@@ -172,6 +174,7 @@ impl RevocationActor {
             epoch: trust.epoch,
             setup,
             fetches: Fetches::default(),
+            lost: BTreeSet::new(),
             tree: None,
             forks: BTreeMap::new(),
             asking: false,
@@ -185,7 +188,12 @@ impl RevocationActor {
                 Ok(record) => drop(self.book.enact(record)),
                 Err(error) => {
                     let issuer = String::from_utf8_lossy(&key).into_owned();
-                    tracing::error!(issuer, %error, "a status list of the store cannot be read");
+                    tracing::error!(
+                        issuer, %error,
+                        "a status list of the store cannot be read: its issuer's members run no \
+                         jobs until a list comes; `quantraband status import` brings one"
+                    );
+                    self.lost.extend(Name::try_new(&issuer));
                 }
             }
         }
@@ -199,7 +207,10 @@ impl RevocationActor {
     }
 
     fn publish(&self) {
-        self.setup.publisher.publish(self.book.view());
+        let lost = self.lost.clone();
+        self.setup
+            .publisher
+            .publish(self.book.view().with_lost(lost));
         let now = self.setup.clock.now();
         self.setup
             .metrics
@@ -215,12 +226,17 @@ impl RevocationActor {
         let issuer = record.issuer().clone();
         let behind = record.is_behind();
         let head = record.head().as_bytes().to_vec();
-        tree.put(issuer.as_str().as_bytes(), &Stored::of(&record))?;
+        let mut batch = Batch::default();
+        batch.put(issuer.as_str().as_bytes(), Stored::of(&record));
+        // Together, so that a crash leaves no more than there may be.
+        if let Some(gone) = self.book.makes_room_for(&issuer) {
+            batch.remove(gone.as_str().as_bytes());
+        }
+        tree.apply(&batch)?;
         // Before it counts and before anybody hears of it.
         self.setup.store.flush_durable()?;
-        if let Some(gone) = self.book.enact(record) {
-            tree.remove(gone.as_str().as_bytes())?;
-        }
+        self.book.enact(record);
+        self.lost.remove(&issuer);
         self.publish();
         self.setup.metrics.status().accepted();
         let now = self.setup.clock.elapsed();

@@ -156,9 +156,7 @@ impl IdentityCache {
     /// Forgets what was taken back.
     pub fn forget_revoked(&mut self, statuses: &StatusView, now: Timestamp) {
         let stands = |chain: &Arc<Chain>| {
-            let heads = chain.delegations().iter().map(|link| &link.mandate().head);
-            let own = std::iter::once(&chain.credential().claims().head);
-            let places: Vec<_> = own.chain(heads).filter_map(StatusEntry::of).collect();
+            let places = StatusEntry::of_chain(chain.credential(), chain.delegations());
             !statuses.of_entries(&places, now).is_revoked()
         };
         self.verified.retain(stands);

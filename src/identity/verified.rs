@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Head, NodePublic, Thumbprint};
+use super::{Credential, Delegation, Head, NodePublic, Thumbprint};
 use crate::types::{ChannelFault, PeerId, Timestamp};
 
 /// The name of an issuer or of a subject: 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter
@@ -154,15 +154,31 @@ pub struct StatusEntry {
     pub index: u32,
     /// When the document was issued (`iat`), for lists that end all that is older.
     pub issued: Timestamp,
+    /// Thumbprint of the issuer's keys that signed it: a name may have had others.
+    #[serde(with = "hex::serde", default)]
+    pub signer: [u8; 32],
 }
 
 impl StatusEntry {
-    /// That of a document; `None` for what nobody revokes.
-    pub(crate) fn of(head: &Head) -> Option<Self> {
+    /// Those of a credential and the delegations above it; what nobody revokes has none.
+    pub(crate) fn of_chain(credential: &Credential, delegations: &[Delegation]) -> Vec<Self> {
+        let own = Self::of(&credential.claims().head, credential.signed_by());
+        let above = Self::of_delegations(delegations);
+        own.into_iter().chain(above).collect()
+    }
+
+    /// Those of delegations.
+    pub(crate) fn of_delegations(delegations: &[Delegation]) -> Vec<Self> {
+        let of = |link: &Delegation| Self::of(&link.mandate().head, link.signed_by());
+        delegations.iter().filter_map(of).collect()
+    }
+
+    fn of(head: &Head, signer: Option<Thumbprint>) -> Option<Self> {
         Some(Self {
             issuer: head.issuer.clone(),
             index: head.status?,
             issued: Timestamp::from_secs(head.validity.issued()),
+            signer: signer?.0,
         })
     }
 }

@@ -374,7 +374,6 @@ fn check_self(claims: &Claims) -> Result<(), Refusal> {
 fn identity(chain: &Chain, used: &[Delegation], anchor: &Name, tier: Tier) -> VerifiedIdentity {
     let credential = chain.credential();
     let claims = credential.claims();
-    let heads = used.iter().map(|delegation| &delegation.mandate().head);
     VerifiedIdentity {
         peer: claims.keys.peer,
         tier,
@@ -389,10 +388,7 @@ fn identity(chain: &Chain, used: &[Delegation], anchor: &Name, tier: Tier) -> Ve
         attributes: claims.attributes.as_map().clone(),
         expires: Timestamp::from_secs(claims.validity.expires()),
         credential_hash: credential.hash(),
-        statuses: std::iter::once(&claims.head)
-            .chain(heads)
-            .filter_map(StatusEntry::of)
-            .collect(),
+        statuses: StatusEntry::of_chain(credential, used),
         pq_auth: false,
         keys: Some(claims.keys.clone()),
     }

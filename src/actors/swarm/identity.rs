@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::SwarmActor;
 use crate::{
     identity::{
+        Tier,
         status::MAX_HEADS,
         wire::{Request, Response},
     },
@@ -182,8 +183,15 @@ impl SwarmActor {
         if charged.is_err() || self.memory.draining {
             return Ok(Response::Later);
         }
+        let tier = peer.admitted.tier;
+        if tier.is_limited() {
+            // It may ask for a credential, and for nothing else.
+            return Ok(Response::Later);
+        }
         let known = peer.admitted.identity.is_some();
         Ok(match request {
+            // Strangers are not heard: a head that cannot be proved yet has a request made for it.
+            Request::Announce { .. } if tier != Tier::Member => Response::Later,
             Request::Announce { heads } => {
                 let announced = AnnouncedHeads { peer: who, heads };
                 match self.tools.revocation.tell_for(Origin::peer(who), announced) {
@@ -263,6 +271,15 @@ impl SwarmActor {
         Ok(())
     }
 
+    /// The peers that this protocol is spoken with.
+    fn unlimited(&self) -> Vec<PeerId> {
+        let peers = self.peers.iter();
+        peers
+            .filter(|(_, peer)| !peer.admitted.tier.is_limited())
+            .map(|(who, _)| *who)
+            .collect()
+    }
+
     fn send_identity(
         &mut self,
         peer: PeerId,
@@ -301,7 +318,7 @@ impl Handler<Announce> for SwarmActor {
 
     fn handle(&mut self, message: Announce, _: &mut Context<Self>) {
         let heads: Arc<[Vec<u8>]> = message.heads.into();
-        let peers: Vec<PeerId> = self.peers.iter().map(|(who, _)| *who).collect();
+        let peers = self.unlimited();
         for peer in peers.into_iter().filter(|who| Some(*who) != message.except) {
             self.send_announcement(Announcement {
                 peer,
@@ -316,6 +333,6 @@ impl Handler<Neighbours> for SwarmActor {
     type Result = Vec<PeerId>;
 
     fn handle(&mut self, _: Neighbours, _: &mut Context<Self>) -> Self::Result {
-        self.peers.iter().map(|(who, _)| *who).collect()
+        self.unlimited()
     }
 }

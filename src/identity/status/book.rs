@@ -268,15 +268,19 @@ impl Book {
     /// was full, the issuer whose untrusted entry had to go.
     pub fn enact(&mut self, record: Record) -> Option<Name> {
         let issuer = record.issuer().clone();
-        let mut gone = None;
-        if !self.entries.contains_key(&issuer) && self.entries.len() >= MAX_ISSUERS {
-            gone = self.untrusted();
-            gone.as_ref().map(|name| self.entries.remove(name));
-        }
+        let gone = self.makes_room_for(&issuer);
+        gone.as_ref().map(|name| self.entries.remove(name));
         let trusted = is_trusted(&record, &self.anchors);
         self.entries.insert(issuer, Entry { record, trusted });
         self.show();
         gone
+    }
+
+    /// Which entry has to go when one of `issuer` is enacted.
+    #[must_use]
+    pub fn makes_room_for(&self, issuer: &Name) -> Option<Name> {
+        let full = !self.entries.contains_key(issuer) && self.entries.len() >= MAX_ISSUERS;
+        full.then(|| self.untrusted()).flatten()
     }
 
     /// Weighs a list.
@@ -312,6 +316,8 @@ impl Book {
         match compare(&offered, &known.head) {
             Compared::Newer => newest(offered),
             Compared::Forked(fork) => Ok(Weighed::Forked(fork)),
+            // The same list, and another delegation in place of one that was revoked.
+            Compared::Same if !self.view.is_in_force(&issuer) => newest(offered),
             Compared::Same if known.is_behind() => newest(offered),
             Compared::Same => Ok(Weighed::Known),
             Compared::Older if sequence > listed => newest(Arc::clone(&known.head)),
@@ -346,7 +352,8 @@ impl Book {
         head.verify(key).map_err(|why| refused(why, &issuer))?;
         check_date(&head, now)?;
         if is_cut(used, &self.view, now) {
-            return Err(Rejected::Revoked(issuer));
+            // Perhaps under a later delegation, which comes with the list.
+            return Ok(Weighed::Unproved);
         }
         let (key, head) = (key.thumbprint(), Arc::new(head));
         let Some(known) = self.comparable(&issuer, key)? else {
@@ -378,12 +385,12 @@ impl Book {
             .collect()
     }
 
-    /// The sequence of the list of an issuer; 0: there is none.
+    /// The sequence of the list in force of an issuer; 0: there is none.
     #[must_use]
     pub fn sequence(&self, issuer: &Name) -> u64 {
-        self.entries
-            .get(issuer)
-            .map_or(0, |entry| entry.record.sequence())
+        let counts = self.view.is_in_force(issuer);
+        let entry = self.entries.get(issuer).filter(|_| counts);
+        entry.map_or(0, |entry| entry.record.sequence())
     }
 
     /// What is known, by issuer.
@@ -394,8 +401,8 @@ impl Book {
             .map(|(issuer, entry)| {
                 let in_force = self.view.issuers.get(issuer);
                 let state = match in_force {
-                    None if entry.trusted => "cut",
                     None => "untrusted",
+                    Some(shown) if shown.cut => "cut",
                     Some(_) if entry.record.is_behind() => "behind",
                     Some(shown) if shown.is_stale(now) => "stale",
                     Some(_) => "in_force",
@@ -409,9 +416,7 @@ impl Book {
     fn comparable(&self, issuer: &Name, key: Thumbprint) -> Result<Option<&Record>, Rejected> {
         match self.entries.get(issuer) {
             Some(entry) if entry.record.key == key => Ok(Some(&entry.record)),
-            Some(_) if self.view.issuers.contains_key(issuer) => {
-                Err(Rejected::OtherKey(issuer.clone()))
-            }
+            Some(_) if self.view.is_in_force(issuer) => Err(Rejected::OtherKey(issuer.clone())),
             Some(_) => Ok(None),
             None => self.check_room(issuer).map(|()| None),
         }
@@ -447,13 +452,14 @@ impl Book {
         let mut view = StatusView::of(BTreeMap::new(), self.required);
         for (issuer, entry) in self.entries.iter().filter(|(_, entry)| entry.trusted) {
             let used = issuer_used(issuer, entry.record.delegations(), &self.anchors);
-            // Whether something is revoked does not depend on the time.
-            if is_cut(used, &view, Timestamp::from_secs(0)) {
-                continue;
-            }
+            // Whether something is revoked does not depend on the time. What a list took back stays
+            // so when the delegation it rests on is: another of the same keys may take its place,
+            // and must not bring back who was let go under the first.
             let shown = InForce {
                 list: entry.record.list.clone(),
                 head: Arc::clone(&entry.record.head),
+                key: entry.record.key,
+                cut: is_cut(used, &view, Timestamp::from_secs(0)),
             };
             view.issuers.insert(issuer.clone(), shown);
         }
@@ -489,10 +495,7 @@ fn issuer_used<'a>(
 
 /// Whether one of these delegations was revoked.
 fn is_cut(used: &[Delegation], view: &StatusView, now: Timestamp) -> bool {
-    let places: Vec<StatusEntry> = used
-        .iter()
-        .filter_map(|link| StatusEntry::of(&link.mandate().head))
-        .collect();
+    let places = StatusEntry::of_delegations(used);
     view.of_entries(&places, now).is_revoked()
 }
 

@@ -19,8 +19,9 @@ use crate::{identity::Name, types::PeerId};
 const MAX_SOURCES: usize = 8;
 /// Requests for what may be nothing.
 const MAX_TRIES: u32 = 8;
-/// Lists wanted on mere hints.
+/// Lists wanted on mere hints, in all and of one peer: nobody keeps out what others tell of.
 const MAX_HINTS: usize = 64;
+const MAX_HINTS_PER_PEER: usize = 8;
 /// The first pause: a neighbour that told of a head has its list a round trip later.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// How long one peer is waited for before the next is asked as well.
@@ -40,6 +41,8 @@ pub struct Fetch {
 #[derive(Debug)]
 struct Want {
     sources: VecDeque<PeerId>,
+    /// Who told of it first.
+    hinted: Option<PeerId>,
     proved: bool,
     tries: u32,
     due: Duration,
@@ -56,11 +59,12 @@ impl Fetches {
     /// A list of `issuer` is wanted. `source` told of it; `proved`: a signed head says that there
     /// is one.
     pub fn want(&mut self, issuer: &Name, source: Option<PeerId>, proved: bool, now: Duration) {
-        if !self.0.contains_key(issuer) && !self.has_room(proved) {
+        if !self.0.contains_key(issuer) && !self.has_room(proved, source) {
             return;
         }
         let want = self.0.entry(issuer.clone()).or_insert_with(|| Want {
             sources: VecDeque::new(),
+            hinted: source,
             proved,
             tries: 0,
             due: now,
@@ -80,9 +84,13 @@ impl Fetches {
     }
 
     /// Hints have a small place of their own, so that made-up names keep nothing proved out.
-    fn has_room(&self, proved: bool) -> bool {
-        let most = if proved { MAX_ISSUERS } else { MAX_HINTS };
-        self.0.values().filter(|want| want.proved == proved).count() < most
+    fn has_room(&self, proved: bool, source: Option<PeerId>) -> bool {
+        let alike = || self.0.values().filter(|want| want.proved == proved);
+        if proved {
+            return alike().count() < MAX_ISSUERS;
+        }
+        let hinted = |want: &&Want| want.hinted == source;
+        alike().count() < MAX_HINTS && alike().filter(hinted).count() < MAX_HINTS_PER_PEER
     }
 
     /// It came, or is no longer wanted.
@@ -221,9 +229,11 @@ mod tests {
         for n in 0..1_000 {
             fetches.want(&name(&format!("acme.n{n}")), Some(a), false, Duration::ZERO);
         }
-        assert_eq!(fetches.len(), MAX_HINTS);
+        assert_eq!(fetches.len(), MAX_HINTS_PER_PEER);
+        let b = mallory().peer();
+        fetches.want(&name("acme.eu"), Some(b), false, Duration::ZERO);
         fetches.want(&name("acme"), Some(a), true, Duration::ZERO);
-        assert_eq!(fetches.len(), MAX_HINTS + 1);
+        assert_eq!(fetches.len(), MAX_HINTS_PER_PEER + 2);
     }
 
     #[test]

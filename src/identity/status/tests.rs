@@ -324,6 +324,43 @@ fn a_revoked_delegation_ends_all_below_and_its_lists_count_no_more() {
 }
 
 #[test]
+fn a_delegation_that_is_replaced_brings_nobody_back() {
+    let (mut book, europe) = (book(), europe());
+    take(&mut book, &below(&europe, 5, &[22]));
+    // acme delegates anew to the same keys, and takes the first delegation (index 20) back.
+    let anchor = crate::identity::testing::anchor_of(&europe);
+    let scope = crate::identity::testing::scope(&["work*"], 4, 1);
+    let serial = crate::identity::testing::serial(30);
+    let above =
+        crate::identity::delegate((&acme(), &[]), &anchor, scope, HOUR * 9, serial, NOW).unwrap();
+    let chain = chain_under(&europe, &above);
+    let identity = verify_chain(&chain, node().peer(), &anchors(), NOW).unwrap();
+    assert!(book.view().standing(&identity, NOW).is_revoked());
+    take(&mut book, &list(1, &[20]));
+    assert_eq!(book.reports(NOW)[1].state, "cut");
+    // The list that let it go rests on what was taken back, and still lets it go.
+    assert!(book.view().standing(&identity, NOW).is_revoked());
+    assert!(
+        book.view().list(europe.name(), 0).is_none(),
+        "it is not passed on"
+    );
+    // Its head, when it comes again, is asked for with its new delegation; then it is in force.
+    let mut make = Make::new(&europe, 5, &[22]);
+    make.above = above;
+    let renewed = make.list();
+    let head = book.weigh_head(renewed.head().clone(), NOW);
+    assert_eq!(head, Ok(Weighed::Unproved));
+    assert_eq!(
+        book.sequence(europe.name()),
+        0,
+        "whatever there is, is asked for"
+    );
+    take(&mut book, &renewed);
+    assert_eq!(book.reports(NOW)[1].state, "in_force");
+    assert!(book.view().standing(&identity, NOW).is_revoked());
+}
+
+#[test]
 fn taking_an_anchor_away_and_back_lets_no_old_list_in() {
     let mut book = book();
     take(&mut book, &list(5, &[7]));

@@ -1,10 +1,13 @@
 //! What the rest of the node reads: how an identity stands by the lists in force.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::list::{StatusHead, StatusList};
 use crate::{
-    identity::{Name, StatusEntry, VerifiedIdentity},
+    identity::{Name, StatusEntry, Thumbprint, VerifiedIdentity},
     types::Timestamp,
 };
 
@@ -69,6 +72,11 @@ pub(super) struct InForce {
     pub(super) list: Option<Arc<StatusList>>,
     /// The newest head; that of the list unless the list is behind.
     pub(super) head: Arc<StatusHead>,
+    /// Whose keys signed them.
+    pub(super) key: Thumbprint,
+    /// The delegation it rests on was revoked: what it took back stays so for what these keys
+    /// issued; it says nothing else.
+    pub(super) cut: bool,
 }
 
 impl InForce {
@@ -92,22 +100,29 @@ impl InForce {
         self.is_behind() || self.head.statement().next_update <= now
     }
 
-    fn status(&self, entry: &StatusEntry, now: Timestamp) -> Status {
-        if entry.issued < self.issued_before() {
-            return Status::Revoked(Why::IssuedBefore);
+    /// `None`: it says nothing about this one.
+    fn status(&self, entry: &StatusEntry, now: Timestamp) -> Option<Status> {
+        if self.cut && entry.signer != self.key.0 {
+            return None;
         }
-        if self
-            .list
-            .as_ref()
-            .is_some_and(|list| list.is_set(entry.index))
-        {
-            return Status::Revoked(Why::Listed);
+        let revoked = self.revokes(entry).map(Status::Revoked);
+        if revoked.is_some() || self.cut {
+            return revoked;
         }
-        if self.is_stale(now) {
+        Some(if self.is_stale(now) {
             Status::Stale
         } else {
             Status::Good
+        })
+    }
+
+    fn revokes(&self, entry: &StatusEntry) -> Option<Why> {
+        if entry.issued < self.issued_before() {
+            return Some(Why::IssuedBefore);
         }
+        let list = self.list.as_ref();
+        list.is_some_and(|list| list.is_set(entry.index))
+            .then_some(Why::Listed)
     }
 }
 
@@ -116,6 +131,7 @@ impl InForce {
 pub struct StatusView {
     pub(super) issuers: BTreeMap<Name, InForce>,
     required: bool,
+    lost: BTreeSet<Name>,
 }
 
 impl StatusView {
@@ -125,11 +141,16 @@ impl StatusView {
         Self {
             issuers: BTreeMap::new(),
             required,
+            lost: BTreeSet::new(),
         }
     }
 
     pub(super) fn of(issuers: BTreeMap<Name, InForce>, required: bool) -> Self {
-        Self { issuers, required }
+        Self {
+            issuers,
+            required,
+            lost: BTreeSet::new(),
+        }
     }
 
     /// How an identity stands.
@@ -147,39 +168,63 @@ impl StatusView {
     /// How what is listed at these places stands: the worst of them.
     #[must_use]
     pub fn of_entries(&self, entries: &[StatusEntry], now: Timestamp) -> Status {
-        let unlisted = if self.required {
-            Status::Stale
-        } else {
-            Status::Unlisted
-        };
         entries
             .iter()
-            .map(|entry| match self.issuers.get(&entry.issuer) {
-                Some(known) => known.status(entry, now),
-                None => unlisted,
+            .map(|entry| {
+                let known = self.issuers.get(&entry.issuer);
+                let said = known.and_then(|known| known.status(entry, now));
+                said.unwrap_or_else(|| self.silent_on(&entry.issuer))
             })
             .max()
             .unwrap_or(Status::Good)
     }
 
+    /// How those of an issuer stand of whose lists none is in force.
+    fn silent_on(&self, issuer: &Name) -> Status {
+        if self.required || self.lost.contains(issuer) {
+            Status::Stale
+        } else {
+            Status::Unlisted
+        }
+    }
+
+    /// The same, where the store lost what was known of these issuers: they count as stale until a
+    /// list comes.
+    #[must_use]
+    pub fn with_lost(mut self, lost: BTreeSet<Name>) -> Self {
+        self.lost = lost;
+        self
+    }
+
+    /// Whether a list of this issuer counts.
+    pub(super) fn is_in_force(&self, issuer: &Name) -> bool {
+        self.issuers.get(issuer).is_some_and(|known| !known.cut)
+    }
+
+    fn in_force(&self) -> impl Iterator<Item = &InForce> {
+        self.issuers.values().filter(|known| !known.cut)
+    }
+
     /// The list of an issuer, if it is newer than `newer_than`.
     #[must_use]
     pub fn list(&self, issuer: &Name, newer_than: u64) -> Option<Arc<[u8]>> {
-        let list = self.issuers.get(issuer)?.list.as_ref()?;
+        let known = self.issuers.get(issuer).filter(|known| !known.cut);
+        let list = known?.list.as_ref()?;
         (list.statement().sequence > newer_than).then(|| list.as_bytes())
     }
 
     /// The newest head of every issuer.
     #[must_use]
     pub fn heads(&self) -> Vec<Vec<u8>> {
-        let heads = self.issuers.values();
-        heads.map(|known| known.head.as_bytes().to_vec()).collect()
+        self.in_force()
+            .map(|known| known.head.as_bytes().to_vec())
+            .collect()
     }
 
     /// The newest heads of these issuers, as a frame carries them.
     pub fn heads_of<'a>(&self, issuers: impl Iterator<Item = &'a Name>) -> Vec<u8> {
         issuers
-            .filter_map(|issuer| self.issuers.get(issuer))
+            .filter_map(|issuer| self.issuers.get(issuer).filter(|known| !known.cut))
             .flat_map(|known| known.head.as_bytes().iter().copied())
             .collect()
     }
