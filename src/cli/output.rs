@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn every_object_names_its_schema() {
         let value = object("quantraband.x/1", &json!({"a": 1})).unwrap();
-        assert_eq!(value.to_string(), r#"{"a":1,"schema":"quantraband.x/1"}"#);
+        assert_eq!(value, json!({"a": 1, "schema": "quantraband.x/1"}));
         let value = object("quantraband.x/1", &[1]).unwrap();
         assert_eq!(value["value"][0], 1);
     }

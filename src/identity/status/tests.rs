@@ -329,7 +329,7 @@ fn a_delegation_that_is_replaced_brings_nobody_back() {
     take(&mut book, &below(&europe, 5, &[22]));
     // acme delegates anew to the same keys, and takes the first delegation (index 20) back.
     let anchor = crate::identity::testing::anchor_of(&europe);
-    let scope = crate::identity::testing::scope(&["work*"], 4, 1);
+    let scope = crate::identity::testing::scope(&["work*", "ops"], 4, 1);
     let serial = crate::identity::testing::serial(30);
     let above =
         crate::identity::delegate((&acme(), &[]), &anchor, scope, HOUR * 9, serial, NOW).unwrap();
