@@ -13,6 +13,7 @@ mod authors;
 mod drive;
 mod enrolment;
 mod events;
+mod exchange;
 mod gossip;
 mod handlers;
 mod identity;
