@@ -161,6 +161,7 @@ impl Desk {
                 command: command.to_owned(),
                 detail,
                 uid,
+                peer: None,
                 success: answer.is_ok(),
             });
         }
