@@ -13,7 +13,7 @@ mod units;
 mod view;
 
 pub use channel::{ChannelFault, ChannelKind, Cipher, Group, Layer, SecurityInfo, SecurityLevel};
-pub use ids::{EventId, Origin, Party};
+pub use ids::{EventId, Origin, Party, SubjectId, SubjectIdError};
 pub use peer_id::{PeerId, PeerIdError};
 pub use score::{ScoreError, TrustScore};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -37,6 +37,13 @@ fn party(n: u8) -> Party {
     Party::Peer(peer(n))
 }
 
+fn standing(n: u8) -> GetStanding {
+    GetStanding {
+        peer: peer(n),
+        subject: None,
+    }
+}
+
 async fn house(path: &Path, clock: &ManualClock) -> House {
     let store = opened(path).await;
     let clock: Arc<dyn Clock> = Arc::new(clock.clone());
@@ -97,6 +104,7 @@ async fn offend(house: &House, n: u8) {
     for _ in 0..5 {
         let charge = Charge {
             party: party(n),
+            subject: None,
             address: None,
             severity: Severity::BadCredential,
             evidence: "test".to_owned(),
@@ -154,7 +162,7 @@ fn a_ban_is_on_the_disk_before_it_is_acknowledged() {
         house.actor.ask(ban, LONG).await.unwrap().unwrap();
         assert_eq!(on_disk(&path).len(), 2);
         let lift = LiftBan { party: party(1) };
-        assert_eq!(house.actor.ask(lift, LONG).await, Ok(Ok(true)));
+        assert_eq!(house.actor.ask(lift.clone(), LONG).await, Ok(Ok(true)));
         assert_eq!(on_disk(&path), [party(2)]);
         assert_eq!(house.actor.ask(lift, LONG).await, Ok(Ok(false)));
         stop(house).await;
@@ -167,11 +175,14 @@ fn faults_lose_neither_bans_nor_scores() {
     run(async {
         let house = house(&dir.path().join("state"), &ManualClock::at(NOW)).await;
         offend(&house, 1).await;
-        let credit = CreditConnection { peer: peer(2) };
+        let credit = CreditConnection {
+            peer: peer(2),
+            subject: None,
+        };
         house.actor.ask(credit, LONG).await.unwrap();
         let standings = async || {
-            let one = house.actor.ask(GetStanding { peer: peer(1) }, LONG).await;
-            let two = house.actor.ask(GetStanding { peer: peer(2) }, LONG).await;
+            let one = house.actor.ask(standing(1), LONG).await;
+            let two = house.actor.ask(standing(2), LONG).await;
             (one.unwrap(), two.unwrap())
         };
         let before = standings().await;
@@ -204,7 +215,10 @@ fn a_restarted_node_knows_what_the_former_knew() {
         let first = house(&path, &ManualClock::at(NOW)).await;
         assert_eq!(first.actor.ask(SaveScores, LONG).await, Ok(Ok(())));
         offend(&first, 1).await;
-        let credit = CreditConnection { peer: peer(2) };
+        let credit = CreditConnection {
+            peer: peer(2),
+            subject: None,
+        };
         first.actor.ask(credit, LONG).await.unwrap();
         let bans = first.actor.ask(ListBans, LONG).await.unwrap();
         let score = first.view.load().standing(&peer(2), NOW);
@@ -217,11 +231,7 @@ fn a_restarted_node_knows_what_the_former_knew() {
 
         // The ban ran out while the node was down: it ends, aloud, in probation.
         let third = house(&path, &ManualClock::at(NOW.after(HOUR))).await;
-        let standing = third
-            .actor
-            .ask(GetStanding { peer: peer(1) }, LONG)
-            .await
-            .unwrap();
+        let standing = third.actor.ask(standing(1), LONG).await.unwrap();
         assert_eq!((standing.banned_until, standing.probation), (None, true));
         let ended = |event: &AuditEvent| matches!(event, AuditEvent::BanEnded { .. });
         assert!(third.notes.lock().unwrap().iter().any(ended));

@@ -29,12 +29,11 @@ use crate::{
     },
     messages::{
         enrolment::AskCredential,
-        reputation::{Charge, Severity},
         swarm::{HangUp, PresentRenewed, SendEnrolment, SendFault},
     },
     network::{Admitted, convert, enrolment::Incoming, jobs::is_malformed},
     trust::decision::{Action, Verdict},
-    types::{Origin, Party, PeerId},
+    types::{Origin, PeerId},
 };
 
 /// How long Issuer may take: two durable records and a busy disk.
@@ -128,16 +127,10 @@ impl SwarmActor {
 
     /// An honest peer of this protocol sends none such.
     fn charge_enrolment(&self, who: PeerId, kind: &str, why: &dyn fmt::Display) {
-        let charge = Charge {
-            party: Party::Peer(who),
-            address: None,
-            severity: Severity::InvalidMessage,
-            evidence: format!("a malformed {kind} of the enrolment protocol: {why}"),
-        };
-        let told = self.tools.reputation.tell_for(Origin::peer(who), charge);
-        if told.is_err() {
-            tracing::warn!(peer = %who, "a charge was lost: Reputation is busy");
-        }
+        self.charge_invalid(
+            who,
+            format!("a malformed {kind} of the enrolment protocol: {why}"),
+        );
     }
 
     fn serve_enrolment(
@@ -189,7 +182,7 @@ impl SwarmActor {
             return Err(again(RefusalCode::Unavailable, "the node is stopping"));
         }
         let peer = self.peers.get(&who).ok_or_else(unknown)?;
-        if let Err(denial) = self.tools.limiter.load().charge_job_request(who) {
+        if let Err(denial) = self.charge_request(who) {
             return Err(again(RefusalCode::Rate, denial.reason.code()));
         }
         let serving = &self.enrolments.serving;
@@ -198,7 +191,9 @@ impl SwarmActor {
         }
         if let Request::Enrol { .. } = request {
             let now = self.tools.clock.now();
-            let standing = self.tools.standings.load().standing(&who, now);
+            let identity = peer.admitted.identity.as_deref();
+            let standings = self.tools.standings.load();
+            let standing = standings.standing_of(&who, identity, now);
             let decision = self.evaluate(Action::Enrol, who, peer, standing, None, now);
             self.tools.metrics.decided(Action::Enrol, decision.verdict);
             if decision.verdict != Verdict::Allow {

@@ -24,12 +24,11 @@ use crate::{
         wire::{Request, Response},
     },
     messages::{
-        reputation::{Charge, Severity},
         revocation::AnnouncedHeads,
         swarm::{Announce, Neighbours, SendFault, SendIdentityRequest},
     },
     network::{convert, identity::Incoming, jobs::is_malformed, parking::CredentialHash},
-    types::{Origin, Party, PeerId},
+    types::{Origin, PeerId},
 };
 
 /// Requests of this node that wait for an answer: a list for each issuer, and announcements.
@@ -130,16 +129,7 @@ impl SwarmActor {
     }
 
     pub(super) fn charge_identity(&self, who: PeerId, what: &str) {
-        let charge = Charge {
-            party: Party::Peer(who),
-            address: None,
-            severity: Severity::InvalidMessage,
-            evidence: format!("a malformed {what}, of the identity protocol"),
-        };
-        let told = self.tools.reputation.tell_for(Origin::peer(who), charge);
-        if told.is_err() {
-            tracing::warn!(peer = %who, "a charge was lost: Reputation is busy");
-        }
+        self.charge_invalid(who, format!("a malformed {what}, of the identity protocol"));
     }
 
     fn on_identity_request(
@@ -174,8 +164,8 @@ impl SwarmActor {
         request: Request,
     ) -> Result<Response, Vec<CredentialHash>> {
         let limiter = self.tools.limiter.load();
-        let charged = limiter
-            .charge_job_request(who)
+        let charged = self
+            .charge_request(who)
             .and_then(|()| limiter.charge_neighbour(who, weight(&request)));
         let Some(peer) = self.peers.get(&who) else {
             return Ok(Response::Later);

@@ -18,7 +18,6 @@ use super::SwarmActor;
 use crate::{
     identity::VerifiedIdentity,
     messages::{
-        reputation::{Charge, Severity},
         sandbox::JobRequest,
         swarm::{SendFault, SendJobRequest},
     },
@@ -27,7 +26,7 @@ use crate::{
         jobs::{Incoming, is_malformed},
     },
     sandbox::wire::{MAX_WAIT, RefusalCode, Refused, Request, Response},
-    types::{Origin, Party, PeerId, SecurityInfo},
+    types::{Origin, PeerId, SecurityInfo},
 };
 
 /// How long Sandbox may take beyond what the request itself waits for: one durable record and
@@ -128,16 +127,10 @@ impl SwarmActor {
 
     /// An honest peer of this protocol sends none such.
     fn charge_malformed(&self, who: PeerId, kind: &str, why: &dyn fmt::Display) {
-        let charge = Charge {
-            party: Party::Peer(who),
-            address: None,
-            severity: Severity::InvalidMessage,
-            evidence: format!("a malformed {kind} of the job protocol: {why}"),
-        };
-        let told = self.tools.reputation.tell_for(Origin::peer(who), charge);
-        if told.is_err() {
-            tracing::warn!(peer = %who, "a charge was lost: Reputation is busy");
-        }
+        self.charge_invalid(
+            who,
+            format!("a malformed {kind} of the job protocol: {why}"),
+        );
     }
 
     fn on_job_request(
@@ -193,8 +186,8 @@ impl SwarmActor {
             return Err(refuse(RefusalCode::Denied, &tier, None));
         }
         let limiter = self.tools.limiter.load();
-        let charged = limiter
-            .charge_job_request(who)
+        let charged = self
+            .charge_request(who)
             .and_then(|()| limiter.charge_neighbour(who, weight(request)));
         if let Err(denial) = charged {
             self.tools.metrics.jobs().refused("rate");

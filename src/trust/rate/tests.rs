@@ -12,13 +12,17 @@ use super::{
 };
 use crate::{
     config::LimitsConfig,
-    types::{Clock, ManualClock, PeerId, Timestamp},
+    types::{Clock, ManualClock, PeerId, SubjectId, Timestamp},
 };
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
 fn peer(n: u8) -> PeerId {
     PeerId::from(&SigningKey::from_bytes(&[n; 32]).verifying_key())
+}
+
+fn subject(n: u8) -> SubjectId {
+    format!("acme/node-{n}").parse().unwrap()
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -166,8 +170,12 @@ proptest! {
             DebtKey::NeighbourOverflow,
             DebtKey::Requester(peer(n)),
             DebtKey::RequesterOverflow,
+            DebtKey::Member(subject(n)),
+            DebtKey::MemberOverflow,
+            DebtKey::MemberRequester(subject(n)),
+            DebtKey::MemberRequesterOverflow,
         ] {
-            prop_assert_eq!(key.to_string().parse::<DebtKey>(), Ok(key));
+            prop_assert_eq!(key.to_string().parse(), Ok(key));
         }
     }
 }

@@ -27,8 +27,8 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         8 => (party(), prop::option::of((0_u8..4).prop_map(address)), severity)
-            .prop_map(|(who, from, severity)| Step::Apply(charge(who, from, severity))),
-        2 => (0_u8..8).prop_map(|n| Step::Apply(Input::Credit { peer: peer(n) })),
+            .prop_map(|(who, from, severity)| Step::Apply(charge(&who, from, severity))),
+        2 => (0_u8..8).prop_map(|n| Step::Apply(good(n, None))),
         2 => Just(Step::Apply(Input::Tick)),
         1 => (party(), 0_u64..100_000).prop_map(|(who, s)| Step::Ban(who, Duration::from_secs(s))),
         1 => party().prop_map(Step::Lift),
