@@ -186,6 +186,10 @@ impl Reputation {
                 severity,
                 evidence,
             } => {
+                if matches!(party, Party::Subject(_)) {
+                    // Nobody acts without a key: a subject is charged beside one, or not at all.
+                    return effects;
+                }
                 // An address has no member behind it.
                 let subject = subject.filter(|_| matches!(party, Party::Peer(_)));
                 let subject = subject.map(Party::Subject);

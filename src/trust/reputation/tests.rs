@@ -1,6 +1,7 @@
 //! Each rule of bans and probation; what holds under any inputs is in `properties`.
 
 mod properties;
+mod subjects;
 
 use std::{
     net::IpAddr,
@@ -71,10 +72,6 @@ fn good(by: u8, who: Option<&SubjectId>) -> Input {
         peer: peer(by),
         subject: who.cloned(),
     }
-}
-
-fn member(n: u8) -> SubjectId {
-    format!("acme/node-{n}").parse().unwrap()
 }
 
 /// Charges until the party is banned; how often that took.
