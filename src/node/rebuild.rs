@@ -110,7 +110,18 @@ mod tests {
             party: party(2),
             cause: "lifted".to_owned(),
         };
-        for event in [ban(1, later), ban(2, later), end, ban(3, now)] {
+        let member = |name: &str, until| AuditEvent::BanStarted {
+            party: format!("acme/{name}").parse().unwrap(),
+            until,
+            reason: "a member".to_owned(),
+        };
+        let released = AuditEvent::BanEnded {
+            party: "acme/node-4".parse().unwrap(),
+            cause: "lifted".to_owned(),
+        };
+        let members = [member("node-3", later), member("node-4", later), released];
+        let keys = [ban(1, later), ban(2, later), end, ban(3, now)];
+        for event in keys.into_iter().chain(members) {
             assert!(log.append(&[(EventId::random(), event)])[0].is_ok());
         }
         let found = bans(root.path(), now).unwrap();
@@ -119,6 +130,11 @@ mod tests {
             until: later,
             reason: "reason 1".to_owned(),
         };
-        assert_eq!(found, [expected]);
+        let of_member = Remembered {
+            party: "acme/node-3".parse().unwrap(),
+            until: later,
+            reason: "a member".to_owned(),
+        };
+        assert_eq!(found, [expected, of_member]);
     }
 }

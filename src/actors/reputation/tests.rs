@@ -10,7 +10,7 @@ use crate::{
     messages::reputation::Severity,
     supervision::{ActorRef, Inject, Placement, Root},
     trust::reputation::Barred,
-    types::{ManualClock, PeerId, View},
+    types::{ManualClock, PeerId, SubjectId, View},
 };
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -166,6 +166,40 @@ fn a_ban_is_on_the_disk_before_it_is_acknowledged() {
         assert_eq!(on_disk(&path), [party(2)]);
         assert_eq!(house.actor.ask(lift, LONG).await, Ok(Ok(false)));
         stop(house).await;
+    });
+}
+
+#[test]
+fn a_member_and_its_key_are_banned_in_one_step_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    run(async {
+        let first = house(&path, &ManualClock::at(NOW)).await;
+        let subject: SubjectId = "acme/node-1".parse().unwrap();
+        for _ in 0..5 {
+            let charge = Charge {
+                party: party(1),
+                subject: Some(subject.clone()),
+                address: None,
+                severity: Severity::BadCredential,
+                evidence: "test".to_owned(),
+            };
+            first.actor.ask(charge, LONG).await.unwrap();
+        }
+        let mut banned = on_disk(&path);
+        banned.sort();
+        assert_eq!(banned, [party(1), Party::Subject(subject.clone())]);
+        let bans = first.actor.ask(ListBans, LONG).await.unwrap();
+        stop(first).await;
+        let second = house(&path, &ManualClock::at(NOW)).await;
+        assert_eq!(second.actor.ask(ListBans, LONG).await.unwrap(), bans);
+        let of_new_key = GetStanding {
+            peer: peer(2),
+            subject: Some(subject),
+        };
+        let standing = second.actor.ask(of_new_key, LONG).await.unwrap();
+        assert_eq!(standing.banned_until, Some(NOW.after(HOUR)));
+        stop(second).await;
     });
 }
 

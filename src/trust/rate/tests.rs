@@ -510,3 +510,36 @@ fn a_budget_of_nothing_is_named() {
         assert_eq!(error, LimitError::Zero(key));
     }
 }
+
+#[test]
+fn a_new_key_brings_a_member_no_new_budget() {
+    let (clock, limits) = (clock(), LimitsConfig::default());
+    let old = limiter(&limits, &clock);
+    let sent = |limiter: &Limiter, n| {
+        (0..1_000)
+            .filter(|_| limiter.charge_member(subject(n)).is_ok())
+            .count()
+    };
+    let asked = |limiter: &Limiter, n| {
+        (0..1_000)
+            .filter(|_| limiter.charge_member_request(subject(n)).is_ok())
+            .count()
+    };
+    // As much as one key may.
+    assert_eq!(
+        sent(&old, 1),
+        usize::try_from(limits.message_burst).unwrap()
+    );
+    let burst = usize::try_from(limits.job_request_burst).unwrap();
+    assert_eq!(asked(&old, 1), burst);
+    // Others have their own, and a restart pays nothing.
+    assert!(sent(&old, 2) > 0);
+    let next = limiter(&limits, &clock);
+    next.restore(old.debts());
+    assert_eq!((sent(&next, 1), asked(&next, 1)), (0, 0));
+    assert_eq!(asked(&next, 2), burst);
+    assert_eq!(
+        (next.usage().members, next.usage().member_requesters),
+        (2, 2)
+    );
+}

@@ -1,6 +1,9 @@
 //! Members: a key and a subject, charged together, barred by either.
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::identity::{Tier, VerifiedIdentity};
 
 pub(super) fn member(n: u8) -> SubjectId {
     format!("acme/node-{n}").parse().unwrap()
@@ -224,4 +227,65 @@ fn the_text_of_a_party_is_read_as_it_is_written() {
         let json = format!(r#"{{"subject":"{text}"}}"#);
         assert!(serde_json::from_str::<Party>(&json).is_err(), "{text}");
     }
+}
+
+fn identity(by: u8, tier: Tier, issuer: &str, name: &str) -> VerifiedIdentity {
+    VerifiedIdentity {
+        peer: peer(by),
+        tier,
+        issuer: issuer.parse().unwrap(),
+        anchor: issuer.parse().unwrap(),
+        subject: name.parse().unwrap(),
+        groups: Vec::new(),
+        attributes: BTreeMap::new(),
+        expires: later(HOUR),
+        credential_hash: [0; 32],
+        statuses: Vec::new(),
+        pq_auth: false,
+        keys: None,
+    }
+}
+
+#[test]
+fn only_a_members_credential_that_stands_makes_its_subject_answer() {
+    let of = |tier| identity(1, tier, "acme", "node-1");
+    let lasting = |one: &VerifiedIdentity| answers(Some(one), START);
+    assert_eq!(lasting(&of(Tier::Member)), Some(member(1)));
+    assert_eq!(answers(Some(&of(Tier::Member)), later(HOUR)), None);
+    assert_eq!(answers(None, START), None);
+    // Whose credential lapsed answers for nothing in its name, and is barred by it.
+    assert_eq!(lasting(&of(Tier::RenewalOnly)), None);
+    assert_eq!(subject_of(&of(Tier::RenewalOnly)), Some(member(1)));
+    for tier in [Tier::Unverified, Tier::Invited, Tier::SelfSigned] {
+        assert_eq!(subject_of(&of(tier)), None, "{tier}");
+        assert_eq!(lasting(&of(tier)), None, "{tier}");
+    }
+    // No tier makes a name of those who sign for themselves a subject.
+    let own = identity(1, Tier::Member, "self.0a0a", "0a0a");
+    assert_eq!(subject_of(&own), None);
+}
+
+#[test]
+fn the_view_says_where_a_member_stands_and_by_which_name_it_is_barred() {
+    let mut book = empty(&rules(|_| {}));
+    let by_new_key = identity(2, Tier::Member, "acme", "node-1");
+    let other = identity(3, Tier::Member, "acme", "node-2");
+    offend_by(&mut book, 1, &member(1));
+    let view = book.standings();
+    let until = later(HOUR);
+    let standing = view.standing_of(&peer(2), Some(&by_new_key), START);
+    assert_eq!(standing.unwrap().banned_until, Some(until));
+    assert_eq!(
+        view.subject_barred(&by_new_key, START),
+        Some((member(1), Barred::Until(until)))
+    );
+    assert_eq!(view.subject_barred(&other, START), None);
+    // It ends by itself although nobody publishes then.
+    let ended = view.standing_of(&peer(2), Some(&by_new_key), until);
+    assert_eq!(ended.unwrap().banned_until, None);
+    let unknown = Standings::unknown(rules(|_| {}));
+    assert_eq!(
+        unknown.standing_of(&peer(2), Some(&by_new_key), START),
+        None
+    );
 }
