@@ -34,7 +34,7 @@ impl SwarmActor {
         let limiter = self.tools.limiter.load();
         limiter.charge_job_request(who)?;
         match self.answering(&who) {
-            Some(member) => limiter.charge_member_request(member),
+            Some(member) => limiter.charge_member_request(&member),
             None => Ok(()),
         }
     }

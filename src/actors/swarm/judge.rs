@@ -139,7 +139,7 @@ pub(super) fn judge_known(
     // budget.
     if decision.verdict == Verdict::Allow
         && let Some(member) = answers(identity.as_deref(), views.now)
-        && views.limiter.charge_member(member).is_err()
+        && views.limiter.charge_member(&member).is_err()
     {
         return Judgement::Ignore("author_rate");
     }

@@ -192,7 +192,7 @@ impl Limiter {
         }
         charge(
             &self.addresses,
-            ip,
+            &ip,
             NonZeroU32::MIN,
             DenialReason::AddressRate,
         )?;
@@ -200,13 +200,13 @@ impl Limiter {
             for (prefix, _) in levels(ip) {
                 let level = self.subnets.iter().find(|(own, _)| own == prefix);
                 if let (Some((_, budget)), Some(network)) = (level, around(ip, *prefix)) {
-                    charge(budget, network, NonZeroU32::MIN, DenialReason::SubnetRate)?;
+                    charge(budget, &network, NonZeroU32::MIN, DenialReason::SubnetRate)?;
                 }
             }
         }
         charge(
             &self.connections,
-            (),
+            &(),
             NonZeroU32::MIN,
             DenialReason::ConnectionRate,
         )
@@ -220,7 +220,7 @@ impl Limiter {
     pub fn charge_author(&self, author: PeerId, messages: u32) -> Result<(), Denial> {
         self.check_open()?;
         let cost = at_least_one(messages);
-        charge(&self.authors, author, cost, DenialReason::AuthorRate)
+        charge(&self.authors, &author, cost, DenialReason::AuthorRate)
     }
 
     /// Charges a message to the member that its author was verified to be, beside
@@ -228,7 +228,7 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Denial`]; nothing was charged then.
-    pub fn charge_member(&self, member: SubjectId) -> Result<(), Denial> {
+    pub fn charge_member(&self, member: &SubjectId) -> Result<(), Denial> {
         self.check_open()?;
         let reason = DenialReason::AuthorRate;
         charge(&self.members, member, NonZeroU32::MIN, reason)
@@ -239,7 +239,7 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Denial`]; nothing was charged then.
-    pub fn charge_member_request(&self, member: SubjectId) -> Result<(), Denial> {
+    pub fn charge_member_request(&self, member: &SubjectId) -> Result<(), Denial> {
         self.check_open()?;
         let reason = DenialReason::JobRequestRate;
         charge(&self.member_requesters, member, NonZeroU32::MIN, reason)
@@ -254,7 +254,7 @@ impl Limiter {
         let cost = at_least_one(units(bytes));
         charge(
             &self.neighbours,
-            neighbour,
+            &neighbour,
             cost,
             DenialReason::NeighbourBytes,
         )
@@ -268,7 +268,7 @@ impl Limiter {
         self.check_open()?;
         charge(
             &self.requesters,
-            peer,
+            &peer,
             NonZeroU32::MIN,
             DenialReason::JobRequestRate,
         )
@@ -416,7 +416,7 @@ fn levels(ip: IpAddr) -> &'static [(u8, u32)] {
 
 fn charge<K: Key>(
     budget: &Budget<K>,
-    key: K,
+    key: &K,
     cost: NonZeroU32,
     reason: DenialReason,
 ) -> Result<(), Denial> {

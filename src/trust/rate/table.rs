@@ -226,8 +226,8 @@ impl<K: Key> Budget<K> {
     }
 
     /// Takes `cost` from the budget of `key`, or nothing.
-    pub(super) fn charge(&self, key: K, cost: NonZeroU32) -> Result<(), Empty> {
-        match self.limiter.check_key_n(&key, cost) {
+    pub(super) fn charge(&self, key: &K, cost: NonZeroU32) -> Result<(), Empty> {
+        match self.limiter.check_key_n(key, cost) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(not_until)) => {
                 let now = clock::Clock::now(self.limiter.clock());

@@ -101,7 +101,7 @@ proptest! {
             }
             let now = u64::try_from(clock.elapsed().as_nanos()).unwrap();
             let cost_nonzero = NonZeroU32::new(cost).unwrap();
-            let outcome = budget.charge(key, cost_nonzero);
+            let outcome = budget.charge(&key, cost_nonzero);
             if cost > burst {
                 prop_assert_eq!(outcome, Err(Empty::Always));
             } else {
@@ -129,7 +129,7 @@ proptest! {
         let mut granted = 0_u64;
         for (key, wait) in keys {
             clock.advance(Duration::from_millis(wait));
-            granted += u64::from(budget.charge(key, NonZeroU32::MIN).is_ok());
+            granted += u64::from(budget.charge(&key, NonZeroU32::MIN).is_ok());
             prop_assert!(budget.len() <= capacity);
         }
         // Every place and the shared budget: its burst, and one a second; a place is handed on
@@ -517,12 +517,12 @@ fn a_new_key_brings_a_member_no_new_budget() {
     let old = limiter(&limits, &clock);
     let sent = |limiter: &Limiter, n| {
         (0..1_000)
-            .filter(|_| limiter.charge_member(subject(n)).is_ok())
+            .filter(|_| limiter.charge_member(&subject(n)).is_ok())
             .count()
     };
     let asked = |limiter: &Limiter, n| {
         (0..1_000)
-            .filter(|_| limiter.charge_member_request(subject(n)).is_ok())
+            .filter(|_| limiter.charge_member_request(&subject(n)).is_ok())
             .count()
     };
     // As much as one key may.
