@@ -17,6 +17,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::reputation::subject_of;
 use crate::{
     identity::VerifiedIdentity,
     types::{Party, PeerId, Timestamp},
@@ -159,6 +160,12 @@ impl Quarantines {
         parties.filter(released).collect()
     }
 
+    /// Whether one has ended and was not swept yet.
+    #[must_use]
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        self.0.values().any(|entry| entry.until <= now)
+    }
+
     /// One entry.
     #[must_use]
     pub fn get(&self, party: &Party) -> Option<&Entry> {
@@ -201,10 +208,18 @@ fn released_by(entry: &Entry, identity: Option<&VerifiedIdentity>) -> bool {
     own.is_some_and(|own| own.issued > entry.since) && grant_of(identity) != then
 }
 
-/// Under which names a peer is in quarantine.
+/// As whom a peer is put in quarantine: a member by its name, so that another key or credential of
+/// that name is held, too.
 #[must_use]
-pub fn parties_of(peer: &PeerId, _identity: Option<&VerifiedIdentity>) -> Vec<Party> {
-    vec![Party::Peer(*peer)]
+pub fn party_of(peer: &PeerId, identity: Option<&VerifiedIdentity>) -> Party {
+    let subject = identity.and_then(subject_of);
+    subject.map_or(Party::Peer(*peer), Party::Subject)
+}
+
+/// As whom a peer may be in quarantine.
+fn parties_of(peer: &PeerId, identity: Option<&VerifiedIdentity>) -> Vec<Party> {
+    let subject = identity.and_then(subject_of).map(Party::Subject);
+    subject.into_iter().chain([Party::Peer(*peer)]).collect()
 }
 
 /// A hash over what a credential grants: issuer, subject, groups, attributes. A renewal leaves it

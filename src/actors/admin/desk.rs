@@ -250,7 +250,9 @@ impl Desk {
                 reason,
             } => self.ban(party, span, reason).await,
             Request::Unban { party } => {
-                let lift = LiftBan { party };
+                let lift = LiftBan {
+                    party: party.clone(),
+                };
                 let answer = tools
                     .reputation
                     .ask(lift, DEADLINE)

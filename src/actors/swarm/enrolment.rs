@@ -135,7 +135,7 @@ impl SwarmActor {
             return Err(again(RefusalCode::Unavailable, "the node is stopping"));
         }
         let peer = self.peers.get(&who).ok_or_else(unknown)?;
-        if let Err(denial) = self.tools.limiter.load().charge_job_request(who) {
+        if let Err(denial) = self.charge_request(who) {
             return Err(again(RefusalCode::Rate, denial.reason.code()));
         }
         let serving = &self.enrolments.serving;
@@ -144,7 +144,9 @@ impl SwarmActor {
         }
         if let Request::Enrol { .. } = request {
             let now = self.tools.clock.now();
-            let standing = self.tools.standings.load().standing(&who, now);
+            let identity = peer.admitted.identity.as_deref();
+            let standings = self.tools.standings.load();
+            let standing = standings.standing_of(&who, identity, now);
             let decision = self.evaluate(Action::Enrol, who, peer, standing, None, now);
             self.tools.metrics.decided(Action::Enrol, decision.verdict);
             if decision.verdict != Verdict::Allow {

@@ -9,15 +9,12 @@ use libp2p::request_response::{
 
 use super::SwarmActor;
 use crate::{
-    messages::{
-        reputation::{Charge, Severity},
-        swarm::SendFault,
-    },
+    messages::swarm::SendFault,
     network::{
         convert,
         exchange::{self, Protocol, is_malformed},
     },
-    types::{Origin, Party, PeerId},
+    types::PeerId,
 };
 
 /// What an event of a protocol says.
@@ -106,16 +103,10 @@ impl SwarmActor {
         kind: &str,
         why: &dyn fmt::Display,
     ) {
-        let charge = Charge {
-            party: Party::Peer(who),
-            address: None,
-            severity: Severity::InvalidMessage,
-            evidence: format!("a malformed {kind} of the {} protocol: {why}", P::LABEL),
-        };
-        let told = self.tools.reputation.tell_for(Origin::peer(who), charge);
-        if told.is_err() {
-            tracing::warn!(peer = %who, "a charge was lost: Reputation is busy");
-        }
+        self.charge_invalid(
+            who,
+            format!("a malformed {kind} of the {} protocol: {why}", P::LABEL),
+        );
     }
 
     /// The address of a request: a connected peer, while this node is not stopping.

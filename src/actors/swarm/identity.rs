@@ -122,8 +122,8 @@ impl SwarmActor {
         request: Request,
     ) -> Result<Response, Vec<CredentialHash>> {
         let limiter = self.tools.limiter.load();
-        let charged = limiter
-            .charge_job_request(who)
+        let charged = self
+            .charge_request(who)
             .and_then(|()| limiter.charge_neighbour(who, weight(&request)));
         let Some(peer) = self.peers.get(&who) else {
             return Ok(Response::Later);

@@ -132,8 +132,8 @@ impl SwarmActor {
             return Err(refuse(RefusalCode::Denied, &tier, None));
         }
         let limiter = self.tools.limiter.load();
-        let charged = limiter
-            .charge_job_request(who)
+        let charged = self
+            .charge_request(who)
             .and_then(|()| limiter.charge_neighbour(who, weight(request)));
         if let Err(denial) = charged {
             self.tools.metrics.jobs().refused("rate");

@@ -10,6 +10,7 @@
 
 mod attribution;
 mod authors;
+mod charges;
 mod drive;
 mod enrolment;
 mod events;
@@ -257,6 +258,7 @@ impl SwarmActor {
             self.incarnation.clone(),
             Arc::clone(&self.tools.cooldowns),
             self.tools.reputation.clone(),
+            Arc::clone(&self.neighbours),
         ));
         network::build(&Setup {
             seed: &self.tools.seed,

@@ -140,7 +140,7 @@ fn lifecycle(event: &AuditEvent, cut: &mut Cutter) -> Record {
             record.app = Some(feature(actor, cut));
             record.status_code = Some(cut.text(cause, NAME));
             record.status_detail = Some(cut.text(detail, TEXT));
-            record.unmapped.blamed = blamed.map(|party| party.to_string());
+            record.unmapped.blamed = blamed.as_ref().map(Party::to_string);
             record
         }
         AuditEvent::ActorEscalated { actor, detail } => {
@@ -558,6 +558,9 @@ fn finding(event: &AuditEvent, cut: &mut Cutter) -> Record {
         record.evidences = Some([Evidence {
             src_endpoint: endpoint_of(party),
         }]);
+        if let Party::Subject(subject) = party {
+            record.unmapped.identity = Some(subject.to_string());
+        }
         record
     };
     match event {
@@ -665,6 +668,8 @@ fn endpoint_of(party: &Party) -> Endpoint {
     match party {
         Party::Peer(peer) => endpoint(Some(peer), None),
         Party::Address(ip) => endpoint(None, Some(*ip)),
+        // Whatever keys and addresses it comes by.
+        Party::Subject(_) => endpoint(None, None),
     }
 }
 

@@ -335,14 +335,19 @@ impl Stuff {
                 last,
             },
             AuditEvent::Charged {
-                party,
+                party: party.clone(),
                 severity: self.text(),
                 evidence: self.text(),
                 before: self.score,
                 after: self.score / 2.0,
             },
             AuditEvent::BanStarted {
-                party,
+                party: party.clone(),
+                until: last,
+                reason: self.text(),
+            },
+            AuditEvent::BanStarted {
+                party: "acme/node-3".parse().unwrap(),
                 until: last,
                 reason: self.text(),
             },

@@ -90,6 +90,15 @@ fn a_renewal_releases_nobody_and_a_new_grant_does() {
     let granted = identity("auditor", later(HOUR / 2));
     assert!(held(&granted).is_none());
     assert_eq!(all.released(&granted.peer, &granted), [party()]);
+    // A member is held by its name: another key that comes with it is, too.
+    let mut all = Quarantines::default();
+    let mut moved = held_as.clone();
+    moved.peer = mallory().peer();
+    let name = party_of(&held_as.peer, Some(&held_as));
+    all.begin(name.clone(), by_policy(HOUR, Some(grant_of(&held_as))));
+    assert_eq!(name.to_string(), "acme/node-1");
+    assert!(all.holding(&moved.peer, Some(&moved), NOW).is_some());
+    assert!(all.holding(&moved.peer, None, NOW).is_none());
     // Nothing that a peer shows ends what the operator decided.
     let mut all = Quarantines::default();
     let mut entry = by_policy(HOUR, Some(grant_of(&held_as)));
