@@ -278,7 +278,8 @@ pub struct ReputationConfig {
     pub probation: Span,
     /// So many peers banned behind one address ban the address.
     pub banned_peers_per_address: u32,
-    /// Parties remembered; the one nearest neutral is forgotten first, a banned one never.
+    /// Parties remembered: so many keys and addresses, and so many subjects. The one nearest neutral
+    /// is forgotten first, a banned one never.
     pub tracked_parties: usize,
 }
 

@@ -14,7 +14,7 @@ mod units;
 mod view;
 
 pub use channel::{ChannelFault, ChannelKind, Cipher, Group, Layer, SecurityInfo, SecurityLevel};
-pub use ids::{EventId, Origin, Party};
+pub use ids::{EventId, Origin, Party, SubjectId, SubjectIdError};
 pub(crate) use lru::Lru;
 pub use peer_id::{PeerId, PeerIdError};
 pub use score::{ScoreError, TrustScore};

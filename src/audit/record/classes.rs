@@ -1,5 +1,7 @@
 //! From what happened to its OCSF class: which activity, how severe, which attributes.
 
+mod policy;
+
 use std::{net::IpAddr, time::Duration};
 
 use super::{
@@ -74,6 +76,14 @@ pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
         AuditEvent::Charged { .. }
         | AuditEvent::BanStarted { .. }
         | AuditEvent::BanEnded { .. } => finding(event, cut),
+        AuditEvent::QuarantineStarted { .. }
+        | AuditEvent::QuarantineEnded { .. }
+        | AuditEvent::PolicyLoaded { .. }
+        | AuditEvent::PolicyRefused { .. }
+        | AuditEvent::PolicyErred { .. }
+        | AuditEvent::ShadowDiffered { .. }
+        | AuditEvent::SettingsChanged { .. }
+        | AuditEvent::SettingsRefused { .. } => policy::record(event, cut),
     }
 }
 
@@ -130,7 +140,7 @@ fn lifecycle(event: &AuditEvent, cut: &mut Cutter) -> Record {
             record.app = Some(feature(actor, cut));
             record.status_code = Some(cut.text(cause, NAME));
             record.status_detail = Some(cut.text(detail, TEXT));
-            record.unmapped.blamed = blamed.map(|party| party.to_string());
+            record.unmapped.blamed = blamed.as_ref().map(Party::to_string);
             record
         }
         AuditEvent::ActorEscalated { actor, detail } => {
@@ -357,15 +367,21 @@ fn api(event: &AuditEvent, cut: &mut Cutter) -> Record {
             command,
             detail,
             uid,
+            peer,
             success,
         } => {
             let mut record = line(3, Informational, "administration");
-            record.actor = Some(actor(uid.map(|uid| uid.to_string()), "local user"));
             record.api = Some(operation(command, cut));
-            record.src_endpoint = Some(Endpoint {
-                name: Some("local"),
-                ..Endpoint::default()
-            });
+            if let Some(peer) = peer {
+                record.actor = Some(actor(Some(peer.to_string()), "peer"));
+                record.src_endpoint = Some(endpoint(Some(peer), None));
+            } else {
+                record.actor = Some(actor(uid.map(|uid| uid.to_string()), "local user"));
+                record.src_endpoint = Some(Endpoint {
+                    name: Some("local"),
+                    ..Endpoint::default()
+                });
+            }
             record.status_id = Some(if *success { 1 } else { 2 });
             record.status_detail = Some(cut.text(detail, TEXT));
             record
@@ -542,6 +558,9 @@ fn finding(event: &AuditEvent, cut: &mut Cutter) -> Record {
         record.evidences = Some([Evidence {
             src_endpoint: endpoint_of(party),
         }]);
+        if let Party::Subject(subject) = party {
+            record.unmapped.identity = Some(subject.to_string());
+        }
         record
     };
     match event {
@@ -649,6 +668,8 @@ fn endpoint_of(party: &Party) -> Endpoint {
     match party {
         Party::Peer(peer) => endpoint(Some(peer), None),
         Party::Address(ip) => endpoint(None, Some(*ip)),
+        // Whatever keys and addresses it comes by.
+        Party::Subject(_) => endpoint(None, None),
     }
 }
 
