@@ -181,7 +181,8 @@ fn split<'a>(body: &'a Value, clauses: &mut Vec<&'a Value>) {
 /// The part's text, and whether it is met. `None` for one that says nothing.
 fn check(part: &Value, question: &Question) -> Option<(String, Result<bool, String>)> {
     let policy = Policy::from_json(Some(PolicyId::new("part")), part.clone()).ok()?;
-    let text = text_of(&policy.to_cedar()?);
+    // As it was written; `to_cedar` would write `>=` as `!(<)`.
+    let text = text_of(&policy.to_string());
     let set = cedar_policy::PolicySet::from_policies([policy]).ok()?;
     let response = Authorizer::new().is_authorized(&question.request, &set, &question.entities);
     let met = match response.diagnostics().errors().next() {
