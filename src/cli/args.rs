@@ -1,6 +1,7 @@
 //! The command line's grammar. Nothing here acts.
 
 pub mod job;
+mod policy;
 mod receipt;
 
 use std::{net::IpAddr, path::PathBuf, sync::LazyLock};
@@ -16,6 +17,7 @@ use crate::{
     types::{Party, Span, Timestamp, Topic},
 };
 
+pub use policy::{ExplainArgs, PolicyCommand};
 pub use receipt::{ReceiptCommand, VerifyArgs as ReceiptVerifyArgs};
 
 /// Most nodes of a devnet: each is a process of some 50 MB on this machine.
@@ -110,6 +112,9 @@ pub enum Command {
     /// What a peer signed about a job it ran: verify, show
     #[command(subcommand)]
     Receipt(ReceiptCommand),
+    /// Who may do what: check and test policies, explain a decision
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Run a private network of node processes on this machine
     Devnet(DevnetArgs),
     /// Stop the running node in order

@@ -21,6 +21,7 @@ pub mod job;
 mod join;
 pub mod live;
 pub mod output;
+mod policy;
 mod protect;
 mod receipt;
 pub mod render;
@@ -117,6 +118,7 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         Command::Invite(args) => ask(&invite::request(args)),
         Command::Join(args) => join::command(args, global, out),
         Command::Receipt(command) => receipt::command(command, out),
+        Command::Policy(command) => policy::command(command, global, out),
         Command::Devnet(args) => node.devnet(args, out),
         // Carried out before anything was set up.
         Command::SandboxWorker => Ok(()),
