@@ -178,6 +178,14 @@ async fn a_set_that_is_wrong_changes_nothing() {
     assert_eq!(report.policies, 1);
     assert_ne!(report.hash, before);
     assert_eq!(house.publisher.view().load().loaded.report, report);
+    // A set whose own tests fail is not taken.
+    let wrong = "[[test]]\nname = \"x\"\naction = \"connect\"\nexpect = \"deny\"\n\
+                 principal = { tier = \"member\", issuer = \"acme\", subject = \"n\" }\n";
+    fs::write(dir.join("a.test.toml"), wrong).unwrap();
+    let why = house.load("own").await.unwrap_err();
+    assert!(why.contains("the policy test `x` fails"), "{why}");
+    assert_eq!(house.publisher.view().load().loaded.report, report);
+    fs::remove_file(dir.join("a.test.toml")).unwrap();
     // What is on the disk later is not taken by an actor that begins anew.
     fs::write(dir.join("a.cedar"), "nonsense").unwrap();
     let mut generation = house.actor.generation();
