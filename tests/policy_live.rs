@@ -101,7 +101,7 @@ fn recorded(node: &Node, parts: &[&str]) -> bool {
 /// Publishes until the other end has it: a connection may be made anew meanwhile.
 fn reaches(from: &Node, topic: &str, listener: &Gathered, text: &str) {
     eventually("the message arrives", || {
-        from.cli(&["publish", topic, text]);
+        from.cli(&["publish", topic, "--data", text]);
         listener.has(text).then_some(())
     });
 }
@@ -158,7 +158,7 @@ fn a_topic_that_is_taken_away_and_given_back_needs_no_operator_at_the_other_end(
     eventually("bob is connected again", || {
         alice.peers().contains(&bob.peer_id()).then_some(())
     });
-    alice.must(&["publish", "news", "two"]);
+    alice.must(&["publish", "news", "--data", "two"]);
     write_policies(&alice, &[MEMBERS]);
     alice.must(&["config", "reload"]);
     reaches(&alice, "news", &news, "three");
@@ -186,7 +186,7 @@ fn a_quarantined_peer_talks_on_restricted_topics_and_runs_nothing_until_it_is_re
     let refused = try_job(&alice, &bob);
     assert!(refused.contains("quarantine.jobs"), "{refused}");
     reaches(&bob, "help", &help, "please");
-    bob.must(&["publish", "news", "two"]);
+    bob.must(&["publish", "news", "--data", "two"]);
     // It is durable, and held by the member's name.
     alice.stop();
     alice.start();
