@@ -191,6 +191,8 @@ pub enum ConfigCommand {
     },
     /// Print the commented default configuration
     Default,
+    /// Have the running node read its configuration and policies again
+    Reload,
 }
 
 /// `peers …`
@@ -217,6 +219,27 @@ pub enum PeersCommand {
     },
     /// The bans in force
     Bans,
+    /// Put a peer or a member in quarantine: it stays connected, may talk on
+    /// policy.restricted_topics, and runs nothing
+    Quarantine {
+        /// A peer id, or a member as issuer/subject (acme/node-3)
+        #[arg(value_parser = party)]
+        party: Party,
+        /// How long
+        #[arg(long = "for", default_value = "1h", value_name = "SPAN")]
+        span: Span,
+        /// Why; goes into the audit log
+        #[arg(long, default_value = "by hand", value_name = "TEXT", value_parser = reason)]
+        reason: String,
+    },
+    /// Release a peer or a member from quarantine
+    Release {
+        /// A peer id, or a member as issuer/subject (acme/node-3)
+        #[arg(value_parser = party)]
+        party: Party,
+    },
+    /// Who is in quarantine
+    Quarantined,
 }
 
 /// `actors …`

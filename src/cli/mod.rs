@@ -33,7 +33,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser;
 
 use crate::{admin::protocol::Request, config::Loaded};
-use args::{AuditCommand, Cli, Command, DevnetArgs, Global, RunArgs};
+use args::{AuditCommand, Cli, Command, ConfigCommand, DevnetArgs, Global, RunArgs};
 use exit::{CliError, Exit};
 use output::Out;
 
@@ -94,6 +94,7 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
     match &cli.command {
         Command::Init(args) => init::command(args, global, out),
         Command::Run(args) => node.run(config::load(global)?, *args, out),
+        Command::Config(ConfigCommand::Reload) => ask(&Request::ConfigReload {}),
         Command::Config(command) => config::command(command, global, out),
         Command::Status { command: None } => ask(&Request::Status {}),
         Command::Status {
