@@ -69,6 +69,7 @@ pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
         | AuditEvent::JobResult { .. } => job(event, cut),
         AuditEvent::CredentialIssued { .. }
         | AuditEvent::CredentialRenewed { .. }
+        | AuditEvent::KeyRotated { .. }
         | AuditEvent::RenewalRefused { .. }
         | AuditEvent::InvitationMade { .. } => credential(event, cut),
         AuditEvent::Charged { .. }
@@ -515,6 +516,22 @@ fn credential(event: &AuditEvent, cut: &mut Cutter) -> Record {
             outcome(&mut record, Outcome::Blocked);
             record.status_code = Some(cut.text(code, NAME));
             record.status_detail = Some(cut.text(detail, TEXT));
+            record
+        }
+        AuditEvent::KeyRotated {
+            peer,
+            former,
+            identity,
+            sequence,
+            rule,
+        } => {
+            let mut record = line(3, Informational, "key_rotated", "rotate");
+            record.actor = Some(actor(Some(peer.to_string()), "peer"));
+            outcome(&mut record, Outcome::Allowed);
+            record.authorizations = Some(decision("allow", rule, cut));
+            record.unmapped.identity = Some(cut.text(identity, NAME));
+            record.unmapped.former = Some(former.to_string());
+            record.unmapped.rotation_sequence = Some(exact(*sequence));
             record
         }
         AuditEvent::InvitationMade {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Variants of [`AuditEvent`]; [`place_of`] does not compile when one is added.
-const VARIANTS: usize = 29;
+const VARIANTS: usize = 30;
 
 fn place_of(event: &AuditEvent) -> usize {
     match event {
@@ -45,6 +45,7 @@ fn place_of(event: &AuditEvent) -> usize {
         AuditEvent::CredentialRenewed { .. } => 26,
         AuditEvent::RenewalRefused { .. } => 27,
         AuditEvent::InvitationMade { .. } => 28,
+        AuditEvent::KeyRotated { .. } => 29,
     }
 }
 
@@ -111,6 +112,13 @@ impl Stuff {
                 identity: self.text(),
                 credential_hash: [9; 32],
                 expires,
+                rule: self.text(),
+            },
+            AuditEvent::KeyRotated {
+                peer: Self::peer(),
+                former: Self::peer(),
+                identity: self.text(),
+                sequence: self.number,
                 rule: self.text(),
             },
             AuditEvent::RenewalRefused {
