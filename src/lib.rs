@@ -11,6 +11,7 @@
 //! | [`messages`] | the language of the node, one file per actor |
 //! | [`identity`] | credentials, issuers, the node key (pure) |
 //! | [`trust`] | budgets, reputation, the access decision (pure) |
+//! | [`policy`] | who may do what: floor, policies, verdicts (pure; knows cedar) |
 //! | [`audit`] | the tamper-evident log |
 //! | [`network`] | transport, identity gate, admission, behaviours (knows libp2p) |
 //! | [`supervision`] | restart policy, guard, actor reference, root (knows no actor) |
@@ -35,6 +36,7 @@ pub mod identity;
 pub mod messages;
 pub mod network;
 pub mod node;
+pub mod policy;
 pub mod sandbox;
 pub mod store;
 pub mod supervision;

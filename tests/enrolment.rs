@@ -259,7 +259,7 @@ fn a_node_that_was_off_too_long_recovers_by_itself() {
 #[test]
 fn what_lapsed_long_ago_is_refused_and_named() {
     let root = TempDir::new().unwrap();
-    let extra = "issuer.lifetime = \"1s\"\nidentity.renewal_grace = \"1s\"";
+    let extra = "issuer.lifetime = \"6s\"\nidentity.renewal_grace = \"1s\"";
     let (_, hub) = hub(root.path(), extra);
     let mut node = Node::init(root.path(), "node-1", "");
     joined(&node, &hub, &invite(&hub, "node-1", &[]));
@@ -277,7 +277,7 @@ fn what_lapsed_long_ago_is_refused_and_named() {
 #[test]
 fn only_a_node_of_the_issuer_hears_what_lapsed() {
     let root = TempDir::new().unwrap();
-    let (issuer, hub) = hub(root.path(), "issuer.lifetime = \"1s\"");
+    let (issuer, hub) = hub(root.path(), "issuer.lifetime = \"6s\"");
     let mut other = Node::init(root.path(), "other", "");
     other.enrol(&issuer);
     other.start();

@@ -274,8 +274,10 @@ fn a_ban_and_withdrawn_trust_end_live_jobs() {
     executor.trust(&issuer);
     guest(&submitter, "spin.wasm", &guests::spins());
     let me = submitter.peer_id();
-    let acts: [(&[&str], &[&str]); 2] = [
+    let name = "acme/node-2";
+    let acts: [(&[&str], &[&str]); 3] = [
         (&["peers", "ban", &me], &["peers", "unban", &me]),
+        (&["peers", "ban", name], &["peers", "unban", name]),
         (&["trust", "remove", "acme"], &[]),
     ];
     for (end, undo) in acts {

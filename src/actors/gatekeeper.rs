@@ -35,9 +35,9 @@ use crate::{
     trust::{
         decision::{self, Action, Decision, DenyReason, Request, Subject, Verdict},
         rate::Limiter,
-        reputation::{Barred, Standings},
+        reputation::{Barred, Standings, subject_of},
     },
-    types::{Clock, Origin, Party, PeerId, SecurityInfo, View},
+    types::{Clock, Origin, Party, PeerId, SecurityInfo, Timestamp, View},
 };
 
 /// What the gatekeeper judges from and whom it asks.
@@ -268,9 +268,9 @@ impl Gatekeeper {
             peer: Some(peer),
             address: ip,
         };
-        let asked = tools
-            .reputation
-            .ask_for(origin, GetStanding { peer }, tools.deadline);
+        let subject = identity.as_ref().and_then(subject_of);
+        let ask = GetStanding { peer, subject };
+        let asked = tools.reputation.ask_for(origin, ask, tools.deadline);
         let standing = asked.await.map_err(unavailable)?;
         tools.metrics.trust_score(standing.score);
         let now = tools.clock.now();
@@ -292,7 +292,7 @@ impl Gatekeeper {
         if let Verdict::Deny(reason) = verdict {
             return Err(match (reason, standing.banned_until) {
                 (DenyReason::Revoked, _) => Refusal::Revoked,
-                (_, Some(until)) => Refusal::Banned(until),
+                (_, Some(until)) => self.banned(identity.as_ref(), until, now),
                 (_, None) => Refusal::Denied(rule.to_owned()),
             });
         }
@@ -367,6 +367,23 @@ impl Gatekeeper {
         }
     }
 
+    /// The refusal names the member when it is the member that is banned: by its new key nobody
+    /// would find the ban.
+    fn banned(
+        &self,
+        identity: Option<&VerifiedIdentity>,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Refusal {
+        let standings = self.0.standings.load();
+        match identity.and_then(|one| standings.subject_barred(one, now)) {
+            Some((subject, Barred::Until(until))) => Refusal::BannedSubject(subject, until),
+            _ => Refusal::Banned(until),
+        }
+    }
+
+    /// Charges the key alone: a document that was refused says nothing of whose it is, and who
+    /// presents another's must not harm the other.
     fn charge(&self, peer: PeerId, ip: Option<IpAddr>, refusal: &Refusal) {
         let severity = match refusal {
             Refusal::Violation(_) => Severity::HandshakeAbuse,
@@ -374,6 +391,7 @@ impl Gatekeeper {
         };
         let charge = Charge {
             party: Party::Peer(peer),
+            subject: None,
             address: ip,
             severity,
             evidence: refusal.to_string(),

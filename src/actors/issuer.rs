@@ -42,7 +42,8 @@ use crate::{
     supervised,
     supervision::{ActorRef, Fault, Incarnation, Supervise},
     telemetry::Metrics,
-    types::{Clock, Origin, Party, PeerId, Publisher, Timestamp, View},
+    trust::reputation,
+    types::{Clock, Origin, Party, PeerId, Publisher, SubjectId, Timestamp, View},
 };
 
 /// The tree of invitations, and the version of its records.
@@ -250,14 +251,19 @@ impl IssuerActor {
     }
 
     /// The request, when it is one, fresh, and made by `peer` with its own keys.
-    fn open(&self, peer: PeerId, bytes: &[u8], now: Timestamp) -> Result<SigningRequest, No> {
+    fn open(
+        &self,
+        (peer, subject): (PeerId, Option<&SubjectId>),
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> Result<SigningRequest, No> {
         let request = SigningRequest::open(bytes).map_err(|error| {
-            self.charge(peer, Severity::InvalidMessage, &error);
+            self.charge(peer, subject, Severity::InvalidMessage, &error);
             no(RefusalCode::Invalid, error)
         })?;
         if request.peer != peer {
             let what = "a signing request of another node";
-            self.charge(peer, Severity::BadCredential, &what);
+            self.charge(peer, subject, Severity::BadCredential, &what);
             return Err(no(RefusalCode::Invalid, what));
         }
         if now.since(request.created) > FRESH || request.created > now.after(CLOCK_SKEW) {
@@ -267,9 +273,16 @@ impl IssuerActor {
         Ok(request)
     }
 
-    fn charge(&self, peer: PeerId, severity: Severity, evidence: &dyn fmt::Display) {
+    fn charge(
+        &self,
+        peer: PeerId,
+        subject: Option<&SubjectId>,
+        severity: Severity,
+        evidence: &dyn fmt::Display,
+    ) {
         let charge = Charge {
             party: Party::Peer(peer),
+            subject: subject.cloned(),
             address: None,
             severity,
             evidence: format!("asking for a credential: {evidence}"),
@@ -289,7 +302,8 @@ impl IssuerActor {
 
     fn decide(&mut self, ask: &AskCredential, now: Timestamp) -> Result<Ready, No> {
         let folder = self.folder()?;
-        let request = self.open(ask.peer, &ask.request, now)?;
+        let subject = reputation::answers(ask.identity.as_deref(), now);
+        let request = self.open((ask.peer, subject.as_ref()), &ask.request, now)?;
         if let (Tier::Invited, Some(id)) = (ask.tier, &ask.invitation) {
             return self.invited(&folder, id, &request, now);
         }
@@ -470,7 +484,7 @@ impl IssuerActor {
     fn own(&mut self, bytes: &[u8], now: Timestamp) -> Result<Ready, No> {
         let folder = self.folder()?;
         let own = self.setup.own.load();
-        let request = self.open(own.peer, bytes, now)?;
+        let request = self.open((own.peer, None), bytes, now)?;
         let chain = own.chain.as_ref().filter(|chain| {
             let credential = chain.credential();
             credential.claims().issuer == *folder.key().name()

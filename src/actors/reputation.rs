@@ -39,8 +39,9 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Accounts in one atomic write. Bounds the memory of a save, not what is saved.
 const CHUNK: usize = 4_096;
-/// Most accounts taken from the store: ten times the default of `reputation.tracked_parties`.
-const MAX_RECORDS: usize = 1_000_000;
+/// Most accounts taken from the store: ten times the default of `reputation.tracked_parties`, for
+/// keys and for subjects.
+const MAX_RECORDS: usize = 2_000_000;
 const TREE: &str = "reputation";
 const CLOCK_TREE: &str = "reputation_clock";
 const TREE_VERSION: u8 = 1;
@@ -189,7 +190,7 @@ impl ReputationActor {
             return Ok(());
         };
         if !self.dirty.is_empty() {
-            let parties: Vec<_> = self.dirty.iter().copied().collect();
+            let parties: Vec<_> = self.dirty.iter().cloned().collect();
             for chunk in parties.chunks(CHUNK) {
                 let mut batch = Batch::default();
                 for party in chunk {
@@ -252,10 +253,11 @@ impl Handler<Charge> for ReputationActor {
 
     fn handle(&mut self, charge: Charge, _: &mut Context<Self>) -> Self::Result {
         let now = self.setup.clock.now();
-        let party = charge.party;
+        let party = charge.party.clone();
         let effects = self.core.apply(
             Input::Charge {
-                party,
+                party: charge.party,
+                subject: charge.subject.clone(),
                 address: charge.address,
                 severity: charge.severity,
                 evidence: charge.evidence,
@@ -263,7 +265,10 @@ impl Handler<Charge> for ReputationActor {
             now,
         );
         self.carry_out_or_fail(effects);
-        MessageResult(self.core.standing(&party, now))
+        MessageResult(match party {
+            Party::Peer(peer) => self.core.standing_of(&peer, charge.subject.as_ref(), now),
+            other => self.core.standing(&other, now),
+        })
     }
 }
 
@@ -271,7 +276,10 @@ impl Handler<CreditConnection> for ReputationActor {
     type Result = ();
 
     fn handle(&mut self, credit: CreditConnection, _: &mut Context<Self>) {
-        let input = Input::Credit { peer: credit.peer };
+        let input = Input::Credit {
+            peer: credit.peer,
+            subject: credit.subject,
+        };
         let effects = self.core.apply(input, self.setup.clock.now());
         self.carry_out_or_fail(effects);
     }
@@ -281,8 +289,9 @@ impl Handler<GetStanding> for ReputationActor {
     type Result = MessageResult<GetStanding>;
 
     fn handle(&mut self, question: GetStanding, _: &mut Context<Self>) -> Self::Result {
-        let party = Party::Peer(question.peer);
-        MessageResult(self.core.standing(&party, self.setup.clock.now()))
+        let GetStanding { peer, subject } = question;
+        let now = self.setup.clock.now();
+        MessageResult(self.core.standing_of(&peer, subject.as_ref(), now))
     }
 }
 

@@ -45,7 +45,7 @@ use crate::{
     messages::{
         reputation::{Charge, Severity},
         revocation::{AnnouncedHeads, ImportStatusList, ListStatusLists, ShownHeads},
-        swarm::{Announce, Neighbours, SendFault, SendIdentityRequest},
+        swarm::{Announce, ChargePeer, Neighbours, SendFault, SendIdentityRequest},
     },
     store::{Batch, Store, StoreError, Tree},
     supervised,
@@ -362,13 +362,26 @@ impl RevocationActor {
             code: code.to_owned(),
             detail: why.to_string(),
         });
+        let evidence = format!("a status list or head: {why}");
+        let origin = Origin::peer(peer);
+        // Swarm knows as what the peer is connected.
+        if let Some(swarm) = self.setup.swarm.get() {
+            let evidence = evidence.clone();
+            if swarm
+                .tell_for(origin, ChargePeer { peer, evidence })
+                .is_ok()
+            {
+                return;
+            }
+        }
         let charge = Charge {
             party: Party::Peer(peer),
+            subject: None,
             address: None,
             severity: Severity::InvalidMessage,
-            evidence: format!("a status list or head: {why}"),
+            evidence,
         };
-        let told = self.setup.reputation.tell_for(Origin::peer(peer), charge);
+        let told = self.setup.reputation.tell_for(origin, charge);
         if told.is_err() {
             tracing::warn!(%peer, "a charge was lost: Reputation is busy");
         }

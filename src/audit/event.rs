@@ -177,8 +177,76 @@ pub enum AuditEvent {
         detail: String,
         /// The local user id it came from, when known.
         uid: Option<u32>,
+        /// The peer that commanded it from afar.
+        peer: Option<PeerId>,
         /// Whether it was carried out.
         success: bool,
+    },
+    /// A party is in quarantine. Sent by Policy.
+    QuarantineStarted {
+        /// Who.
+        party: Party,
+        /// When it ends, unless it is prolonged.
+        until: Timestamp,
+        /// The policy's id or the operator's reason.
+        reason: String,
+    },
+    /// A quarantine ended. Sent by Policy.
+    QuarantineEnded {
+        /// Who.
+        party: Party,
+        /// `expired`, `credential`, `released` or `yielded`.
+        cause: String,
+    },
+    /// Policies are in force. Sent by Policy.
+    PolicyLoaded {
+        /// Their folder; `None`: those of the program.
+        dir: Option<String>,
+        /// How many.
+        policies: usize,
+        /// SHA-256 over their text, hex.
+        hash: String,
+        /// The shadow set's hash.
+        shadow: Option<String>,
+    },
+    /// Policies were not taken; the former ones stay in force. Sent by Policy.
+    PolicyRefused {
+        /// What is wrong with them.
+        why: String,
+    },
+    /// Requests were denied because a policy could not be evaluated. Sent by Policy, in sums.
+    PolicyErred {
+        /// What was asked.
+        action: String,
+        /// The policy and its error.
+        what: String,
+        /// How often.
+        count: u64,
+    },
+    /// The shadow set answers otherwise than the set in force. Sent by Policy, in sums.
+    ShadowDiffered {
+        /// What was asked.
+        action: String,
+        /// Verdict and rule in force.
+        active: String,
+        /// Verdict and rule of the shadow set.
+        shadow: String,
+        /// How often, at least.
+        count: u64,
+    },
+    /// The configuration was read again. Sent by Settings.
+    SettingsChanged {
+        /// SHA-256 of the configuration in force, hex.
+        config_hash: String,
+        /// Keys that were applied.
+        applied: Vec<String>,
+        /// Keys that wait for the node's next start.
+        waiting: Vec<String>,
+    },
+    /// A configuration was not taken; the former one stays in force. Sent by Settings.
+    SettingsRefused {
+        /// What is wrong with it.
+        why: String,
     },
     /// Own credential or trust anchors were loaded anew. Sent by Identity.
     IdentityLoaded {

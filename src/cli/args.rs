@@ -3,7 +3,7 @@
 pub mod job;
 mod receipt;
 
-use std::{path::PathBuf, sync::LazyLock};
+use std::{net::IpAddr, path::PathBuf, sync::LazyLock};
 
 use multiaddr::Multiaddr;
 
@@ -191,9 +191,11 @@ pub enum ConfigCommand {
 /// `peers …`
 #[derive(Debug, Subcommand)]
 pub enum PeersCommand {
-    /// Ban a peer or an address
+    /// Ban a peer, a member or an address
     Ban {
-        /// A peer id or an IP address
+        /// A peer id, an IP address, or a member as issuer/subject (acme/node-3), which stays
+        /// banned whatever key it comes with
+        #[arg(value_parser = party)]
         party: Party,
         /// How long
         #[arg(long = "for", default_value = "1h", value_name = "SPAN")]
@@ -204,7 +206,8 @@ pub enum PeersCommand {
     },
     /// Lift a ban
     Unban {
-        /// A peer id or an IP address
+        /// A peer id, an IP address, or a member as issuer/subject (acme/node-3)
+        #[arg(value_parser = party)]
         party: Party,
     },
     /// The bans in force
@@ -559,6 +562,18 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+/// A network (`10.0.0.0/8`) has the form of a subject, and an operator who means one shall not
+/// believe that it is banned.
+fn party(text: &str) -> Result<Party, String> {
+    let party: Party = text.parse()?;
+    match &party {
+        Party::Subject(subject) if subject.issuer().as_str().parse::<IpAddr>().is_ok() => {
+            Err("networks are not banned: name an address, or issuer/subject".to_owned())
+        }
+        _ => Ok(party),
     }
 }
 

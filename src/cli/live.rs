@@ -83,13 +83,15 @@ pub fn peers_request(command: Option<&PeersCommand>) -> Request {
     match command {
         None => Request::Peers {},
         Some(PeersCommand::Bans) => Request::Bans {},
-        Some(PeersCommand::Unban { party }) => Request::Unban { party: *party },
+        Some(PeersCommand::Unban { party }) => Request::Unban {
+            party: party.clone(),
+        },
         Some(PeersCommand::Ban {
             party,
             span,
             reason,
         }) => Request::Ban {
-            party: *party,
+            party: party.clone(),
             span: *span,
             reason: reason.clone(),
         },

@@ -311,7 +311,7 @@ pub(super) fn issue(
         match rotations::weigh(known.as_ref(), statement, claims.status).map_err(not_taken)? {
             rotations::Weighed::Answered(chain, _) => {
                 let old = known.map(|known| known.old().to_vec()).unwrap_or_default();
-                (chain, old)
+                (*chain, old)
             }
             rotations::Weighed::New(old) => {
                 let grant = Grant {

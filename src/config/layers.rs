@@ -246,7 +246,7 @@ fn kind(example: &Value) -> &'static str {
 }
 
 /// Puts a value at a dotted key; `false` when something on the way is no table.
-fn put(table: &mut Table, key: &str, value: Value) -> bool {
+pub(super) fn put(table: &mut Table, key: &str, value: Value) -> bool {
     match key.split_once('.') {
         None => {
             table.insert(key.to_owned(), value);

@@ -11,6 +11,7 @@ mod describe;
 mod error;
 mod identity;
 mod layers;
+mod live;
 mod machine;
 mod off_or;
 mod sandbox;
@@ -31,6 +32,7 @@ pub use describe::{Origin, SHIPPED, keys};
 pub use error::{ConfigError, Place, Problem};
 pub use identity::*;
 pub use layers::ENV_PREFIX;
+pub use live::{Applies, Change, Merged, applies, merge};
 pub use machine::{Machine, derive};
 pub use sandbox::*;
 pub use sections::*;
@@ -56,6 +58,9 @@ pub struct Loaded {
     pub path: PathBuf,
     /// The data directory, absolute: `node.data_dir` seen from the file's folder.
     pub data_dir: PathBuf,
+    /// What lies over the file: flags, and the environment's variables of this program.
+    flags: Vec<(String, String)>,
+    env: Vec<(String, String)>,
 }
 
 impl Loaded {
@@ -63,6 +68,20 @@ impl Loaded {
     #[must_use]
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+
+    /// Loads the same file again, under the same flags and environment.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn again(&self) -> Result<Self, ConfigError> {
+        load(Some(&self.path), &self.flags, &self.env)
+    }
+
+    /// A path of the configuration, seen from the file's folder.
+    #[must_use]
+    pub fn beside(&self, path: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("/")).join(path)
     }
 }
 
@@ -168,6 +187,12 @@ pub fn from_text(
         origins: layers.origins,
         data_dir,
         path,
+        flags: flags.to_vec(),
+        env: env
+            .iter()
+            .filter(|(name, _)| name.starts_with(ENV_PREFIX))
+            .cloned()
+            .collect(),
     })
 }
 

@@ -278,7 +278,8 @@ pub struct ReputationConfig {
     pub probation: Span,
     /// So many peers banned behind one address ban the address.
     pub banned_peers_per_address: u32,
-    /// Parties remembered; the one nearest neutral is forgotten first, a banned one never.
+    /// Parties remembered: so many keys and addresses, and so many subjects. The one nearest neutral
+    /// is forgotten first, a banned one never.
     pub tracked_parties: usize,
 }
 
@@ -316,6 +317,35 @@ pub struct PolicyConfig {
     pub connect_min_score: TrustScore,
     /// Least score to publish, subscribe or run jobs; between this and the former a peer is quarantined.
     pub messages_min_score: TrustScore,
+    /// Topics on which a peer in quarantine may still publish and subscribe; patterns as above.
+    pub restricted_topics: Vec<String>,
+    /// How long a quarantine lasts, unless an operator ends it.
+    pub quarantine: Span,
+    /// Folder of the policies (`*.cedar`), relative to the configuration file; empty: those that
+    /// come with the program.
+    pub dir: PathBuf,
+    /// Folder of policies that are evaluated beside and decide nothing; empty: none.
+    pub shadow_dir: PathBuf,
+    /// What holds for single topics (`[[policy.topics]]`, or a list of tables); the first that matches counts.
+    pub topics: Vec<TopicRule>,
+}
+
+/// One of `[[policy.topics]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicRule {
+    /// Which topics: `"acme/*"` a prefix, anything else itself.
+    pub pattern: String,
+    /// Least score to use them.
+    #[serde(default = "no_trust")]
+    pub min_trust: TrustScore,
+    /// Whether they are for the post-quantum channel alone.
+    #[serde(default)]
+    pub sensitive: bool,
+}
+
+fn no_trust() -> TrustScore {
+    TrustScore::ZERO
 }
 
 impl Default for PolicyConfig {
@@ -326,6 +356,11 @@ impl Default for PolicyConfig {
             members_run_jobs: true,
             connect_min_score: TrustScore::saturating(0.1),
             messages_min_score: TrustScore::saturating(0.2),
+            restricted_topics: Vec::new(),
+            quarantine: secs(3600),
+            dir: PathBuf::new(),
+            shadow_dir: PathBuf::new(),
+            topics: Vec::new(),
         }
     }
 }

@@ -13,12 +13,7 @@
 //! Keyed by SHA-256 over the peer and the chain's bytes. Bounded, least recently used first, with
 //! a time to live. Pure: time is the monotonic time since the start. Owner: the Identity actor.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    hash::Hash,
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 
@@ -26,7 +21,7 @@ use super::{
     Chain, Channel, Frame, Leniency, Refusal, Role, StatusEntry, StatusView, TrustAnchors,
     VerifiedIdentity, verify,
 };
-use crate::types::{PeerId, Timestamp};
+use crate::types::{Lru, PeerId, Timestamp};
 
 /// Chains remembered as verified: as many peers and authors as a node meets in a while. At most
 /// 50 KB each, usually 15.
@@ -242,80 +237,6 @@ fn key_of(links: &[Vec<u8>], peer: PeerId) -> Key {
         hash.update(link);
     }
     hash.finalize().into()
-}
-
-/// At most so many values, the least recently used forgotten first.
-#[derive(Debug)]
-struct Lru<K, V> {
-    values: HashMap<K, Kept<V>>,
-    order: BTreeMap<u64, K>,
-    turn: u64,
-    most: usize,
-}
-
-#[derive(Debug)]
-struct Kept<V> {
-    value: V,
-    until: Duration,
-    turn: u64,
-}
-
-impl<K: Copy + Eq + Hash, V> Lru<K, V> {
-    fn new(most: usize) -> Self {
-        Self {
-            values: HashMap::new(),
-            order: BTreeMap::new(),
-            turn: 0,
-            most,
-        }
-    }
-
-    fn get(&mut self, key: &K, now: Duration) -> Option<&V> {
-        if self.values.get(key)?.until <= now {
-            self.remove(key);
-            return None;
-        }
-        self.turn = self.turn.saturating_add(1);
-        let kept = self.values.get_mut(key)?;
-        self.order.remove(&kept.turn);
-        self.order.insert(self.turn, *key);
-        kept.turn = self.turn;
-        Some(&kept.value)
-    }
-
-    fn put(&mut self, key: K, value: V, until: Duration) {
-        self.remove(&key);
-        if self.values.len() >= self.most
-            && let Some((_, oldest)) = self.order.pop_first()
-        {
-            self.values.remove(&oldest);
-        }
-        self.turn = self.turn.saturating_add(1);
-        let turn = self.turn;
-        self.order.insert(turn, key);
-        self.values.insert(key, Kept { value, until, turn });
-    }
-
-    fn remove(&mut self, key: &K) {
-        if let Some(kept) = self.values.remove(key) {
-            self.order.remove(&kept.turn);
-        }
-    }
-
-    fn retain(&mut self, keep: impl Fn(&V) -> bool) {
-        self.values.retain(|_, kept| keep(&kept.value));
-        let values = &self.values;
-        self.order.retain(|_, key| values.contains_key(key));
-    }
-
-    fn clear(&mut self) {
-        self.values.clear();
-        self.order.clear();
-    }
-
-    fn len(&self) -> usize {
-        self.values.len()
-    }
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ pub(crate) struct Record {
 #[derive(Debug)]
 pub(crate) enum Weighed {
     /// It was answered before, with this.
-    Answered(Chain, Timestamp),
+    Answered(Box<Chain>, Timestamp),
     /// It is new: what else is to be taken back, then.
     New(Vec<u32>),
 }
@@ -133,7 +133,7 @@ pub(crate) fn weigh(
     if known.statement == statement.hash()
         && let Some(chain) = &answer
     {
-        return Ok(Weighed::Answered(chain.clone(), known.until()));
+        return Ok(Weighed::Answered(Box::new(chain.clone()), known.until()));
     }
     if statement.sequence() <= known.sequence {
         return Err(NotTaken::Replayed(known.sequence));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{Credential, Delegation, Head, NodePublic, Thumbprint};
-use crate::types::{ChannelFault, PeerId, Timestamp};
+use crate::types::{ChannelFault, PeerId, SubjectId, Timestamp};
 
 /// The name of an issuer or of a subject: 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter
 /// or digit.
@@ -262,6 +262,9 @@ pub enum Refusal {
     /// The peer is banned until the time given.
     #[error("banned until {0}")]
     Banned(Timestamp),
+    /// The member is banned until the time given, whatever key it holds.
+    #[error("{0} is banned until {1}")]
+    BannedSubject(SubjectId, Timestamp),
     /// The peer is cooled down because its input was being handled at a fault.
     #[error("cooling down after a fault")]
     CoolingDown,
@@ -302,7 +305,7 @@ impl Refusal {
             Self::Expired(_) => "expired",
             Self::NotYetValid(_) => "not_yet_valid",
             Self::Revoked => "revoked",
-            Self::Banned(_) => "banned",
+            Self::Banned(_) | Self::BannedSubject(..) => "banned",
             Self::CoolingDown => "cooling_down",
             Self::Denied(_) => "denied",
             Self::Unavailable(_) => "unavailable",

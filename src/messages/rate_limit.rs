@@ -29,6 +29,10 @@ pub struct BudgetUsage {
     pub authors: usize,
     /// Peers with a debt of job requests.
     pub requesters: usize,
+    /// Members with a debt of messages.
+    pub members: usize,
+    /// Members with a debt of job requests.
+    pub member_requesters: usize,
     /// Most keys a table may hold.
     pub capacity: usize,
 }

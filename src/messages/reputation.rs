@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Party, PeerId, Timestamp, TrustScore};
+use crate::types::{Party, PeerId, SubjectId, Timestamp, TrustScore};
 
 /// Misdeeds, by name. What each costs is in the configuration (`[reputation]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -42,6 +42,22 @@ pub struct Standing {
     pub probation: bool,
 }
 
+impl Standing {
+    /// Where somebody stands who is two parties: the worse of both, in each respect.
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        Self {
+            score: if other.score < self.score {
+                other.score
+            } else {
+                self.score
+            },
+            banned_until: self.banned_until.max(other.banned_until),
+            probation: self.probation || other.probation,
+        }
+    }
+}
+
 /// One ban, as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BanInfo {
@@ -63,6 +79,9 @@ pub struct BanInfo {
 pub struct Charge {
     /// The authenticated key that did it, or an address before authentication.
     pub party: Party,
+    /// The member that acted by the key: charged as well, in the same step. Of an identity that
+    /// was verified and stands (`trust::reputation::answers`), never what a document merely names.
+    pub subject: Option<SubjectId>,
     /// The address it came from, so that an address behind which several peers were banned can
     /// be banned itself.
     pub address: Option<std::net::IpAddr>,
@@ -72,20 +91,24 @@ pub struct Charge {
     pub evidence: String,
 }
 
-/// Credits a connection that stood; counts at most once an hour for each peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+/// Credits a connection that stood; counts at most once an hour for each party.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct CreditConnection {
     /// The peer.
     pub peer: PeerId,
+    /// The member whose connection it is.
+    pub subject: Option<SubjectId>,
 }
 
-/// Where a peer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+/// Where a peer stands: the worse of its key and of the member it is.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "Standing")]
 pub struct GetStanding {
     /// The peer.
     pub peer: PeerId,
+    /// The member it was verified to be.
+    pub subject: Option<SubjectId>,
 }
 
 // Used by Admin.
@@ -103,7 +126,7 @@ pub struct Ban {
 }
 
 /// Lifts a ban. `false` when there was none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "Result<bool, String>")]
 pub struct LiftBan {
     /// Who.

@@ -243,6 +243,16 @@ pub struct SendIdentityRequest {
     pub request: wire::Request,
 }
 
+/// Charges a peer, as what it is connected as, for a message that no honest peer sends.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct ChargePeer {
+    /// Whom.
+    pub peer: PeerId,
+    /// What it sent, in words.
+    pub evidence: String,
+}
+
 // Used by the node at shutdown.
 
 /// Stops listening and closes every connection in order.

@@ -2,19 +2,13 @@
 
 use std::convert::Infallible;
 
-use libp2p::{gossipsub, identify, ping, request_response, swarm::NetworkBehaviour};
+use libp2p::{gossipsub, identify, ping, swarm::NetworkBehaviour};
 
 use super::{
     admission,
     attribution::Attributed,
-    enrolment::{self, EnrolmentCodec},
+    exchange::{self, Enrolment, Identity, Jobs},
     gossip::Gossip,
-    identity::{self as identity_protocol, IdentityCodec},
-    jobs::{Incoming, JobCodec},
-};
-use crate::{
-    identity::{enrolment::Response as EnrolmentResponse, wire},
-    sandbox::wire::Response,
 };
 
 /// What this node does on the network. [`admission`] is first: libp2p asks the fields in order
@@ -32,11 +26,11 @@ pub struct NodeBehaviour {
     /// Tells peers what this node speaks.
     pub identify: Attributed<identify::Behaviour>,
     /// Requests of the identity protocol, both ways.
-    pub identity: Attributed<request_response::Behaviour<IdentityCodec>>,
+    pub identity: Attributed<exchange::Behaviour<Identity>>,
     /// Requests of the job protocol, both ways.
-    pub jobs: Attributed<request_response::Behaviour<JobCodec>>,
+    pub jobs: Attributed<exchange::Behaviour<Jobs>>,
     /// Requests of the enrolment protocol, both ways.
-    pub enrolment: Attributed<request_response::Behaviour<EnrolmentCodec>>,
+    pub enrolment: Attributed<exchange::Behaviour<Enrolment>>,
     /// Notices dead connections.
     pub ping: Attributed<ping::Behaviour>,
 }
@@ -49,11 +43,11 @@ pub enum NodeBehaviourEvent {
     /// What a peer says of itself; to be trusted with nothing.
     Identify(Box<identify::Event>),
     /// A request or an answer of the identity protocol.
-    Identity(Box<request_response::Event<identity_protocol::Incoming, wire::Response>>),
+    Identity(Box<exchange::Event<Identity>>),
     /// A request or an answer of the job protocol.
-    Jobs(Box<request_response::Event<Incoming, Response>>),
+    Jobs(Box<exchange::Event<Jobs>>),
     /// A request or an answer of the enrolment protocol.
-    Enrolment(Box<request_response::Event<enrolment::Incoming, EnrolmentResponse>>),
+    Enrolment(Box<exchange::Event<Enrolment>>),
     /// A ping came back, or did not.
     Ping(ping::Event),
 }
@@ -76,22 +70,20 @@ impl From<identify::Event> for NodeBehaviourEvent {
     }
 }
 
-impl From<request_response::Event<identity_protocol::Incoming, wire::Response>>
-    for NodeBehaviourEvent
-{
-    fn from(event: request_response::Event<identity_protocol::Incoming, wire::Response>) -> Self {
+impl From<exchange::Event<Identity>> for NodeBehaviourEvent {
+    fn from(event: exchange::Event<Identity>) -> Self {
         Self::Identity(Box::new(event))
     }
 }
 
-impl From<request_response::Event<Incoming, Response>> for NodeBehaviourEvent {
-    fn from(event: request_response::Event<Incoming, Response>) -> Self {
+impl From<exchange::Event<Jobs>> for NodeBehaviourEvent {
+    fn from(event: exchange::Event<Jobs>) -> Self {
         Self::Jobs(Box::new(event))
     }
 }
 
-impl From<request_response::Event<enrolment::Incoming, EnrolmentResponse>> for NodeBehaviourEvent {
-    fn from(event: request_response::Event<enrolment::Incoming, EnrolmentResponse>) -> Self {
+impl From<exchange::Event<Enrolment>> for NodeBehaviourEvent {
+    fn from(event: exchange::Event<Enrolment>) -> Self {
         Self::Enrolment(Box::new(event))
     }
 }

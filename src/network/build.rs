@@ -15,9 +15,9 @@ use thiserror::Error;
 use super::{
     Admission, Attribution, GateKeeper, Listeners, NodeBehaviour, Tasks, admission,
     attribution::Attributed,
-    convert, enrolment,
+    convert, exchange,
     gate::{Gated, Ledger, Rules},
-    gossip, identity, jobs,
+    gossip,
     secure::{Policy, Secure, Secured, SetupError},
 };
 use crate::{
@@ -182,15 +182,15 @@ fn behaviour(
             setup.attribution.clone(),
         ),
         identity: Attributed::new(
-            identity::behaviour(IDENTITY_REQUEST_TIMEOUT, IDENTITY_STREAMS),
+            exchange::behaviour(IDENTITY_REQUEST_TIMEOUT, IDENTITY_STREAMS),
             setup.attribution.clone(),
         ),
         jobs: Attributed::new(
-            jobs::behaviour(JOB_REQUEST_TIMEOUT, JOB_STREAMS),
+            exchange::behaviour(JOB_REQUEST_TIMEOUT, JOB_STREAMS),
             setup.attribution.clone(),
         ),
         enrolment: Attributed::new(
-            enrolment::behaviour(ENROLMENT_TIMEOUT, ENROLMENT_STREAMS),
+            exchange::behaviour(ENROLMENT_TIMEOUT, ENROLMENT_STREAMS),
             setup.attribution.clone(),
         ),
         ping: Attributed::new(ping::Behaviour::new(ping), setup.attribution.clone()),

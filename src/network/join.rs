@@ -283,7 +283,7 @@ async fn ask(
 
 /// A chain and its issuer's anchor.
 type Documents = (Vec<u8>, Vec<u8>);
-type Asked = Event<super::enrolment::Incoming, Response>;
+type Asked = super::exchange::Event<super::exchange::Enrolment>;
 
 fn answer(event: Asked) -> Option<Result<Documents, JoinFault>> {
     let broken = |why: &str| JoinFault::Broken(why.to_owned());

@@ -12,7 +12,8 @@ use crate::{
     types::{Party, Timestamp},
 };
 
-/// Most bans taken over; as many as `reputation.tracked_parties` allows by default.
+/// Most bans taken over, of keys and addresses, and of subjects: as many of each as
+/// `reputation.tracked_parties` allows by default.
 const MAX_BANS: usize = 100_000;
 
 /// A ban that is still in force.
@@ -25,16 +26,22 @@ pub(super) struct Remembered {
 
 /// Reads the bans in force at `now` from the log in `directory`.
 pub(super) fn bans(directory: &Path, now: Timestamp) -> io::Result<Vec<Remembered>> {
-    let mut bans: HashMap<Party, Remembered> = HashMap::new();
+    // Apart, so that no number of banned keys leaves no room for a member's ban.
+    let mut keys: HashMap<Party, Remembered> = HashMap::new();
+    let mut subjects = HashMap::new();
     let report = for_each_record(&Directory::at(directory), |entry, line| {
         if entry.event != "ban_started" && entry.event != "ban_ended" {
             return;
         }
         let Some(ban) = read(line) else { return };
+        let bans = match ban.party {
+            Party::Subject(_) => &mut subjects,
+            Party::Peer(_) | Party::Address(_) => &mut keys,
+        };
         if entry.event == "ban_ended" || ban.until <= now {
             bans.remove(&ban.party);
         } else if bans.len() < MAX_BANS {
-            bans.insert(ban.party, ban);
+            bans.insert(ban.party.clone(), ban);
         }
     })?;
     if !report.is_intact() {
@@ -43,7 +50,7 @@ pub(super) fn bans(directory: &Path, now: Timestamp) -> io::Result<Vec<Remembere
             "the audit log is damaged: bans in the damaged places are not taken over"
         );
     }
-    Ok(bans.into_values().collect())
+    Ok(keys.into_values().chain(subjects.into_values()).collect())
 }
 
 /// The fields of a ban's record, as `docs/reference/audit-log.md` describes them.
@@ -103,7 +110,18 @@ mod tests {
             party: party(2),
             cause: "lifted".to_owned(),
         };
-        for event in [ban(1, later), ban(2, later), end, ban(3, now)] {
+        let member = |name: &str, until| AuditEvent::BanStarted {
+            party: format!("acme/{name}").parse().unwrap(),
+            until,
+            reason: "a member".to_owned(),
+        };
+        let released = AuditEvent::BanEnded {
+            party: "acme/node-4".parse().unwrap(),
+            cause: "lifted".to_owned(),
+        };
+        let members = [member("node-3", later), member("node-4", later), released];
+        let keys = [ban(1, later), ban(2, later), end, ban(3, now)];
+        for event in keys.into_iter().chain(members) {
             assert!(log.append(&[(EventId::random(), event)])[0].is_ok());
         }
         let found = bans(root.path(), now).unwrap();
@@ -112,6 +130,11 @@ mod tests {
             until: later,
             reason: "reason 1".to_owned(),
         };
-        assert_eq!(found, [expected]);
+        let of_member = Remembered {
+            party: "acme/node-3".parse().unwrap(),
+            until: later,
+            reason: "a member".to_owned(),
+        };
+        assert_eq!(found, [expected, of_member]);
     }
 }

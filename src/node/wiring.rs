@@ -127,7 +127,10 @@ async fn ready<A: Supervise>(root: &Root, actor: &ActorRef<A>) -> Result<(), Sta
 /// What the steps of the start share.
 struct Site {
     root: Root,
+    /// As the node started.
     config: Arc<Config>,
+    /// What is in force: an actor that begins anew takes its settings from here.
+    live: View<Config>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     data_dir: PathBuf,
@@ -174,9 +177,11 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         Arc::new(move |event| audit.note(event))
     };
     let peer = key.peer();
+    let live = Publisher::new(Config::clone(&config));
     let site = Site {
         root,
         config,
+        live: live.view(),
         clock,
         metrics,
         data_dir,
@@ -368,8 +373,14 @@ impl Site {
             publishers: publishers.clone(),
             note: Arc::clone(&self.note),
         };
+        let live = self.live.clone();
         let actor = self.root.spawn(Placement::Own, move |life| {
-            Ok(IdentityActor::new(life, setup.clone()))
+            let (mut setup, rules) = (setup.clone(), &live.load().identity);
+            setup.self_signed = rules.self_signed;
+            if let Some(leniency) = &mut setup.leniency {
+                leniency.grace = rules.renewal_grace.0;
+            }
+            Ok(IdentityActor::new(life, setup))
         });
         ready(&self.root, &actor).await?;
         Ok((actor, publishers.own.view(), publishers.trust.view()))
@@ -389,8 +400,11 @@ impl Site {
             store: store.clone(),
             publisher: publisher.clone(),
         };
+        let live = self.live.clone();
         let actor = self.root.spawn(Placement::Own, move |life| {
-            Ok(RateLimitActor::new(life, setup.clone()))
+            let mut setup = setup.clone();
+            setup.limits = live.load().limits.clone();
+            Ok(RateLimitActor::new(life, setup))
         });
         ready(&self.root, &actor).await?;
         Ok((actor, publisher.view()))
@@ -409,8 +423,11 @@ impl Site {
             publisher: publisher.clone(),
             note: Arc::clone(&self.note),
         };
+        let live = self.live.clone();
         let actor = self.root.spawn(Placement::Own, move |life| {
-            Ok(ReputationActor::new(life, setup.clone()))
+            let mut setup = setup.clone();
+            setup.rules = Arc::new(live.load().reputation.clone());
+            Ok(ReputationActor::new(life, setup))
         });
         ready(&self.root, &actor).await?;
         Ok((actor, publisher.view()))
@@ -434,8 +451,11 @@ impl Site {
             note: Arc::clone(&self.note),
             metrics: self.metrics.clone(),
         };
+        let live = self.live.clone();
         let actor = self.root.spawn(Placement::Own, move |life| {
-            Ok(RevocationActor::new(life, setup.clone()))
+            let mut setup = setup.clone();
+            setup.required = live.load().identity.require_status_lists;
+            Ok(RevocationActor::new(life, setup))
         });
         ready(&self.root, &actor).await?;
         Ok(actor)
@@ -498,8 +518,12 @@ impl Site {
             audit: self.audit.clone(),
             metrics: self.metrics.clone(),
         };
+        let live = self.live.clone();
         let actor = self.root.spawn(Placement::Own, move |life| {
-            Ok(IssuerActor::new(life, setup.clone()))
+            let (mut setup, config) = (setup.clone(), live.load());
+            setup.config = config.issuer.clone();
+            setup.grace = config.identity.renewal_grace.0;
+            Ok(IssuerActor::new(life, setup))
         });
         ready(&self.root, &actor).await?;
         Ok(actor)
@@ -526,8 +550,11 @@ impl Site {
             audit: self.audit.clone(),
             metrics: self.metrics.clone(),
         };
+        let live = self.live.clone();
         let actor = self.root.spawn(Placement::Own, move |life| {
-            Ok(RenewalActor::new(life, setup.clone()))
+            let mut setup = setup.clone();
+            setup.enabled = live.load().identity.renew;
+            Ok(RenewalActor::new(life, setup))
         });
         ready(&self.root, &actor).await
     }

@@ -121,7 +121,7 @@ fn parties(origin: &Origin) -> impl Iterator<Item = Party> {
 
 fn evict_oldest(table: &mut HashMap<Party, Entry>) {
     let oldest = table.iter().min_by_key(|(_, entry)| entry.since);
-    if let Some(party) = oldest.map(|(party, _)| *party) {
+    if let Some(party) = oldest.map(|(party, _)| party.clone()) {
         table.remove(&party);
     }
 }

@@ -161,7 +161,7 @@ where
             Verdict::Restart(wait) => {
                 tracing::warn!(
                     actor = A::NAME, cause = %report.cause, detail = report.detail,
-                    blamed = report.blamed.map(|party| party.to_string()), ?wait,
+                    blamed = report.blamed.as_ref().map(ToString::to_string), ?wait,
                     "restarting an actor"
                 );
                 self.slot.note_fault(&report, true);

@@ -7,6 +7,7 @@
 use std::{
     fmt,
     io::{self, IsTerminal, Write},
+    sync::Arc,
 };
 
 use thiserror::Error;
@@ -48,13 +49,56 @@ const QUIET: &str = "libp2p_gossipsub=error,libp2p_swarm=warn,actix_server=warn"
 ///
 /// # Errors
 /// As [`LoggingError`] says.
-pub fn init_logging(config: &LogConfig) -> Result<(), LoggingError> {
+pub fn init_logging(config: &LogConfig) -> Result<LogFilter, LoggingError> {
     let terminal = io::stderr().is_terminal();
     // https://no-color.org: any value that is not empty.
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let subscriber = subscriber(config, terminal, terminal && !no_colour, io::stderr)?;
+    let (subscriber, filter) = subscriber(config, terminal, terminal && !no_colour, io::stderr)?;
     tracing::subscriber::set_global_default(subscriber)
-        .map_err(|error| LoggingError::Twice(error.to_string()))
+        .map_err(|error| LoggingError::Twice(error.to_string()))?;
+    Ok(filter)
+}
+
+/// Replaces the filter of the log's lines while the program runs.
+#[derive(Clone)]
+pub struct LogFilter(Arc<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>);
+
+impl fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogFilter").finish_non_exhaustive()
+    }
+}
+
+impl LogFilter {
+    /// One that changes nothing, where nothing is logged.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Arc::new(|_| Ok(())))
+    }
+
+    /// From now on `level`, as `log.level` says it.
+    ///
+    /// # Errors
+    /// [`LoggingError::Filter`]; the former filter stays.
+    pub fn set(&self, level: &str) -> Result<(), LoggingError> {
+        (self.0)(filter(level)?).map_err(|reason| LoggingError::Filter {
+            level: level.to_owned(),
+            reason,
+        })
+    }
+}
+
+fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
+    let text = match level {
+        "info" | "warn" => format!("{level},{QUIET}"),
+        other => other.to_owned(),
+    };
+    text.parse().map_err(
+        |error: tracing_subscriber::filter::ParseError| LoggingError::Filter {
+            level: level.to_owned(),
+            reason: error.to_string(),
+        },
+    )
 }
 
 /// A subscriber that writes whole, clean lines to `writer`.
@@ -63,26 +107,18 @@ fn subscriber<W>(
     terminal: bool,
     colour: bool,
     writer: W,
-) -> Result<Box<dyn Subscriber + Send + Sync>, LoggingError>
+) -> Result<(Box<dyn Subscriber + Send + Sync>, LogFilter), LoggingError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = match config.level.as_str() {
-        level @ ("info" | "warn") => format!("{level},{QUIET}"),
-        other => other.to_owned(),
-    };
-    let filter: EnvFilter = filter.parse().map_err(|error| LoggingError::Filter {
-        level: config.level.clone(),
-        reason: format!("{error}"),
-    })?;
     let pretty = match config.format {
         LogFormat::Auto => terminal,
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
     let colour = colour && pretty;
+    let filter = filter(&config.level)?;
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
         .with_writer(CleanLines {
             inner: writer,
             colour,
@@ -90,9 +126,22 @@ where
         .with_ansi(colour);
     Ok(if pretty {
         let fields = debug_fn(write_field).delimited(" ");
-        Box::new(builder.fmt_fields(fields).finish())
+        let builder = builder
+            .fmt_fields(fields)
+            .with_env_filter(filter)
+            .with_filter_reloading();
+        let handle = builder.reload_handle();
+        let set = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+        (Box::new(builder.finish()), LogFilter(Arc::new(set)))
     } else {
-        Box::new(builder.json().flatten_event(true).finish())
+        let builder = builder
+            .json()
+            .flatten_event(true)
+            .with_env_filter(filter)
+            .with_filter_reloading();
+        let handle = builder.reload_handle();
+        let set = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+        (Box::new(builder.finish()), LogFilter(Arc::new(set)))
     })
 }
 
@@ -179,7 +228,9 @@ mod tests {
         };
         let buffer = Buffer::default();
         let out = buffer.clone();
-        let subscriber = subscriber(&config, false, colour, move || out.clone()).unwrap();
+        let subscriber = subscriber(&config, false, colour, move || out.clone())
+            .unwrap()
+            .0;
         tracing::subscriber::with_default(subscriber, || {
             let evil = "x\n2026 INFO forged\r\x1b[2J\u{9b}31m\0";
             tracing::info!(peer = evil, shown = %evil, debug = ?evil, "said {evil}");

@@ -13,7 +13,7 @@ mod status;
 
 pub use http::{Health, Readiness};
 pub use jobs::JobMetrics;
-pub use logging::{LoggingError, init_logging};
+pub use logging::{LogFilter, LoggingError, init_logging};
 pub use metrics::Metrics;
 pub use printable::printable;
 pub use status::StatusMetrics;

@@ -5,6 +5,7 @@
 
 mod channel;
 mod ids;
+mod lru;
 mod peer_id;
 mod score;
 mod time;
@@ -13,7 +14,8 @@ mod units;
 mod view;
 
 pub use channel::{ChannelFault, ChannelKind, Cipher, Group, Layer, SecurityInfo, SecurityLevel};
-pub use ids::{EventId, Origin, Party};
+pub use ids::{EventId, Origin, Party, SubjectId, SubjectIdError};
+pub(crate) use lru::Lru;
 pub use peer_id::{PeerId, PeerIdError};
 pub use score::{ScoreError, TrustScore};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -161,6 +161,7 @@ impl Desk {
                 command: command.to_owned(),
                 detail,
                 uid,
+                peer: None,
                 success: answer.is_ok(),
             });
         }
@@ -249,7 +250,9 @@ impl Desk {
                 reason,
             } => self.ban(party, span, reason).await,
             Request::Unban { party } => {
-                let lift = LiftBan { party };
+                let lift = LiftBan {
+                    party: party.clone(),
+                };
                 let answer = tools
                     .reputation
                     .ask(lift, DEADLINE)

@@ -24,7 +24,8 @@ use crate::{
         reputation::Severity,
         revocation::ImportStatusList,
     },
-    types::{Origin, PeerId, Timestamp},
+    trust::reputation,
+    types::{Origin, PeerId, SubjectId, Timestamp},
 };
 
 /// How often it is looked whether something is to be taken back.
@@ -68,6 +69,8 @@ impl Rotations {
 /// What the node that asks is known as.
 struct Asker<'a> {
     peer: PeerId,
+    /// Who answers for what it asks.
+    subject: Option<SubjectId>,
     present: Present<'a>,
     /// The place of its credential in this issuer's list.
     index: Option<u32>,
@@ -105,14 +108,19 @@ impl IssuerActor {
         Ok(given_up.then(|| no(RefusalCode::Denied, why)))
     }
 
-    fn statement(&self, peer: PeerId, bytes: &[u8], now: Timestamp) -> Result<Continuity, No> {
+    fn statement(
+        &self,
+        (peer, subject): (PeerId, Option<&SubjectId>),
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> Result<Continuity, No> {
         let statement = Continuity::open(bytes).map_err(|error| {
-            self.charge(peer, Severity::BadCredential, &error);
+            self.charge(peer, subject, Severity::BadCredential, &error);
             no(RefusalCode::Invalid, error)
         })?;
         if statement.former() != peer {
             let what = "a continuity statement of another node";
-            self.charge(peer, Severity::BadCredential, &what);
+            self.charge(peer, subject, Severity::BadCredential, &what);
             return Err(no(RefusalCode::Invalid, what));
         }
         if statement.created() > now.after(CLOCK_SKEW) {
@@ -124,7 +132,9 @@ impl IssuerActor {
 
     fn decide_rotation(&mut self, ask: &AskRotation, now: Timestamp) -> Result<Ready, No> {
         let folder = self.folder()?;
-        let statement = self.statement(ask.peer, &ask.statement, now)?;
+        let subject = reputation::answers(ask.identity.as_deref(), now);
+        let who = (ask.peer, subject.as_ref());
+        let statement = self.statement(who, &ask.statement, now)?;
         let identity = ask.identity.as_deref();
         let identity = identity.filter(|i| {
             ask.tier == Tier::Member && i.issuer == *folder.key().name() && i.peer == ask.peer
@@ -139,6 +149,7 @@ impl IssuerActor {
         }
         let asker = Asker {
             peer: ask.peer,
+            subject,
             index: index_of(identity, &folder),
             present: Present::of(identity).ok_or_else(|| {
                 let what = "rotation.claims: they cannot be issued again";
@@ -151,7 +162,7 @@ impl IssuerActor {
     fn decide_own_rotation(&mut self, bytes: &[u8], now: Timestamp) -> Result<Ready, No> {
         let folder = self.folder()?;
         let own = self.setup.own.load();
-        let statement = self.statement(own.peer, bytes, now)?;
+        let statement = self.statement((own.peer, None), bytes, now)?;
         let chain = own.chain.as_ref().filter(|chain| {
             let credential = chain.credential();
             credential.claims().issuer == *folder.key().name()
@@ -161,6 +172,7 @@ impl IssuerActor {
         let chain = chain.ok_or_else(|| no(RefusalCode::Denied, what))?;
         let asker = Asker {
             peer: own.peer,
+            subject: None,
             present: Present::of_chain(chain),
             index: chain.credential().claims().status,
         };
@@ -177,6 +189,7 @@ impl IssuerActor {
     ) -> Result<Ready, No> {
         let Asker {
             peer,
+            subject: answers,
             present,
             index,
         } = asker;
@@ -193,14 +206,14 @@ impl IssuerActor {
                 .is_err()
         {
             let what = "a continuity statement of another subject or of other keys";
-            self.charge(peer, Severity::BadCredential, &what);
+            self.charge(peer, answers.as_ref(), Severity::BadCredential, &what);
             return Err(no(RefusalCode::Denied, what));
         }
         let known = rotations::load(folder.dir(), &subject).map_err(|error| not_kept(&error))?;
         let weighed = rotations::weigh(known.as_ref(), statement, index)
             .map_err(|why| no(RefusalCode::Denied, why))?;
         let (chain, until) = match weighed {
-            Weighed::Answered(chain, until) => (chain, until),
+            Weighed::Answered(chain, until) => (*chain, until),
             Weighed::New(old) => {
                 let grant = present.grant(self.setup.config.lifetime.0);
                 let issued = folder.issue(&statement.request(), grant, now);

@@ -10,7 +10,7 @@ use crate::{
     messages::reputation::Severity,
     supervision::{ActorRef, Inject, Placement, Root},
     trust::reputation::Barred,
-    types::{ManualClock, PeerId, View},
+    types::{ManualClock, PeerId, SubjectId, View},
 };
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -35,6 +35,13 @@ fn peer(n: u8) -> PeerId {
 
 fn party(n: u8) -> Party {
     Party::Peer(peer(n))
+}
+
+fn standing(n: u8) -> GetStanding {
+    GetStanding {
+        peer: peer(n),
+        subject: None,
+    }
 }
 
 async fn house(path: &Path, clock: &ManualClock) -> House {
@@ -97,6 +104,7 @@ async fn offend(house: &House, n: u8) {
     for _ in 0..5 {
         let charge = Charge {
             party: party(n),
+            subject: None,
             address: None,
             severity: Severity::BadCredential,
             evidence: "test".to_owned(),
@@ -154,10 +162,44 @@ fn a_ban_is_on_the_disk_before_it_is_acknowledged() {
         house.actor.ask(ban, LONG).await.unwrap().unwrap();
         assert_eq!(on_disk(&path).len(), 2);
         let lift = LiftBan { party: party(1) };
-        assert_eq!(house.actor.ask(lift, LONG).await, Ok(Ok(true)));
+        assert_eq!(house.actor.ask(lift.clone(), LONG).await, Ok(Ok(true)));
         assert_eq!(on_disk(&path), [party(2)]);
         assert_eq!(house.actor.ask(lift, LONG).await, Ok(Ok(false)));
         stop(house).await;
+    });
+}
+
+#[test]
+fn a_member_and_its_key_are_banned_in_one_step_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    run(async {
+        let first = house(&path, &ManualClock::at(NOW)).await;
+        let subject: SubjectId = "acme/node-1".parse().unwrap();
+        for _ in 0..5 {
+            let charge = Charge {
+                party: party(1),
+                subject: Some(subject.clone()),
+                address: None,
+                severity: Severity::BadCredential,
+                evidence: "test".to_owned(),
+            };
+            first.actor.ask(charge, LONG).await.unwrap();
+        }
+        let mut banned = on_disk(&path);
+        banned.sort();
+        assert_eq!(banned, [party(1), Party::Subject(subject.clone())]);
+        let bans = first.actor.ask(ListBans, LONG).await.unwrap();
+        stop(first).await;
+        let second = house(&path, &ManualClock::at(NOW)).await;
+        assert_eq!(second.actor.ask(ListBans, LONG).await.unwrap(), bans);
+        let of_new_key = GetStanding {
+            peer: peer(2),
+            subject: Some(subject),
+        };
+        let standing = second.actor.ask(of_new_key, LONG).await.unwrap();
+        assert_eq!(standing.banned_until, Some(NOW.after(HOUR)));
+        stop(second).await;
     });
 }
 
@@ -167,11 +209,14 @@ fn faults_lose_neither_bans_nor_scores() {
     run(async {
         let house = house(&dir.path().join("state"), &ManualClock::at(NOW)).await;
         offend(&house, 1).await;
-        let credit = CreditConnection { peer: peer(2) };
+        let credit = CreditConnection {
+            peer: peer(2),
+            subject: None,
+        };
         house.actor.ask(credit, LONG).await.unwrap();
         let standings = async || {
-            let one = house.actor.ask(GetStanding { peer: peer(1) }, LONG).await;
-            let two = house.actor.ask(GetStanding { peer: peer(2) }, LONG).await;
+            let one = house.actor.ask(standing(1), LONG).await;
+            let two = house.actor.ask(standing(2), LONG).await;
             (one.unwrap(), two.unwrap())
         };
         let before = standings().await;
@@ -204,7 +249,10 @@ fn a_restarted_node_knows_what_the_former_knew() {
         let first = house(&path, &ManualClock::at(NOW)).await;
         assert_eq!(first.actor.ask(SaveScores, LONG).await, Ok(Ok(())));
         offend(&first, 1).await;
-        let credit = CreditConnection { peer: peer(2) };
+        let credit = CreditConnection {
+            peer: peer(2),
+            subject: None,
+        };
         first.actor.ask(credit, LONG).await.unwrap();
         let bans = first.actor.ask(ListBans, LONG).await.unwrap();
         let score = first.view.load().standing(&peer(2), NOW);
@@ -217,11 +265,7 @@ fn a_restarted_node_knows_what_the_former_knew() {
 
         // The ban ran out while the node was down: it ends, aloud, in probation.
         let third = house(&path, &ManualClock::at(NOW.after(HOUR))).await;
-        let standing = third
-            .actor
-            .ask(GetStanding { peer: peer(1) }, LONG)
-            .await
-            .unwrap();
+        let standing = third.actor.ask(standing(1), LONG).await.unwrap();
         assert_eq!((standing.banned_until, standing.probation), (None, true));
         let ended = |event: &AuditEvent| matches!(event, AuditEvent::BanEnded { .. });
         assert!(third.notes.lock().unwrap().iter().any(ended));

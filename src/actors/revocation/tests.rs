@@ -133,6 +133,7 @@ fn standing(house: &House) -> Status {
 async fn score(house: &House) -> f64 {
     let ask = GetStanding {
         peer: mallory().peer(),
+        subject: None,
     };
     house.reputation.ask(ask, LONG).await.unwrap().score.get()
 }

@@ -35,7 +35,11 @@ impl SandboxActor {
                 peer,
                 tier: identity.map_or(Tier::Unverified, |identity| identity.tier),
                 identity,
-                standing: self.setup.standings.load().standing(&peer, now),
+                standing: self
+                    .setup
+                    .standings
+                    .load()
+                    .standing_of(&peer, identity, now),
                 status: self.setup.statuses.load().of_peer(identity, now),
             },
             topic: None,
@@ -126,13 +130,18 @@ impl SandboxActor {
                 &absent
             }
         };
+        // The ban may be on the member, whatever its key was when the job began.
+        let standing = standings.standing_of(&peer, Some(identity), now);
+        if standing.is_some_and(|standing| standing.banned_until.is_some()) {
+            return Some("banned");
+        }
         let verdict = decision::evaluate(&Request {
             action: Action::RunJob,
             subject: Subject {
                 peer,
                 tier: identity.tier,
                 identity: Some(identity),
-                standing: standings.standing(&peer, now),
+                standing,
                 // It began while the lists were fresh: only revocation ends it.
                 status: statuses.standing(identity, now).for_running(),
             },

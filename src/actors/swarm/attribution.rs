@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::listeners::Neighbours;
 use crate::{
     actors::reputation::ReputationActor,
     messages::reputation::{Charge, Severity},
@@ -19,6 +20,7 @@ pub(super) struct SwarmAttribution {
     incarnation: Incarnation,
     cooldowns: Arc<CoolDowns>,
     reputation: ActorRef<ReputationActor>,
+    neighbours: Arc<Neighbours>,
     /// The scope of the behaviour call under way. A panic leaves it here: the guard then reads
     /// the origin from the incarnation, before anything of the old value is dropped.
     scope: Mutex<Option<HandlingScope>>,
@@ -29,11 +31,13 @@ impl SwarmAttribution {
         incarnation: Incarnation,
         cooldowns: Arc<CoolDowns>,
         reputation: ActorRef<ReputationActor>,
+        neighbours: Arc<Neighbours>,
     ) -> Self {
         Self {
             incarnation,
             cooldowns,
             reputation,
+            neighbours,
             scope: Mutex::new(None),
         }
     }
@@ -58,9 +62,11 @@ impl Attribution for SwarmAttribution {
 
     fn invalid_messages(&self, neighbour: PeerId, count: usize) {
         let origin = Origin::peer(neighbour);
+        let subject = self.neighbours.answering(&neighbour);
         for _ in 0..count.min(MAX_CHARGES) {
             let charge = Charge {
                 party: Party::Peer(neighbour),
+                subject: subject.clone(),
                 address: None,
                 severity: Severity::InvalidMessage,
                 evidence: "a message whose signature or form is wrong".to_owned(),

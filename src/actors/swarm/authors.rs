@@ -24,6 +24,7 @@ use crate::{
     },
     network::{
         Envelope,
+        exchange::Identity,
         parking::{CredentialHash, Parked},
     },
     types::{Origin, PeerId, Topic},
@@ -125,7 +126,11 @@ impl SwarmActor {
             Ok(Response::Chains(chains)) => chains,
             Ok(Response::Later) | Err(_) => return self.not_vouched(peer, &asked, false),
             Ok(_) => {
-                self.charge_identity(peer, "response: an answer to another question");
+                self.charge_malformed::<Identity>(
+                    peer,
+                    "response",
+                    &"an answer to another question",
+                );
                 return self.not_vouched(peer, &asked, true);
             }
         };
@@ -155,7 +160,7 @@ impl SwarmActor {
         let identities = match verified {
             Ok(identities) => identities,
             Err(malformed) => {
-                self.charge_identity(peer, &format!("response: {malformed}"));
+                self.charge_malformed::<Identity>(peer, "response", &malformed);
                 return self.not_vouched(peer, asked, true);
             }
         };
@@ -163,7 +168,7 @@ impl SwarmActor {
         for identity in identities {
             let hash = identity.credential_hash;
             if !asked.contains(&hash) {
-                self.charge_identity(peer, "response: a chain nobody asked for");
+                self.charge_malformed::<Identity>(peer, "response", &"a chain nobody asked for");
                 continue;
             }
             if !self.tools.trust.load().covers(&identity.anchor, epoch) {

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt,
     sync::Arc,
     time::Duration,
 };
@@ -15,12 +14,10 @@ use actix::{
     AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
     fut::{self, ActorFutureExt},
 };
-use libp2p::request_response::{
-    Event, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
-};
+use libp2p::request_response::{OutboundRequestId, ResponseChannel};
 use tokio::sync::oneshot;
 
-use super::SwarmActor;
+use super::{SwarmActor, exchange::Heard};
 use crate::{
     audit::Direction,
     identity::{
@@ -29,12 +26,14 @@ use crate::{
     },
     messages::{
         enrolment::{AskCredential, AskRotation},
-        reputation::{Charge, Severity},
         swarm::{HangUp, PresentRenewed, SendEnrolment, SendFault},
     },
-    network::{Admitted, convert, enrolment::Incoming, jobs::is_malformed},
+    network::{
+        Admitted,
+        exchange::{self, Enrolment},
+    },
     trust::decision::{Action, Verdict},
-    types::{Origin, Party, PeerId},
+    types::{Origin, PeerId},
 };
 
 /// How long Issuer may take: two durable records and a busy disk.
@@ -72,71 +71,18 @@ fn again(code: RefusalCode, detail: &str) -> Response {
 impl SwarmActor {
     pub(super) fn on_enrolment(
         &mut self,
-        event: Event<Incoming, Response>,
+        event: exchange::Event<Enrolment>,
         ctx: &mut Context<Self>,
     ) {
-        match event {
-            Event::Message {
-                peer,
-                message:
-                    Message::Request {
-                        request, channel, ..
-                    },
+        match self.hear::<Enrolment>(event) {
+            Some(Heard::Request {
+                who,
+                request,
+                channel,
                 ..
-            } => {
-                let Ok(who) = convert::from_libp2p(&peer) else {
-                    return;
-                };
-                match request {
-                    Ok(request) => self.serve_enrolment(who, request, channel, ctx),
-                    // Without an answer the stream ends.
-                    Err(malformed) => self.charge_enrolment(who, "request", &malformed),
-                }
-            }
-            Event::Message {
-                message:
-                    Message::Response {
-                        request_id,
-                        response,
-                    },
-                ..
-            } => self.enrolments.answered(request_id, Ok(response)),
-            Event::OutboundFailure {
-                request_id,
-                error,
-                peer,
-                ..
-            } => {
-                if let (OutboundFailure::Io(error), Ok(who)) = (&error, convert::from_libp2p(&peer))
-                    && is_malformed(error)
-                {
-                    self.charge_enrolment(who, "response", error);
-                }
-                let fault = match error {
-                    OutboundFailure::DialFailure => SendFault::NotConnected,
-                    OutboundFailure::UnsupportedProtocols => SendFault::Unsupported,
-                    _ => SendFault::Broken,
-                };
-                self.enrolments.answered(request_id, Err(fault));
-            }
-            Event::InboundFailure { peer, error, .. } => {
-                tracing::debug!(%peer, %error, "an enrolment request was not answered");
-            }
-            Event::ResponseSent { .. } => {}
-        }
-    }
-
-    /// An honest peer of this protocol sends none such.
-    fn charge_enrolment(&self, who: PeerId, kind: &str, why: &dyn fmt::Display) {
-        let charge = Charge {
-            party: Party::Peer(who),
-            address: None,
-            severity: Severity::InvalidMessage,
-            evidence: format!("a malformed {kind} of the enrolment protocol: {why}"),
-        };
-        let told = self.tools.reputation.tell_for(Origin::peer(who), charge);
-        if told.is_err() {
-            tracing::warn!(peer = %who, "a charge was lost: Reputation is busy");
+            }) => self.serve_enrolment(who, request, channel, ctx),
+            Some(Heard::Answer { id, answer }) => self.enrolments.answered(id, answer),
+            None => {}
         }
     }
 
@@ -206,7 +152,7 @@ impl SwarmActor {
             return Err(again(RefusalCode::Unavailable, "the node is stopping"));
         }
         let peer = self.peers.get(&who).ok_or_else(unknown)?;
-        if let Err(denial) = self.tools.limiter.load().charge_job_request(who) {
+        if let Err(denial) = self.charge_request(who) {
             return Err(again(RefusalCode::Rate, denial.reason.code()));
         }
         let serving = &self.enrolments.serving;
@@ -215,7 +161,9 @@ impl SwarmActor {
         }
         if let Request::Enrol { .. } | Request::Rotate { .. } = request {
             let now = self.tools.clock.now();
-            let standing = self.tools.standings.load().standing(&who, now);
+            let identity = peer.admitted.identity.as_deref();
+            let standings = self.tools.standings.load();
+            let standing = standings.standing_of(&who, identity, now);
             let decision = self.evaluate(Action::Enrol, who, peer, standing, None, now);
             self.tools.metrics.decided(Action::Enrol, decision.verdict);
             if decision.verdict != Verdict::Allow {
@@ -260,12 +208,8 @@ impl SwarmActor {
         request: Request,
         caller: Option<Answer>,
     ) -> Result<(), SendFault> {
-        let (Some(swarm), Ok(target)) = (self.swarm.as_mut(), convert::to_libp2p(&peer)) else {
-            return Err(SendFault::NotConnected);
-        };
-        if self.memory.draining || !swarm.is_connected(&target) {
-            return Err(SendFault::NotConnected);
-        }
+        let target = self.reach(peer)?;
+        let swarm = self.swarm.as_mut().ok_or(SendFault::NotConnected)?;
         let waiting = &mut self.enrolments.waiting;
         waiting.retain(|_, caller| caller.as_ref().is_none_or(|caller| !caller.is_closed()));
         if waiting.len() >= MAX_CALLS {

@@ -19,6 +19,7 @@ use crate::{
     identity::Tier,
     messages::{enrolment::KeyProved, reputation::CreditConnection},
     network::{self, Due, NodeBehaviourEvent, convert, gate},
+    trust::reputation,
     types::PeerId,
 };
 
@@ -123,7 +124,7 @@ impl SwarmActor {
             self.remember();
         }
         let who = admitted.peer;
-        let (tier, identity) = (admitted.tier, admitted.identity.is_some());
+        let (tier, identity) = (admitted.tier, admitted.identity.clone());
         let security = admitted.security;
         if admitted.formerly.is_some() && tier == Tier::Member {
             // When Issuer is full or down it takes the old credential back after its grace.
@@ -139,9 +140,13 @@ impl SwarmActor {
             self.show_all_heads(who);
             tracing::info!(peer = %who, %tier, ?direction, %security, "connected");
         }
-        if identity && !tier.is_limited() {
+        if identity.is_some() && !tier.is_limited() {
+            let credit = CreditConnection {
+                peer: who,
+                subject: reputation::answers(identity.as_deref(), now),
+            };
             // When Reputation is full or down the credit is lost: it is worth 0.01.
-            let _ = self.tools.reputation.tell(CreditConnection { peer: who });
+            let _ = self.tools.reputation.tell(credit);
         }
     }
 

@@ -15,17 +15,14 @@ use super::{
 use crate::{
     audit::AuditEvent,
     identity::StatusView,
-    messages::{
-        reputation::{Charge, Severity, Standing},
-        swarm::Delivery,
-    },
+    messages::{reputation::Standing, swarm::Delivery},
     network::{Envelope, NodeBehaviourEvent, convert},
     trust::{
         decision::{self, Action, Decision, Request, Subject, Verdict},
         rate::Limiter,
         reputation::Standings,
     },
-    types::{Origin, Party, PeerId, Timestamp, Topic},
+    types::{Origin, PeerId, Timestamp, Topic},
 };
 
 /// Pairs of author and topic whose grant was recorded; about 200 bytes each.
@@ -175,20 +172,7 @@ impl SwarmActor {
             Judgement::Reject(reason) => {
                 self.answer(id, neighbour, MessageAcceptance::Reject);
                 self.refuse_message(reason, author);
-                let charge = Charge {
-                    party: Party::Peer(author),
-                    address: None,
-                    severity: Severity::InvalidMessage,
-                    evidence: format!("a signed message on `{topic}`: {reason}"),
-                };
-                if self
-                    .tools
-                    .reputation
-                    .tell_for(Origin::peer(author), charge)
-                    .is_err()
-                {
-                    tracing::warn!(peer = %author, "a charge was lost: Reputation is busy");
-                }
+                self.charge_invalid(author, format!("a signed message on `{topic}`: {reason}"));
             }
         }
     }

@@ -11,12 +11,10 @@ use actix::{
     AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
     fut::{self, ActorFutureExt},
 };
-use libp2p::request_response::{
-    Event, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
-};
+use libp2p::request_response::{OutboundRequestId, ResponseChannel};
 use tokio::sync::oneshot;
 
-use super::SwarmActor;
+use super::{SwarmActor, exchange::Heard};
 use crate::{
     identity::{
         Tier,
@@ -24,12 +22,14 @@ use crate::{
         wire::{Request, Response},
     },
     messages::{
-        reputation::{Charge, Severity},
         revocation::AnnouncedHeads,
         swarm::{Announce, Neighbours, SendFault, SendIdentityRequest},
     },
-    network::{convert, identity::Incoming, jobs::is_malformed, parking::CredentialHash},
-    types::{Origin, Party, PeerId},
+    network::{
+        exchange::{self, Identity},
+        parking::CredentialHash,
+    },
+    types::{Origin, PeerId},
 };
 
 /// Requests of this node that wait for an answer: a list for each issuer, and announcements.
@@ -75,70 +75,18 @@ fn weight(request: &Request) -> u64 {
 impl SwarmActor {
     pub(super) fn on_identity(
         &mut self,
-        event: Event<Incoming, Response>,
+        event: exchange::Event<Identity>,
         ctx: &mut Context<Self>,
     ) {
-        match event {
-            Event::Message {
-                peer,
-                message:
-                    Message::Request {
-                        request, channel, ..
-                    },
+        match self.hear::<Identity>(event) {
+            Some(Heard::Request {
+                who,
+                request,
+                channel,
                 ..
-            } => {
-                let Ok(who) = convert::from_libp2p(&peer) else {
-                    return;
-                };
-                match request {
-                    Ok(request) => self.on_identity_request(who, request, channel, ctx),
-                    // Without an answer the stream ends.
-                    Err(malformed) => self.charge_identity(who, &format!("request: {malformed}")),
-                }
-            }
-            Event::Message {
-                message:
-                    Message::Response {
-                        request_id,
-                        response,
-                    },
-                ..
-            } => self.identity_answered(request_id, Ok(response), ctx),
-            Event::OutboundFailure {
-                request_id,
-                error,
-                peer,
-                ..
-            } => {
-                if let (OutboundFailure::Io(error), Ok(who)) = (&error, convert::from_libp2p(&peer))
-                    && is_malformed(error)
-                {
-                    self.charge_identity(who, &format!("response: {error}"));
-                }
-                let fault = match error {
-                    OutboundFailure::DialFailure => SendFault::NotConnected,
-                    OutboundFailure::UnsupportedProtocols => SendFault::Unsupported,
-                    _ => SendFault::Broken,
-                };
-                self.identity_answered(request_id, Err(fault), ctx);
-            }
-            Event::InboundFailure { peer, error, .. } => {
-                tracing::debug!(%peer, %error, "an identity request was not answered");
-            }
-            Event::ResponseSent { .. } => {}
-        }
-    }
-
-    pub(super) fn charge_identity(&self, who: PeerId, what: &str) {
-        let charge = Charge {
-            party: Party::Peer(who),
-            address: None,
-            severity: Severity::InvalidMessage,
-            evidence: format!("a malformed {what}, of the identity protocol"),
-        };
-        let told = self.tools.reputation.tell_for(Origin::peer(who), charge);
-        if told.is_err() {
-            tracing::warn!(peer = %who, "a charge was lost: Reputation is busy");
+            }) => self.on_identity_request(who, request, channel, ctx),
+            Some(Heard::Answer { id, answer }) => self.identity_answered(id, answer, ctx),
+            None => {}
         }
     }
 
@@ -174,8 +122,8 @@ impl SwarmActor {
         request: Request,
     ) -> Result<Response, Vec<CredentialHash>> {
         let limiter = self.tools.limiter.load();
-        let charged = limiter
-            .charge_job_request(who)
+        let charged = self
+            .charge_request(who)
             .and_then(|()| limiter.charge_neighbour(who, weight(&request)));
         let Some(peer) = self.peers.get(&who) else {
             return Ok(Response::Later);
@@ -285,12 +233,8 @@ impl SwarmActor {
         peer: PeerId,
         request: Request,
     ) -> Result<OutboundRequestId, SendFault> {
-        let (Some(swarm), Ok(target)) = (self.swarm.as_mut(), convert::to_libp2p(&peer)) else {
-            return Err(SendFault::NotConnected);
-        };
-        if self.memory.draining || !swarm.is_connected(&target) {
-            return Err(SendFault::NotConnected);
-        }
+        let target = self.reach(peer)?;
+        let swarm = self.swarm.as_mut().ok_or(SendFault::NotConnected)?;
         if self.identity_calls.0.len() >= MAX_CALLS {
             return Err(SendFault::Busy);
         }

@@ -3,31 +3,25 @@
 //! Nothing is decided here but budgets: a request that is over one is answered at once, before
 //! Sandbox hears of it.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use actix::{
     AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
     fut::{self, ActorFutureExt},
 };
-use libp2p::request_response::{
-    Event, InboundRequestId, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
-};
+use libp2p::request_response::{InboundRequestId, OutboundRequestId, ResponseChannel};
 use tokio::sync::oneshot;
 
-use super::SwarmActor;
+use super::{SwarmActor, exchange::Heard};
 use crate::{
     identity::VerifiedIdentity,
     messages::{
-        reputation::{Charge, Severity},
         sandbox::JobRequest,
         swarm::{SendFault, SendJobRequest},
     },
-    network::{
-        convert,
-        jobs::{Incoming, is_malformed},
-    },
+    network::exchange::{self, Jobs},
     sandbox::wire::{MAX_WAIT, RefusalCode, Refused, Request, Response},
-    types::{Origin, Party, PeerId, SecurityInfo},
+    types::{Origin, PeerId, SecurityInfo},
 };
 
 /// How long Sandbox may take beyond what the request itself waits for: one durable record and
@@ -72,71 +66,16 @@ fn weight(request: &Request) -> u64 {
 }
 
 impl SwarmActor {
-    pub(super) fn on_jobs(&mut self, event: Event<Incoming, Response>, ctx: &mut Context<Self>) {
-        match event {
-            Event::Message {
-                peer,
-                message:
-                    Message::Request {
-                        request_id,
-                        request,
-                        channel,
-                    },
-                ..
-            } => {
-                let Ok(who) = convert::from_libp2p(&peer) else {
-                    return;
-                };
-                match request {
-                    Ok(request) => self.on_job_request(who, request_id, request, channel, ctx),
-                    // Without an answer the stream ends.
-                    Err(malformed) => self.charge_malformed(who, "request", &malformed),
-                }
-            }
-            Event::Message {
-                message:
-                    Message::Response {
-                        request_id,
-                        response,
-                    },
-                ..
-            } => self.calls.answered(request_id, Ok(response)),
-            Event::OutboundFailure {
-                request_id,
-                error,
-                peer,
-                ..
-            } => {
-                if let (OutboundFailure::Io(error), Ok(who)) = (&error, convert::from_libp2p(&peer))
-                    && is_malformed(error)
-                {
-                    self.charge_malformed(who, "response", error);
-                }
-                let fault = match error {
-                    OutboundFailure::DialFailure => SendFault::NotConnected,
-                    OutboundFailure::UnsupportedProtocols => SendFault::Unsupported,
-                    _ => SendFault::Broken,
-                };
-                self.calls.answered(request_id, Err(fault));
-            }
-            Event::InboundFailure { peer, error, .. } => {
-                tracing::debug!(%peer, %error, "a job request was not answered");
-            }
-            Event::ResponseSent { .. } => {}
-        }
-    }
-
-    /// An honest peer of this protocol sends none such.
-    fn charge_malformed(&self, who: PeerId, kind: &str, why: &dyn fmt::Display) {
-        let charge = Charge {
-            party: Party::Peer(who),
-            address: None,
-            severity: Severity::InvalidMessage,
-            evidence: format!("a malformed {kind} of the job protocol: {why}"),
-        };
-        let told = self.tools.reputation.tell_for(Origin::peer(who), charge);
-        if told.is_err() {
-            tracing::warn!(peer = %who, "a charge was lost: Reputation is busy");
+    pub(super) fn on_jobs(&mut self, event: exchange::Event<Jobs>, ctx: &mut Context<Self>) {
+        match self.hear::<Jobs>(event) {
+            Some(Heard::Request {
+                who,
+                id,
+                request,
+                channel,
+            }) => self.on_job_request(who, id, request, channel, ctx),
+            Some(Heard::Answer { id, answer }) => self.calls.answered(id, answer),
+            None => {}
         }
     }
 
@@ -193,8 +132,8 @@ impl SwarmActor {
             return Err(refuse(RefusalCode::Denied, &tier, None));
         }
         let limiter = self.tools.limiter.load();
-        let charged = limiter
-            .charge_job_request(who)
+        let charged = self
+            .charge_request(who)
             .and_then(|()| limiter.charge_neighbour(who, weight(request)));
         if let Err(denial) = charged {
             self.tools.metrics.jobs().refused("rate");
@@ -253,12 +192,13 @@ impl Handler<SendJobRequest> for SwarmActor {
     fn handle(&mut self, message: SendJobRequest, _: &mut Context<Self>) -> Self::Result {
         let SendJobRequest { peer, request } = message;
         let fail = |fault| -> Self::Result { Box::pin(fut::ready(Err(fault))) };
-        let (Some(swarm), Ok(target)) = (self.swarm.as_mut(), convert::to_libp2p(&peer)) else {
+        let target = match self.reach(peer) {
+            Ok(target) => target,
+            Err(fault) => return fail(fault),
+        };
+        let Some(swarm) = self.swarm.as_mut() else {
             return fail(SendFault::NotConnected);
         };
-        if self.memory.draining || !swarm.is_connected(&target) {
-            return fail(SendFault::NotConnected);
-        }
         self.calls.waiting.retain(|_, caller| !caller.is_closed());
         if self.calls.waiting.len() >= MAX_CALLS {
             return fail(SendFault::Busy);

@@ -12,9 +12,9 @@ use crate::{
     identity::{StatusView, Tier, VerifiedIdentity},
     network::{Envelope, replay::ReplayWindows},
     trust::{
-        decision::{self, Action, Request, Subject, Verdict},
+        decision::{self, Action, DenyReason, Request, Subject, Verdict},
         rate::Limiter,
-        reputation::Standings,
+        reputation::{Standings, answers},
     },
     types::{PeerId, Timestamp, Topic},
 };
@@ -74,6 +74,7 @@ pub(super) fn judge(
     {
         return Judgement::Ignore("neighbour_bytes");
     }
+    // By the key, before anything is decoded; by the subject once it is known whose the key is.
     let Some(standing) = views.standings.standing(&message.author, views.now) else {
         return Judgement::Ignore("standing_unknown");
     };
@@ -123,7 +124,9 @@ pub(super) fn judge_known(
             peer: author,
             tier,
             identity: identity.as_deref(),
-            standing: views.standings.standing(&author, views.now),
+            standing: views
+                .standings
+                .standing_of(&author, identity.as_deref(), views.now),
             status: views.statuses.of_peer(identity.as_deref(), views.now),
         },
         topic: Some(topic),
@@ -132,8 +135,17 @@ pub(super) fn judge_known(
         now: views.now,
         policy: views.policy,
     });
+    // Beside its key's, which was charged before anybody knew whose it is: a new key brings no new
+    // budget.
+    if decision.verdict == Verdict::Allow
+        && let Some(member) = answers(identity.as_deref(), views.now)
+        && views.limiter.charge_member(&member).is_err()
+    {
+        return Judgement::Ignore("author_rate");
+    }
     match decision.verdict {
         Verdict::Allow => Judgement::Accept(envelope, decision.rule),
+        Verdict::Deny(DenyReason::Banned) => Judgement::Ignore("author_banned"),
         Verdict::Deny(_) => Judgement::Ignore("policy"),
         Verdict::Quarantine => Judgement::Ignore("quarantine"),
     }

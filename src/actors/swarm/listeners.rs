@@ -14,9 +14,9 @@ use crate::{
     telemetry::Metrics,
     trust::{
         decision::{self, Action, Decision, Request, Subject, Verdict},
-        reputation::Standings,
+        reputation::{self, Standings},
     },
-    types::{Clock, PeerId, Topic, View},
+    types::{Clock, PeerId, SubjectId, Topic, View},
 };
 
 /// Decisions about one neighbour that are written down, one for each topic: as many as it may
@@ -72,6 +72,15 @@ impl Neighbours {
         neighbour.admitted = admitted;
     }
 
+    /// The member that answers for what comes over a neighbour's connection.
+    pub(super) fn answering(&self, peer: &PeerId) -> Option<SubjectId> {
+        let now = self.clock.now();
+        let all = self.admitted();
+        let identity = all.get(peer)?.admitted.identity.as_deref();
+        let revoked = self.statuses.load().of_peer(identity, now).is_revoked();
+        reputation::answers(identity, now).filter(|_| !revoked)
+    }
+
     pub(super) fn gone(&self, peer: &PeerId) {
         self.admitted().remove(peer);
     }
@@ -112,17 +121,16 @@ impl Listeners for Neighbours {
             .map(|neighbour| Arc::clone(&neighbour.admitted));
         let Some(admitted) = known else { return false };
         let now = self.clock.now();
+        let standings = self.standings.load();
+        let identity = admitted.identity.as_deref();
         let decision = decision::evaluate(&Request {
             action: Action::Subscribe,
             subject: Subject {
                 peer: *peer,
                 tier: admitted.tier,
-                identity: admitted.identity.as_deref(),
-                standing: self.standings.load().standing(peer, now),
-                status: self
-                    .statuses
-                    .load()
-                    .of_peer(admitted.identity.as_deref(), now),
+                identity,
+                standing: standings.standing_of(peer, identity, now),
+                status: self.statuses.load().of_peer(identity, now),
             },
             topic: Some(topic),
             security: Some(admitted.security),

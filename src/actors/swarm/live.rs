@@ -9,7 +9,7 @@ use crate::{
     audit::AuditEvent,
     network::{Refused, convert},
     trust::decision::{Action, Verdict},
-    types::{Party, PeerId, Timestamp},
+    types::{PeerId, Timestamp},
 };
 
 /// How long a peer that may do nothing but ask for a credential stays connected: many times what
@@ -97,10 +97,12 @@ impl SwarmActor {
             let ip = convert::ip_of(address);
             ip.is_some_and(|ip| standings.address_banned(ip, now).is_some())
         };
-        if standings.barred(&Party::Peer(who), now).is_some() || peer.addresses().any(banned) {
+        let standing = standings.standing_of(&who, peer.admitted.identity.as_deref(), now);
+        // Where nobody knows, nobody stays.
+        let barred = standing.is_none_or(|standing| standing.banned_until.is_some());
+        if barred || peer.addresses().any(banned) {
             return Some("banned");
         }
-        let standing = standings.standing(&who, now);
         let judge = |action, topic| {
             self.evaluate(action, who, peer, standing, topic, now)
                 .verdict

@@ -10,9 +10,11 @@
 
 mod attribution;
 mod authors;
+mod charges;
 mod drive;
 mod enrolment;
 mod events;
+mod exchange;
 mod gossip;
 mod handlers;
 mod identity;
@@ -256,6 +258,7 @@ impl SwarmActor {
             self.incarnation.clone(),
             Arc::clone(&self.tools.cooldowns),
             self.tools.reputation.clone(),
+            Arc::clone(&self.neighbours),
         ));
         network::build(&Setup {
             seed: &self.tools.seed,

@@ -33,11 +33,16 @@ fn requests() -> Vec<Request> {
         Request::AuditRotate {},
         Request::IdentityReload {},
         Request::Ban {
-            party,
+            party: party.clone(),
             span: Span(Duration::from_secs(60)),
             reason: "noise".to_owned(),
         },
         Request::Unban { party },
+        Request::Ban {
+            party: "acme/node-3".parse().unwrap(),
+            span: Span(Duration::from_secs(60)),
+            reason: "noise".to_owned(),
+        },
         Request::Bans {},
         Request::Invite {
             subject: "node-9".parse().unwrap(),

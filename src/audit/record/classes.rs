@@ -1,5 +1,7 @@
 //! From what happened to its OCSF class: which activity, how severe, which attributes.
 
+mod policy;
+
 use std::{net::IpAddr, time::Duration};
 
 use super::{
@@ -75,6 +77,14 @@ pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
         AuditEvent::Charged { .. }
         | AuditEvent::BanStarted { .. }
         | AuditEvent::BanEnded { .. } => finding(event, cut),
+        AuditEvent::QuarantineStarted { .. }
+        | AuditEvent::QuarantineEnded { .. }
+        | AuditEvent::PolicyLoaded { .. }
+        | AuditEvent::PolicyRefused { .. }
+        | AuditEvent::PolicyErred { .. }
+        | AuditEvent::ShadowDiffered { .. }
+        | AuditEvent::SettingsChanged { .. }
+        | AuditEvent::SettingsRefused { .. } => policy::record(event, cut),
     }
 }
 
@@ -131,7 +141,7 @@ fn lifecycle(event: &AuditEvent, cut: &mut Cutter) -> Record {
             record.app = Some(feature(actor, cut));
             record.status_code = Some(cut.text(cause, NAME));
             record.status_detail = Some(cut.text(detail, TEXT));
-            record.unmapped.blamed = blamed.map(|party| party.to_string());
+            record.unmapped.blamed = blamed.as_ref().map(Party::to_string);
             record
         }
         AuditEvent::ActorEscalated { actor, detail } => {
@@ -358,15 +368,21 @@ fn api(event: &AuditEvent, cut: &mut Cutter) -> Record {
             command,
             detail,
             uid,
+            peer,
             success,
         } => {
             let mut record = line(3, Informational, "administration");
-            record.actor = Some(actor(uid.map(|uid| uid.to_string()), "local user"));
             record.api = Some(operation(command, cut));
-            record.src_endpoint = Some(Endpoint {
-                name: Some("local"),
-                ..Endpoint::default()
-            });
+            if let Some(peer) = peer {
+                record.actor = Some(actor(Some(peer.to_string()), "peer"));
+                record.src_endpoint = Some(endpoint(Some(peer), None));
+            } else {
+                record.actor = Some(actor(uid.map(|uid| uid.to_string()), "local user"));
+                record.src_endpoint = Some(Endpoint {
+                    name: Some("local"),
+                    ..Endpoint::default()
+                });
+            }
             record.status_id = Some(if *success { 1 } else { 2 });
             record.status_detail = Some(cut.text(detail, TEXT));
             record
@@ -518,22 +534,7 @@ fn credential(event: &AuditEvent, cut: &mut Cutter) -> Record {
             record.status_detail = Some(cut.text(detail, TEXT));
             record
         }
-        AuditEvent::KeyRotated {
-            peer,
-            former,
-            identity,
-            sequence,
-            rule,
-        } => {
-            let mut record = line(3, Informational, "key_rotated", "rotate");
-            record.actor = Some(actor(Some(peer.to_string()), "peer"));
-            outcome(&mut record, Outcome::Allowed);
-            record.authorizations = Some(decision("allow", rule, cut));
-            record.unmapped.identity = Some(cut.text(identity, NAME));
-            record.unmapped.former = Some(former.to_string());
-            record.unmapped.rotation_sequence = Some(exact(*sequence));
-            record
-        }
+        AuditEvent::KeyRotated { .. } => rotated(event, cut),
         AuditEvent::InvitationMade {
             invitation,
             identity,
@@ -552,6 +553,34 @@ fn credential(event: &AuditEvent, cut: &mut Cutter) -> Record {
     }
 }
 
+fn rotated(event: &AuditEvent, cut: &mut Cutter) -> Record {
+    let mut record = of(
+        Class::ApiActivity,
+        3,
+        Severity::Informational,
+        "key_rotated",
+    );
+    record.api = Some(Api {
+        operation: "rotate".to_owned(),
+    });
+    if let AuditEvent::KeyRotated {
+        peer,
+        former,
+        identity,
+        sequence,
+        rule,
+    } = event
+    {
+        record.actor = Some(actor(Some(peer.to_string()), "peer"));
+        outcome(&mut record, Outcome::Allowed);
+        record.authorizations = Some(decision("allow", rule, cut));
+        record.unmapped.identity = Some(cut.text(identity, NAME));
+        record.unmapped.former = Some(former.to_string());
+        record.unmapped.rotation_sequence = Some(exact(*sequence));
+    }
+    record
+}
+
 fn finding(event: &AuditEvent, cut: &mut Cutter) -> Record {
     use Severity::{Informational, Medium};
     let line = |activity, severity, name, party: &Party| {
@@ -559,6 +588,9 @@ fn finding(event: &AuditEvent, cut: &mut Cutter) -> Record {
         record.evidences = Some([Evidence {
             src_endpoint: endpoint_of(party),
         }]);
+        if let Party::Subject(subject) = party {
+            record.unmapped.identity = Some(subject.to_string());
+        }
         record
     };
     match event {
@@ -666,6 +698,8 @@ fn endpoint_of(party: &Party) -> Endpoint {
     match party {
         Party::Peer(peer) => endpoint(Some(peer), None),
         Party::Address(ip) => endpoint(None, Some(*ip)),
+        // Whatever keys and addresses it comes by.
+        Party::Subject(_) => endpoint(None, None),
     }
 }
 

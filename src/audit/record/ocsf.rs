@@ -125,6 +125,8 @@ pub(super) struct Record {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Unmapped {
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) applied: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) blamed: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bytes: Option<u64>,
@@ -153,6 +155,10 @@ pub(super) struct Unmapped {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) other_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) policies: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) policy_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pq_auth: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) receipt: Option<String>,
@@ -169,6 +175,8 @@ pub(super) struct Unmapped {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) segment: Option<super::SegmentHead>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) shadow: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status_list: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status_sequence: Option<u64>,
@@ -176,6 +184,8 @@ pub(super) struct Unmapped {
     pub(super) tier: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) until: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) waiting: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Serialize)]

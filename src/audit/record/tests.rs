@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Variants of [`AuditEvent`]; [`place_of`] does not compile when one is added.
-const VARIANTS: usize = 30;
+const VARIANTS: usize = 38;
 
 fn place_of(event: &AuditEvent) -> usize {
     match event {
@@ -45,7 +45,15 @@ fn place_of(event: &AuditEvent) -> usize {
         AuditEvent::CredentialRenewed { .. } => 26,
         AuditEvent::RenewalRefused { .. } => 27,
         AuditEvent::InvitationMade { .. } => 28,
-        AuditEvent::KeyRotated { .. } => 29,
+        AuditEvent::QuarantineStarted { .. } => 29,
+        AuditEvent::QuarantineEnded { .. } => 30,
+        AuditEvent::PolicyLoaded { .. } => 31,
+        AuditEvent::PolicyRefused { .. } => 32,
+        AuditEvent::PolicyErred { .. } => 33,
+        AuditEvent::ShadowDiffered { .. } => 34,
+        AuditEvent::SettingsChanged { .. } => 35,
+        AuditEvent::SettingsRefused { .. } => 36,
+        AuditEvent::KeyRotated { .. } => 37,
     }
 }
 
@@ -94,7 +102,48 @@ impl Stuff {
         events.extend(self.jobs());
         events.extend(self.statuses());
         events.extend(self.credentials());
+        events.extend(self.policies());
         events
+    }
+
+    fn policies(&self) -> Vec<AuditEvent> {
+        let (_, until) = self.span();
+        let party = self.ip.map_or(Party::Peer(Self::peer()), Party::Address);
+        vec![
+            AuditEvent::QuarantineStarted {
+                party: party.clone(),
+                until,
+                reason: self.text(),
+            },
+            AuditEvent::QuarantineEnded {
+                party,
+                cause: self.text(),
+            },
+            AuditEvent::PolicyLoaded {
+                dir: Some(self.text()),
+                policies: 12,
+                hash: self.text(),
+                shadow: Some(self.text()),
+            },
+            AuditEvent::PolicyRefused { why: self.text() },
+            AuditEvent::PolicyErred {
+                action: self.text(),
+                what: self.text(),
+                count: self.number,
+            },
+            AuditEvent::ShadowDiffered {
+                action: self.text(),
+                active: self.text(),
+                shadow: self.text(),
+                count: self.number,
+            },
+            AuditEvent::SettingsChanged {
+                config_hash: self.text(),
+                applied: vec![self.text(); self.issuers],
+                waiting: vec![self.text()],
+            },
+            AuditEvent::SettingsRefused { why: self.text() },
+        ]
     }
 
     fn credentials(&self) -> Vec<AuditEvent> {
@@ -294,14 +343,19 @@ impl Stuff {
                 last,
             },
             AuditEvent::Charged {
-                party,
+                party: party.clone(),
                 severity: self.text(),
                 evidence: self.text(),
                 before: self.score,
                 after: self.score / 2.0,
             },
             AuditEvent::BanStarted {
-                party,
+                party: party.clone(),
+                until: last,
+                reason: self.text(),
+            },
+            AuditEvent::BanStarted {
+                party: "acme/node-3".parse().unwrap(),
                 until: last,
                 reason: self.text(),
             },
@@ -313,7 +367,15 @@ impl Stuff {
                 command: self.text(),
                 detail: self.text(),
                 uid: u32::try_from(self.number).ok(),
+                peer: None,
                 success: true,
+            },
+            AuditEvent::Administration {
+                command: self.text(),
+                detail: self.text(),
+                uid: None,
+                peer: Some(Self::peer()),
+                success: false,
             },
         ]
     }

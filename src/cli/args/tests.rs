@@ -21,6 +21,8 @@ const COMMANDS: &[&str] = &[
     "peers",
     "peers bans",
     "peers ban 192.0.2.1 --for 2h --reason noise",
+    "peers ban acme/node-3 --for 2h",
+    "peers unban acme/node-3",
     "peers unban 12D3KooWA1bysjrTACSWqf6q172inxvwKHUxAnBtVgaVDKMxpZtx",
     "actors",
     "actors restart swarm",
@@ -53,6 +55,18 @@ const COMMANDS: &[&str] = &[
     "devnet --nodes 3 --issuers 2 --dir d",
     "stop",
 ];
+
+#[test]
+fn networks_are_no_members() {
+    for party in ["10.0.0.0/8", "192.0.2.1/32", "self/x", "acme/"] {
+        for command in ["ban", "unban"] {
+            assert!(
+                parse(&format!("peers {command} {party}")).is_err(),
+                "{party}"
+            );
+        }
+    }
+}
 
 #[test]
 fn the_grammar_is_sound() {

@@ -63,15 +63,20 @@ pub(super) fn policy(check: &mut Check, config: &Config) {
     let policy = &config.policy;
     check.list("policy.member_topics", policy.member_topics.len());
     check.list("policy.unverified_topics", policy.unverified_topics.len());
-    for (index, pattern) in policy.member_topics.iter().enumerate() {
-        let plain = pattern.strip_suffix("/*").unwrap_or(pattern);
-        if pattern != "*" && Topic::try_new(plain).is_err() {
-            check.fail(
-                &format!("policy.member_topics[{index}]"),
-                format!("`{}` is no pattern of topics", clip(pattern)),
-                "write \"*\", a prefix such as \"acme/*\", or a topic of A-Z a-z 0-9 . _ - /",
-            );
-        }
+    check.list("policy.restricted_topics", policy.restricted_topics.len());
+    check.list("policy.topics", policy.topics.len());
+    check.span("policy.quarantine", policy.quarantine);
+    patterns(check, "policy.member_topics", &policy.member_topics);
+    patterns(check, "policy.restricted_topics", &policy.restricted_topics);
+    for (index, rule) in policy.topics.iter().enumerate() {
+        pattern(check, &format!("policy.topics[{index}]"), &rule.pattern);
+    }
+    if !policy.shadow_dir.as_os_str().is_empty() && policy.shadow_dir == policy.dir {
+        check.fail(
+            "policy.shadow_dir",
+            "is the folder of policy.dir",
+            "name the folder of the policies to try, or leave it empty",
+        );
     }
     if policy.connect_min_score > policy.messages_min_score {
         check.fail(
@@ -91,4 +96,21 @@ pub(super) fn policy(check: &mut Check, config: &Config) {
         "is above reputation.neutral: no new peer could send anything",
         "lower it to reputation.neutral or below",
     );
+}
+
+fn patterns(check: &mut Check, key: &str, patterns: &[String]) {
+    for (index, one) in patterns.iter().enumerate() {
+        pattern(check, &format!("{key}[{index}]"), one);
+    }
+}
+
+fn pattern(check: &mut Check, key: &str, pattern: &str) {
+    let plain = pattern.strip_suffix("/*").unwrap_or(pattern);
+    if pattern != "*" && Topic::try_new(plain).is_err() {
+        check.fail(
+            key,
+            format!("`{}` is no pattern of topics", clip(pattern)),
+            "write \"*\", a prefix such as \"acme/*\", or a topic of A-Z a-z 0-9 . _ - /",
+        );
+    }
 }

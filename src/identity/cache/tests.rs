@@ -135,17 +135,3 @@ fn what_was_taken_back_is_forgotten_and_the_rest_is_not() {
     assert!(cache.chain_of(&chain().credential().hash()).is_some());
     assert_eq!(look(&mut cache, by(&anchors, 1)).1, Look::Hit);
 }
-
-#[test]
-fn the_least_recently_used_goes_first() {
-    let mut lru = Lru::new(3);
-    for key in 0..3 {
-        lru.put(key, key, Duration::MAX);
-    }
-    assert_eq!(lru.get(&0, Duration::ZERO), Some(&0));
-    lru.put(3, 3, Duration::from_secs(1));
-    assert_eq!(lru.get(&1, Duration::ZERO), None);
-    assert_eq!(lru.get(&3, Duration::from_secs(1)), None);
-    lru.retain(|value| *value != 2);
-    assert_eq!((lru.len(), lru.order.len()), (1, 1));
-}

@@ -43,7 +43,7 @@ fn a_repeat_gets_the_same_and_an_older_statement_nothing() {
     let known = load(dir.path(), &subject).unwrap().unwrap();
     assert_eq!(known, record);
     match weigh(Some(&known), &first, Some(41)) {
-        Ok(Weighed::Answered(again, until)) => assert_eq!((again, until), (chain, UNTIL)),
+        Ok(Weighed::Answered(again, until)) => assert_eq!((*again, until), (chain, UNTIL)),
         other => panic!("{other:?}"),
     }
     // Another statement of the same sequence, and an older one.

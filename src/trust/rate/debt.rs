@@ -6,10 +6,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::types::{PeerId, Timestamp};
+use crate::types::{PeerId, SubjectId, Timestamp};
 
 /// Whose debt it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DebtKey {
     /// Connections of an address; `None` for those that come without one.
     Address(Option<IpAddr>),
@@ -31,6 +31,14 @@ pub enum DebtKey {
     Requester(PeerId),
     /// Job requests of the peers that found the table full.
     RequesterOverflow,
+    /// Messages of a member, by whatever keys.
+    Member(SubjectId),
+    /// Messages of the members that found the table full.
+    MemberOverflow,
+    /// Job requests of a member, by whatever keys.
+    MemberRequester(SubjectId),
+    /// Job requests of the members that found the table full.
+    MemberRequesterOverflow,
 }
 
 /// A text that names no debt.
@@ -52,6 +60,10 @@ impl fmt::Display for DebtKey {
             Self::NeighbourOverflow => f.write_str("neighbour-overflow="),
             Self::Requester(peer) => write!(f, "requester={peer}"),
             Self::RequesterOverflow => f.write_str("requester-overflow="),
+            Self::Member(subject) => write!(f, "member={subject}"),
+            Self::MemberOverflow => f.write_str("member-overflow="),
+            Self::MemberRequester(subject) => write!(f, "member-requester={subject}"),
+            Self::MemberRequesterOverflow => f.write_str("member-requester-overflow="),
         }
     }
 }
@@ -76,6 +88,10 @@ impl FromStr for DebtKey {
             ("neighbour-overflow", "") => Ok(Self::NeighbourOverflow),
             ("requester", peer) => Ok(Self::Requester(read(peer)?)),
             ("requester-overflow", "") => Ok(Self::RequesterOverflow),
+            ("member", subject) => Ok(Self::Member(read(subject)?)),
+            ("member-overflow", "") => Ok(Self::MemberOverflow),
+            ("member-requester", subject) => Ok(Self::MemberRequester(read(subject)?)),
+            ("member-requester-overflow", "") => Ok(Self::MemberRequesterOverflow),
             _ => Err(DebtKeyError),
         }
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::LimitsConfig,
     messages::rate_limit::BudgetUsage,
-    types::{Clock, PeerId},
+    types::{Clock, PeerId, SubjectId},
 };
 
 /// Bytes are charged in units of this many, rounded up: it keeps the arithmetic exact up to
@@ -108,6 +108,9 @@ pub struct Limiter {
     authors: Budget<PeerId>,
     neighbours: Budget<PeerId>,
     requesters: Budget<PeerId>,
+    /// What members' keys spend together: a new key brings no new budget.
+    members: Budget<SubjectId>,
+    member_requesters: Budget<SubjectId>,
 }
 
 impl Limiter {
@@ -143,7 +146,7 @@ impl Limiter {
         )?);
         let messages = nonzero(limits.messages_per_second, "messages_per_second")?;
         let burst = nonzero(limits.message_burst, "message_burst")?;
-        let authors = Quota::per_second(messages).allow_burst(burst);
+        let authored = Quota::per_second(messages).allow_burst(burst);
         let neighbours = byte_quota(limits)?;
         let requests = nonzero(limits.job_requests_per_second, "job_requests_per_second")?;
         let request_burst = nonzero(limits.job_request_burst, "job_request_burst")?;
@@ -155,9 +158,11 @@ impl Limiter {
             addresses: Budget::new(per_address, capacity, WhenFull::PassOn, Arc::clone(&clock)),
             subnets,
             connections: Budget::new(connections, 1, WhenFull::Share, Arc::clone(&clock)),
-            authors: Budget::new(authors, capacity, WhenFull::Share, Arc::clone(&clock)),
+            authors: Budget::new(authored, capacity, WhenFull::Share, Arc::clone(&clock)),
             neighbours: Budget::new(neighbours, capacity, WhenFull::Share, Arc::clone(&clock)),
             requesters: Budget::new(requests, capacity, WhenFull::Share, Arc::clone(&clock)),
+            members: Budget::new(authored, capacity, WhenFull::Share, Arc::clone(&clock)),
+            member_requesters: Budget::new(requests, capacity, WhenFull::Share, Arc::clone(&clock)),
             clock,
         })
     }
@@ -187,7 +192,7 @@ impl Limiter {
         }
         charge(
             &self.addresses,
-            ip,
+            &ip,
             NonZeroU32::MIN,
             DenialReason::AddressRate,
         )?;
@@ -195,13 +200,13 @@ impl Limiter {
             for (prefix, _) in levels(ip) {
                 let level = self.subnets.iter().find(|(own, _)| own == prefix);
                 if let (Some((_, budget)), Some(network)) = (level, around(ip, *prefix)) {
-                    charge(budget, network, NonZeroU32::MIN, DenialReason::SubnetRate)?;
+                    charge(budget, &network, NonZeroU32::MIN, DenialReason::SubnetRate)?;
                 }
             }
         }
         charge(
             &self.connections,
-            (),
+            &(),
             NonZeroU32::MIN,
             DenialReason::ConnectionRate,
         )
@@ -215,7 +220,29 @@ impl Limiter {
     pub fn charge_author(&self, author: PeerId, messages: u32) -> Result<(), Denial> {
         self.check_open()?;
         let cost = at_least_one(messages);
-        charge(&self.authors, author, cost, DenialReason::AuthorRate)
+        charge(&self.authors, &author, cost, DenialReason::AuthorRate)
+    }
+
+    /// Charges a message to the member that its author was verified to be, beside
+    /// [`Limiter::charge_author`]: the same budget, whatever key it holds.
+    ///
+    /// # Errors
+    /// [`Denial`]; nothing was charged then.
+    pub fn charge_member(&self, member: &SubjectId) -> Result<(), Denial> {
+        self.check_open()?;
+        let reason = DenialReason::AuthorRate;
+        charge(&self.members, member, NonZeroU32::MIN, reason)
+    }
+
+    /// Charges a request of the job protocol to the member that sent it, beside
+    /// [`Limiter::charge_job_request`].
+    ///
+    /// # Errors
+    /// [`Denial`]; nothing was charged then.
+    pub fn charge_member_request(&self, member: &SubjectId) -> Result<(), Denial> {
+        self.check_open()?;
+        let reason = DenialReason::JobRequestRate;
+        charge(&self.member_requesters, member, NonZeroU32::MIN, reason)
     }
 
     /// Charges `bytes` to the neighbour that sent or forwarded them.
@@ -227,7 +254,7 @@ impl Limiter {
         let cost = at_least_one(units(bytes));
         charge(
             &self.neighbours,
-            neighbour,
+            &neighbour,
             cost,
             DenialReason::NeighbourBytes,
         )
@@ -241,7 +268,7 @@ impl Limiter {
         self.check_open()?;
         charge(
             &self.requesters,
-            peer,
+            &peer,
             NonZeroU32::MIN,
             DenialReason::JobRequestRate,
         )
@@ -256,6 +283,8 @@ impl Limiter {
             neighbours: self.neighbours.len(),
             authors: self.authors.len(),
             requesters: self.requesters.len(),
+            members: self.members.len(),
+            member_requesters: self.member_requesters.len(),
             capacity: self.capacity,
         }
     }
@@ -270,6 +299,8 @@ impl Limiter {
         self.authors.sweep(SWEEP);
         self.neighbours.sweep(SWEEP);
         self.requesters.sweep(SWEEP);
+        self.members.sweep(SWEEP);
+        self.member_requesters.sweep(SWEEP);
     }
 
     /// Every debt, in wall-clock time.
@@ -310,6 +341,12 @@ impl Limiter {
                 DebtKey::NeighbourOverflow => self.neighbours.restore(None, left),
                 DebtKey::Requester(peer) => self.requesters.restore(Some(peer), left),
                 DebtKey::RequesterOverflow => self.requesters.restore(None, left),
+                DebtKey::Member(member) => self.members.restore(Some(member), left),
+                DebtKey::MemberOverflow => self.members.restore(None, left),
+                DebtKey::MemberRequester(member) => {
+                    self.member_requesters.restore(Some(member), left);
+                }
+                DebtKey::MemberRequesterOverflow => self.member_requesters.restore(None, left),
             }
         }
     }
@@ -355,6 +392,14 @@ impl Limiter {
         let name = |key: Option<PeerId>| key.map_or(DebtKey::RequesterOverflow, DebtKey::Requester);
         let requesters = self.requesters.read(what).into_iter();
         all.extend(requesters.map(|(key, left)| (name(key), left)));
+        let name = |key: Option<SubjectId>| key.map_or(DebtKey::MemberOverflow, DebtKey::Member);
+        let members = self.members.read(what).into_iter();
+        all.extend(members.map(|(key, left)| (name(key), left)));
+        let name = |key: Option<SubjectId>| {
+            key.map_or(DebtKey::MemberRequesterOverflow, DebtKey::MemberRequester)
+        };
+        let requesters = self.member_requesters.read(what).into_iter();
+        all.extend(requesters.map(|(key, left)| (name(key), left)));
         let now = self.clock.now();
         all.into_iter()
             .map(|(key, left)| (key, left.map(|left| Debt::new(left, now))))
@@ -371,7 +416,7 @@ fn levels(ip: IpAddr) -> &'static [(u8, u32)] {
 
 fn charge<K: Key>(
     budget: &Budget<K>,
-    key: K,
+    key: &K,
     cost: NonZeroU32,
     reason: DenialReason,
 ) -> Result<(), Denial> {

@@ -9,6 +9,9 @@
 //!   because a table is full.
 //! - Tables are bounded. In a full one, new keys share their subnet's budget and at last one
 //!   overflow budget, so rotating addresses or keys gains nothing.
+//! - A member, known by issuer and name, has one budget of messages and one of job requests for all
+//!   its keys together, beside each key's own: a new key brings none. Bytes belong to a connection,
+//!   and are charged to its key alone.
 //! - The wall clock matters only across a restart, and there a step back neither lengthens nor
 //!   erases a debt.
 //!

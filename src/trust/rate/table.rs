@@ -24,8 +24,8 @@ use crate::types::Clock;
 const EVICTIONS_PER_INSERT: usize = 4;
 
 /// Something budgets are kept for.
-pub(super) trait Key: Copy + Eq + Hash + Ord + Send + Sync + 'static {}
-impl<K: Copy + Eq + Hash + Ord + Send + Sync + 'static> Key for K {}
+pub(super) trait Key: Clone + Eq + Hash + Ord + Send + Sync + 'static {}
+impl<K: Clone + Eq + Hash + Ord + Send + Sync + 'static> Key for K {}
 
 /// What a full table does with a key it does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +109,8 @@ impl<K: Key> Slots<K> {
     }
 
     fn set(&mut self, key: K, debt: u64) {
-        if self.debts.insert(key, debt).is_none() {
-            self.expiry.push(Reverse((debt, key)));
+        if self.debts.insert(key.clone(), debt).is_none() {
+            self.expiry.push(Reverse((debt, key.clone())));
         }
         self.dirty.insert(key);
     }
@@ -147,13 +147,13 @@ impl<K: Key> StateStore for Shared<K> {
         let mut slots = table.slots();
         if let Some(debt) = slots.debts.get(key).copied() {
             let (outcome, next) = f(Some(Nanos::new(debt)))?;
-            slots.set(*key, next.as_u64());
+            slots.set(key.clone(), next.as_u64());
             return Ok(outcome);
         }
         slots.evict(table.timeline.nanos(), EVICTIONS_PER_INSERT, table.capacity);
         if slots.debts.len() < table.capacity {
             let (outcome, next) = f(None)?;
-            slots.set(*key, next.as_u64());
+            slots.set(key.clone(), next.as_u64());
             return Ok(outcome);
         }
         match table.when_full {
@@ -226,8 +226,8 @@ impl<K: Key> Budget<K> {
     }
 
     /// Takes `cost` from the budget of `key`, or nothing.
-    pub(super) fn charge(&self, key: K, cost: NonZeroU32) -> Result<(), Empty> {
-        match self.limiter.check_key_n(&key, cost) {
+    pub(super) fn charge(&self, key: &K, cost: NonZeroU32) -> Result<(), Empty> {
+        match self.limiter.check_key_n(key, cost) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(not_until)) => {
                 let now = clock::Clock::now(self.limiter.clock());
@@ -256,14 +256,17 @@ impl<K: Key> Budget<K> {
             let own = slots
                 .debts
                 .iter()
-                .map(|(key, debt)| (Some(*key), left(*debt)));
+                .map(|(key, debt)| (Some(key.clone()), left(*debt)));
             let shared = slots.overflow.map(|debt| (None, left(debt)));
             return own.chain(shared).collect();
         }
         let dirty = std::mem::take(&mut slots.dirty);
         let mut changes: Vec<_> = dirty
             .into_iter()
-            .map(|key| (Some(key), slots.debts.get(&key).copied().and_then(left)))
+            .map(|key| {
+                let debt = slots.debts.get(&key).copied();
+                (Some(key), debt.and_then(left))
+            })
             .collect();
         if std::mem::take(&mut slots.overflow_dirty) {
             changes.push((None, slots.overflow.and_then(left)));
@@ -281,7 +284,7 @@ impl<K: Key> Budget<K> {
         }
         let debt = now.saturating_add(nanos(left));
         let mut slots = self.table.slots();
-        let known = key.and_then(|key| slots.debts.get(&key).copied());
+        let known = key.as_ref().and_then(|key| slots.debts.get(key).copied());
         match key {
             Some(key) if known.is_some() || slots.debts.len() < self.table.capacity => {
                 slots.set(key, known.unwrap_or_default().max(debt));

@@ -12,13 +12,17 @@ use super::{
 };
 use crate::{
     config::LimitsConfig,
-    types::{Clock, ManualClock, PeerId, Timestamp},
+    types::{Clock, ManualClock, PeerId, SubjectId, Timestamp},
 };
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
 fn peer(n: u8) -> PeerId {
     PeerId::from(&SigningKey::from_bytes(&[n; 32]).verifying_key())
+}
+
+fn subject(n: u8) -> SubjectId {
+    format!("acme/node-{n}").parse().unwrap()
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -97,7 +101,7 @@ proptest! {
             }
             let now = u64::try_from(clock.elapsed().as_nanos()).unwrap();
             let cost_nonzero = NonZeroU32::new(cost).unwrap();
-            let outcome = budget.charge(key, cost_nonzero);
+            let outcome = budget.charge(&key, cost_nonzero);
             if cost > burst {
                 prop_assert_eq!(outcome, Err(Empty::Always));
             } else {
@@ -125,7 +129,7 @@ proptest! {
         let mut granted = 0_u64;
         for (key, wait) in keys {
             clock.advance(Duration::from_millis(wait));
-            granted += u64::from(budget.charge(key, NonZeroU32::MIN).is_ok());
+            granted += u64::from(budget.charge(&key, NonZeroU32::MIN).is_ok());
             prop_assert!(budget.len() <= capacity);
         }
         // Every place and the shared budget: its burst, and one a second; a place is handed on
@@ -166,8 +170,12 @@ proptest! {
             DebtKey::NeighbourOverflow,
             DebtKey::Requester(peer(n)),
             DebtKey::RequesterOverflow,
+            DebtKey::Member(subject(n)),
+            DebtKey::MemberOverflow,
+            DebtKey::MemberRequester(subject(n)),
+            DebtKey::MemberRequesterOverflow,
         ] {
-            prop_assert_eq!(key.to_string().parse::<DebtKey>(), Ok(key));
+            prop_assert_eq!(key.to_string().parse(), Ok(key));
         }
     }
 }
@@ -501,4 +509,37 @@ fn a_budget_of_nothing_is_named() {
         let error = Limiter::new(&limits, Arc::new(clock())).unwrap_err();
         assert_eq!(error, LimitError::Zero(key));
     }
+}
+
+#[test]
+fn a_new_key_brings_a_member_no_new_budget() {
+    let (clock, limits) = (clock(), LimitsConfig::default());
+    let old = limiter(&limits, &clock);
+    let sent = |limiter: &Limiter, n| {
+        (0..1_000)
+            .filter(|_| limiter.charge_member(&subject(n)).is_ok())
+            .count()
+    };
+    let asked = |limiter: &Limiter, n| {
+        (0..1_000)
+            .filter(|_| limiter.charge_member_request(&subject(n)).is_ok())
+            .count()
+    };
+    // As much as one key may.
+    assert_eq!(
+        sent(&old, 1),
+        usize::try_from(limits.message_burst).unwrap()
+    );
+    let burst = usize::try_from(limits.job_request_burst).unwrap();
+    assert_eq!(asked(&old, 1), burst);
+    // Others have their own, and a restart pays nothing.
+    assert!(sent(&old, 2) > 0);
+    let next = limiter(&limits, &clock);
+    next.restore(old.debts());
+    assert_eq!((sent(&next, 1), asked(&next, 1)), (0, 0));
+    assert_eq!(asked(&next, 2), burst);
+    assert_eq!(
+        (next.usage().members, next.usage().member_requesters),
+        (2, 2)
+    );
 }

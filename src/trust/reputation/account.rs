@@ -56,6 +56,22 @@ impl Account {
         }
     }
 
+    /// The account of a key that `subject` brings for the first time: a new key pays no debts and
+    /// loses no merits. What a ban still punishes is the subject's to pay.
+    pub(super) fn of_new_key(subject: &Self, now: Timestamp, rules: &ReputationConfig) -> Self {
+        let subject = subject.at(now, rules);
+        let score = match subject.ban {
+            Some(_) => rules.probation_score,
+            None => subject.score,
+        };
+        Self {
+            score,
+            ban: None,
+            credited: None,
+            ..subject
+        }
+    }
+
     /// The end of the ban, when there is one at `now`.
     #[must_use]
     pub fn banned_until(&self, now: Timestamp) -> Option<Timestamp> {

@@ -12,15 +12,42 @@ use crate::{
     types::{Party, Timestamp},
 };
 
-#[derive(Debug)]
-pub(super) struct Book {
-    rules: Arc<ReputationConfig>,
-    ledger: Ledger,
+/// The indexes of one kind of party.
+#[derive(Debug, Default)]
+struct Shelf {
     /// Accounts without a ban, in the order in which they are forgotten.
     ranks: BTreeSet<(Rank, Party)>,
     /// Bans by their end: those that follow from misdeeds, and operators'.
     ends: BTreeSet<(Timestamp, Party)>,
     operator_ends: BTreeSet<(Timestamp, Party)>,
+}
+
+impl Shelf {
+    fn len(&self) -> usize {
+        self.ranks.len() + self.banned()
+    }
+
+    fn banned(&self) -> usize {
+        self.ends.len() + self.operator_ends.len()
+    }
+
+    fn ends_of(&mut self, ban: &BanRecord) -> &mut BTreeSet<(Timestamp, Party)> {
+        if ban.by_operator {
+            &mut self.operator_ends
+        } else {
+            &mut self.ends
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Book {
+    rules: Arc<ReputationConfig>,
+    ledger: Ledger,
+    /// Keys and addresses: anybody can have many.
+    keys: Shelf,
+    /// Subjects: each has an issuer that named it.
+    subjects: Shelf,
     /// How many banned peers are behind an address.
     behind: HashMap<IpAddr, u32>,
 }
@@ -30,9 +57,8 @@ impl Book {
         Self {
             rules,
             ledger: Ledger::new(),
-            ranks: BTreeSet::new(),
-            ends: BTreeSet::new(),
-            operator_ends: BTreeSet::new(),
+            keys: Shelf::default(),
+            subjects: Shelf::default(),
             behind: HashMap::new(),
         }
     }
@@ -49,38 +75,50 @@ impl Book {
         self.ledger.len()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.len() >= self.rules.tracked_parties.max(1)
+    /// Whether there is no room for one more of the party's kind.
+    pub(super) fn is_full(&self, party: &Party) -> bool {
+        self.shelf(party).len() >= self.places()
+    }
+
+    /// Most parties of one kind.
+    pub(super) fn places(&self) -> usize {
+        self.rules.tracked_parties.max(1)
     }
 
     pub(super) fn banned(&self) -> usize {
-        self.ends.len() + self.operator_ends.len()
+        self.shelves().map(Shelf::banned).sum()
     }
 
     pub(super) fn banned_behind(&self, ip: &IpAddr) -> u32 {
         self.behind.get(ip).copied().unwrap_or_default()
     }
 
-    /// Who is nearest to neutral and not banned.
-    pub(super) fn nearest(&self) -> Option<(Rank, Party)> {
-        self.ranks.first().copied()
+    /// Who is nearest to neutral and not banned, of the kind of `like`.
+    pub(super) fn nearest_like(&self, like: &Party) -> Option<(Rank, Party)> {
+        self.shelf(like).ranks.first().cloned()
     }
 
-    /// The ban that ends soonest, operators' aside.
-    pub(super) fn soonest(&self) -> Option<(Timestamp, Party)> {
-        self.ends.first().copied()
+    /// Who is nearest to neutral and not banned.
+    pub(super) fn nearest(&self) -> Option<Party> {
+        let firsts = self.shelves().filter_map(|shelf| shelf.ranks.first());
+        firsts.min().map(|(_, party)| party.clone())
+    }
+
+    /// The ban that ends soonest of the kind of `like`, operators' aside.
+    pub(super) fn soonest_like(&self, like: &Party) -> Option<Party> {
+        let first = self.shelf(like).ends.first();
+        first.map(|(_, party)| party.clone())
     }
 
     /// A party whose ban is over at `now`.
     pub(super) fn ended(&self, now: Timestamp) -> Option<Party> {
-        let firsts = self
-            .ends
-            .first()
-            .into_iter()
-            .chain(self.operator_ends.first());
+        let firsts = self.shelves().flat_map(|shelf| {
+            let own = shelf.ends.first();
+            own.into_iter().chain(shelf.operator_ends.first())
+        });
         firsts
             .filter(|(end, _)| *end <= now)
-            .map(|(_, party)| *party)
+            .map(|(_, party)| party.clone())
             .next()
     }
 
@@ -89,10 +127,12 @@ impl Book {
         self.forget(&party);
         match &account.ban {
             None => {
-                self.ranks.insert((account.rank(&self.rules), party));
+                let rank = account.rank(&self.rules);
+                self.shelf_mut(&party).ranks.insert((rank, party.clone()));
             }
             Some(ban) => {
-                self.ends_of(ban).insert((ban.until, party));
+                let entry = (ban.until, party.clone());
+                self.shelf_mut(&party).ends_of(ban).insert(entry);
                 if let Some(ip) = ban.address {
                     let count = self.behind.entry(ip).or_default();
                     *count = count.saturating_add(1);
@@ -107,10 +147,12 @@ impl Book {
             return;
         };
         let Some(ban) = &old.ban else {
-            self.ranks.remove(&(old.rank(&self.rules), *party));
+            let entry = (old.rank(&self.rules), party.clone());
+            self.shelf_mut(party).ranks.remove(&entry);
             return;
         };
-        self.ends_of(ban).remove(&(ban.until, *party));
+        let entry = (ban.until, party.clone());
+        self.shelf_mut(party).ends_of(ban).remove(&entry);
         if let Some(ip) = ban.address
             && let Some(count) = self.behind.get_mut(&ip)
         {
@@ -121,11 +163,21 @@ impl Book {
         }
     }
 
-    fn ends_of(&mut self, ban: &BanRecord) -> &mut BTreeSet<(Timestamp, Party)> {
-        if ban.by_operator {
-            &mut self.operator_ends
-        } else {
-            &mut self.ends
+    fn shelves(&self) -> impl Iterator<Item = &Shelf> {
+        [&self.keys, &self.subjects].into_iter()
+    }
+
+    fn shelf(&self, party: &Party) -> &Shelf {
+        match party {
+            Party::Peer(_) | Party::Address(_) => &self.keys,
+            Party::Subject(_) => &self.subjects,
+        }
+    }
+
+    fn shelf_mut(&mut self, party: &Party) -> &mut Shelf {
+        match party {
+            Party::Peer(_) | Party::Address(_) => &mut self.keys,
+            Party::Subject(_) => &mut self.subjects,
         }
     }
 }
@@ -134,14 +186,15 @@ impl Book {
 impl Book {
     /// What must always hold; used by the property tests.
     pub(super) fn check_invariants(&self, latest: Timestamp) {
-        assert!(self.len() <= self.rules.tracked_parties.max(1));
-        assert_eq!(self.ranks.len() + self.banned(), self.len());
+        assert!(self.shelves().all(|shelf| shelf.len() <= self.places()));
+        assert_eq!(self.shelves().map(Shelf::len).sum::<usize>(), self.len());
         assert_eq!(self.ledger.iter().count(), self.len());
         let mut behind: HashMap<IpAddr, u32> = HashMap::new();
         for (party, account) in self.ledger.iter() {
             assert!(account.at <= latest, "an account from the future");
             let Some(ban) = &account.ban else {
-                assert!(self.ranks.contains(&(account.rank(&self.rules), *party)));
+                let entry = (account.rank(&self.rules), party.clone());
+                assert!(self.shelf(party).ranks.contains(&entry));
                 continue;
             };
             assert!(ban.until > latest, "a ban that should have ended");
@@ -149,6 +202,7 @@ impl Book {
                 ban.until <= latest.after(super::MAX_BAN),
                 "a ban without an end"
             );
+            assert!(ban.address.is_none() || matches!(party, Party::Peer(_)));
             if let Some(ip) = ban.address {
                 *behind.entry(ip).or_default() += 1;
             }

@@ -4,12 +4,12 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
-use super::{Account, BanRecord, MAX_BAN, Standings, book::Book};
+use super::{Account, BanRecord, MAX_BAN, Standings, book::Book, standings::joint};
 use crate::{
     audit::AuditEvent,
     config::ReputationConfig,
     messages::reputation::{BanInfo, Severity, Standing},
-    types::{Party, PeerId, Span, Timestamp, TrustScore},
+    types::{Party, PeerId, Span, SubjectId, Timestamp, TrustScore},
 };
 
 /// Clocks are slewed by less than this all the time; only more is a step back.
@@ -30,6 +30,8 @@ pub enum Input {
     Charge {
         /// The authenticated key that did it, or an address before authentication.
         party: Party,
+        /// The member that acted by the key, verified: it is charged as well.
+        subject: Option<SubjectId>,
         /// The address it came from.
         address: Option<IpAddr>,
         /// What kind.
@@ -41,6 +43,8 @@ pub enum Input {
     Credit {
         /// The peer.
         peer: PeerId,
+        /// The member whose connection it is.
+        subject: Option<SubjectId>,
     },
     /// Time passed; due about once a second.
     Tick,
@@ -71,6 +75,13 @@ pub enum BanError {
     /// Nothing but operators' bans is remembered.
     #[error("all {0} places are operators' bans: lift one, or raise reputation.tracked_parties")]
     Full(usize),
+}
+
+/// A misdeed, whoever is charged.
+struct Deed {
+    address: Option<IpAddr>,
+    severity: Severity,
+    evidence: String,
 }
 
 /// All accounts and their indexes.
@@ -109,8 +120,8 @@ impl Reputation {
         for (party, theirs) in published.accounts() {
             let own = this.book.get(party);
             if own.is_none_or(|own| (own.at, end(own)) < (theirs.at, end(theirs))) {
-                this.take_over(*party, theirs.clone(), &mut effects);
-                effects.push(persist(*party, theirs.ban.is_some()));
+                this.take_over(party.clone(), theirs.clone(), &mut effects);
+                effects.push(persist(party.clone(), theirs.ban.is_some()));
             }
         }
         // Only now: both were written by the same clock, before it may have gone back.
@@ -151,6 +162,18 @@ impl Reputation {
             .standing(now.max(self.latest), &self.rules)
     }
 
+    /// Where a peer stands that is `subject`: the worse of both.
+    #[must_use]
+    pub fn standing_of(
+        &self,
+        peer: &PeerId,
+        subject: Option<&SubjectId>,
+        now: Timestamp,
+    ) -> Standing {
+        let now = now.max(self.latest);
+        joint(self.book.ledger(), peer, subject, now, &self.rules)
+    }
+
     /// Applies what happened.
     pub fn apply(&mut self, input: Input, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -158,14 +181,36 @@ impl Reputation {
         match input {
             Input::Charge {
                 party,
+                subject,
                 address,
                 severity,
                 evidence,
             } => {
-                let address = address.map(|ip| ip.to_canonical());
-                self.charge(party, address, severity, &evidence, now, &mut effects);
+                if matches!(party, Party::Subject(_)) {
+                    // Nobody acts without a key: a subject is charged beside one, or not at all.
+                    return effects;
+                }
+                // An address has no member behind it.
+                let subject = subject.filter(|_| matches!(party, Party::Peer(_)));
+                let subject = subject.map(Party::Subject);
+                let deed = Deed {
+                    address: address.map(|ip| ip.to_canonical()),
+                    severity,
+                    evidence: shortened(&evidence),
+                };
+                // The key first: it begins where its subject stood before.
+                self.charge(party, subject.as_ref(), &deed, now, &mut effects);
+                if let Some(subject) = subject {
+                    self.charge(subject, None, &deed, now, &mut effects);
+                }
             }
-            Input::Credit { peer } => self.credit(peer, now, &mut effects),
+            Input::Credit { peer, subject } => {
+                let subject = subject.map(Party::Subject);
+                self.credit(Party::Peer(peer), subject.as_ref(), now, &mut effects);
+                if let Some(subject) = subject {
+                    self.credit(subject, None, now, &mut effects);
+                }
+            }
             Input::Tick => self.forget_neutral(now, &mut effects),
         }
         effects
@@ -188,7 +233,7 @@ impl Reputation {
         let mut effects = Vec::new();
         let now = self.pass_time(now, &mut effects);
         if !self.make_room(&party, now, &mut effects) {
-            return Err(BanError::Full(self.book.len()));
+            return Err(BanError::Full(self.book.places()));
         }
         let ban = BanRecord {
             since: now,
@@ -198,7 +243,7 @@ impl Reputation {
             address: None,
         };
         let info = BanInfo {
-            party,
+            party: party.clone(),
             since: ban.since,
             until: ban.until,
             reason: ban.reason.to_string(),
@@ -220,8 +265,8 @@ impl Reputation {
         }
         let floor = self.rules.probation_score.get();
         account.score = TrustScore::saturating(account.score.get().max(floor));
-        self.book.set(party, account);
-        effects.push(persist(party, true));
+        self.book.set(party.clone(), account);
+        effects.push(persist(party.clone(), true));
         effects.push(Effect::Publish);
         effects.push(ban_ended(party, "lifted"));
         (true, effects)
@@ -244,11 +289,11 @@ impl Reputation {
             .book
             .ledger()
             .iter()
-            .map(|(p, a)| (*p, a.clone()))
+            .map(|(p, a)| (p.clone(), a.clone()))
             .collect();
         for (party, mut account) in all {
             account.shift_back(shift);
-            effects.push(persist(party, account.ban.is_some()));
+            effects.push(persist(party.clone(), account.ban.is_some()));
             self.book.set(party, account);
         }
         effects.push(Effect::Publish);
@@ -257,9 +302,9 @@ impl Reputation {
     fn end_bans(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         while let Some(party) = self.book.ended(now) {
             let account = self.current(&party, now);
-            self.book.set(party, account);
+            self.book.set(party.clone(), account);
             // Lost in a crash, it ends once more at the next start: no need to wait for a disk.
-            effects.push(persist(party, false));
+            effects.push(persist(party.clone(), false));
             effects.push(Effect::Publish);
             effects.push(ban_ended(party, "expired"));
         }
@@ -268,26 +313,26 @@ impl Reputation {
     fn charge(
         &mut self,
         party: Party,
-        address: Option<IpAddr>,
-        severity: Severity,
-        evidence: &str,
+        subject: Option<&Party>,
+        deed: &Deed,
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
+        let severity = deed.severity;
         let before_authentication = severity == Severity::HandshakeAbuse;
         if matches!(party, Party::Address(_)) && !before_authentication {
             // What a key did is charged to the key: an address may be a whole company.
             return;
         }
         let room = self.make_room(&party, now, effects);
-        let mut account = self.current(&party, now);
+        let mut account = self.opened(&party, subject, now);
         let before = account.score;
         let after = TrustScore::saturating(before.get() - self.cost(severity));
         account.score = after;
         effects.push(Effect::Audit(AuditEvent::Charged {
-            party,
+            party: party.clone(),
             severity: severity.name().to_owned(),
-            evidence: shortened(evidence),
+            evidence: deed.evidence.clone(),
             before: before.get(),
             after: after.get(),
         }));
@@ -306,11 +351,13 @@ impl Reputation {
             None
         };
         if let Some(reason) = reason {
+            // One offender counts once behind an address, by its key.
+            let address = deed.address.filter(|_| matches!(party, Party::Peer(_)));
             let ban = self.ban_by_rule(reason, address, now);
             self.begin_ban(party, account, ban, effects);
-            self.ban_address_behind(party, address, now, effects);
+            self.ban_address_behind(address, now, effects);
         } else {
-            self.book.set(party, account);
+            self.book.set(party.clone(), account);
             effects.push(persist(party, false));
         }
         effects.push(Effect::Publish);
@@ -334,25 +381,24 @@ impl Reputation {
         effects: &mut Vec<Effect>,
     ) {
         effects.push(Effect::Audit(AuditEvent::BanStarted {
-            party,
+            party: party.clone(),
             until: ban.until,
             reason: ban.reason.to_string(),
         }));
         account.probation_until = None;
         account.ban = Some(ban);
-        self.book.set(party, account);
+        self.book.set(party.clone(), account);
         effects.push(persist(party, true));
     }
 
     /// Bans the address of a peer that was banned just now, when it is one of several.
     fn ban_address_behind(
         &mut self,
-        peer: Party,
         address: Option<IpAddr>,
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
-        let (Party::Peer(_), Some(ip)) = (peer, address) else {
+        let Some(ip) = address else {
             return;
         };
         let peers = self.book.banned_behind(&ip);
@@ -368,9 +414,14 @@ impl Reputation {
         self.begin_ban(party, account, ban, effects);
     }
 
-    fn credit(&mut self, peer: PeerId, now: Timestamp, effects: &mut Vec<Effect>) {
-        let party = Party::Peer(peer);
-        let mut account = self.current(&party, now);
+    fn credit(
+        &mut self,
+        party: Party,
+        subject: Option<&Party>,
+        now: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut account = self.opened(&party, subject, now);
         let interval = self.rules.good_connection_interval.0;
         let recently = account.credited.is_some_and(|at| now.since(at) < interval);
         if recently || account.ban.is_some() {
@@ -380,15 +431,15 @@ impl Reputation {
         account.score = TrustScore::saturating(account.score.get() + gain);
         account.credited = Some(now);
         let unknown = self.book.get(&party).is_none();
-        if unknown && self.book.is_full() {
+        if unknown && self.book.is_full(&party) {
             // A good word is no reason to forget somebody's misdeeds.
-            let nearest = self.book.nearest().map(|(rank, _)| rank);
+            let nearest = self.book.nearest_like(&party).map(|(rank, _)| rank);
             if nearest.is_none_or(|nearest| nearest >= account.rank(&self.rules)) {
                 return;
             }
             self.make_room(&party, now, effects);
         }
-        self.book.set(party, account);
+        self.book.set(party.clone(), account);
         effects.push(persist(party, false));
         effects.push(Effect::Publish);
     }
@@ -396,7 +447,7 @@ impl Reputation {
     fn forget_neutral(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let interval = self.rules.good_connection_interval.0;
         for _ in 0..FORGET_PER_TICK {
-            let Some((_, party)) = self.book.nearest() else {
+            let Some(party) = self.book.nearest() else {
                 return;
             };
             let account = self.current(&party, now);
@@ -413,20 +464,20 @@ impl Reputation {
 
     /// Makes a place for `party` unless it has one; `false` when none can be made.
     fn make_room(&mut self, party: &Party, now: Timestamp, effects: &mut Vec<Effect>) -> bool {
-        if self.book.get(party).is_some() || !self.book.is_full() {
+        if self.book.get(party).is_some() || !self.book.is_full(party) {
             return true;
         }
-        if let Some((_, nearest)) = self.book.nearest() {
+        if let Some((_, nearest)) = self.book.nearest_like(party) {
             self.book.forget(&nearest);
             effects.push(persist(nearest, false));
             return true;
         }
-        let Some((_, soonest)) = self.book.soonest() else {
+        let Some(soonest) = self.book.soonest_like(party) else {
             return false;
         };
         debug_assert!(self.current(&soonest, now).ban.is_some());
         self.book.forget(&soonest);
-        effects.push(persist(soonest, false));
+        effects.push(persist(soonest.clone(), false));
         effects.push(ban_ended(soonest, "displaced"));
         true
     }
@@ -437,7 +488,7 @@ impl Reputation {
             ban.until = ban.until.min(ban.since.after(MAX_BAN));
         }
         self.latest = self.latest.max(account.at);
-        let room = account.ban.is_some() || !self.book.is_full();
+        let room = account.ban.is_some() || !self.book.is_full(&party);
         if room && self.make_room(&party, account.at, effects) {
             self.book.set(party, account);
         } else if self.book.get(&party).is_none() {
@@ -449,6 +500,16 @@ impl Reputation {
         match self.book.get(party) {
             Some(account) => account.at(now, &self.rules),
             None => Account::new(&self.rules, now),
+        }
+    }
+
+    /// The account to change. A key that nothing is known of begins where the subject that brings
+    /// it stands.
+    fn opened(&self, party: &Party, subject: Option<&Party>, now: Timestamp) -> Account {
+        let known = |party| self.book.get(party);
+        match (known(party), subject.and_then(known)) {
+            (None, Some(subject)) => Account::of_new_key(subject, now, &self.rules),
+            _ => self.current(party, now),
         }
     }
 

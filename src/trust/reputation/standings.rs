@@ -2,11 +2,12 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Account, ledger::Ledger};
+use super::{Account, ledger::Ledger, subject_of};
 use crate::{
     config::ReputationConfig,
+    identity::VerifiedIdentity,
     messages::reputation::{BanInfo, Standing},
-    types::{Party, PeerId, Timestamp, TrustScore},
+    types::{Party, PeerId, SubjectId, Timestamp, TrustScore},
 };
 
 /// Why a party may not even begin.
@@ -45,18 +46,38 @@ impl Standings {
         }
     }
 
-    /// Where a peer stands; `None` when nothing was published yet.
+    /// Where a peer stands by its key alone; `None` when nothing was published yet. Decisions go
+    /// by [`Standings::standing_of`].
     #[must_use]
     pub fn standing(&self, peer: &PeerId, now: Timestamp) -> Option<Standing> {
-        let account = self.ledger.as_ref()?.get(&Party::Peer(*peer));
-        Some(account.map_or(
-            Standing {
-                score: self.rules.neutral,
-                banned_until: None,
-                probation: false,
-            },
-            |account| account.standing(now, &self.rules),
-        ))
+        self.standing_of(peer, None, now)
+    }
+
+    /// Where a peer stands, as what it was verified to be: the worse of its key and its subject.
+    /// `None` when nothing was published yet.
+    #[must_use]
+    pub fn standing_of(
+        &self,
+        peer: &PeerId,
+        identity: Option<&VerifiedIdentity>,
+        now: Timestamp,
+    ) -> Option<Standing> {
+        let ledger = self.ledger.as_ref()?;
+        let subject = identity.and_then(subject_of);
+        Some(joint(ledger, peer, subject.as_ref(), now, &self.rules))
+    }
+
+    /// Whether the subject of an identity is barred, and until when; by name, for whoever has to
+    /// say so.
+    #[must_use]
+    pub fn subject_barred(
+        &self,
+        identity: &VerifiedIdentity,
+        now: Timestamp,
+    ) -> Option<(SubjectId, Barred)> {
+        let subject = subject_of(identity)?;
+        let barred = self.barred(&Party::Subject(subject.clone()), now)?;
+        Some((subject, barred))
     }
 
     /// Whether a peer or an address is barred, and until when.
@@ -83,14 +104,14 @@ impl Standings {
             .filter_map(|(party, account)| {
                 let ban = account.ban.as_ref().filter(|ban| now < ban.until)?;
                 Some(BanInfo {
-                    party: *party,
+                    party: party.clone(),
                     since: ban.since,
                     until: ban.until,
                     reason: ban.reason.to_string(),
                 })
             })
             .collect();
-        bans.sort_by_key(|ban| (ban.until, ban.party));
+        bans.sort_by(|a, b| (a.until, &a.party).cmp(&(b.until, &b.party)));
         bans
     }
 
@@ -123,4 +144,27 @@ impl Standings {
     pub(super) fn accounts(&self) -> impl Iterator<Item = (&Party, &Account)> {
         self.ledger.iter().flat_map(Ledger::iter)
     }
+}
+
+/// Where a peer that is `subject` stands. A key without an account says nothing beside its
+/// subject's; a subject without one is neutral, whatever its key earned otherwise.
+pub(super) fn joint(
+    ledger: &Ledger,
+    peer: &PeerId,
+    subject: Option<&SubjectId>,
+    now: Timestamp,
+    rules: &ReputationConfig,
+) -> Standing {
+    let known = |party: Party| ledger.get(&party).map(|own| own.standing(now, rules));
+    let neutral = Standing {
+        score: rules.neutral,
+        banned_until: None,
+        probation: false,
+    };
+    let key = known(Party::Peer(*peer));
+    let Some(subject) = subject else {
+        return key.unwrap_or(neutral);
+    };
+    let subject = known(Party::Subject(subject.clone())).unwrap_or(neutral);
+    key.map_or(subject, |key| key.worse(subject))
 }

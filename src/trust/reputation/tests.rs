@@ -1,6 +1,7 @@
 //! Each rule of bans and probation; what holds under any inputs is in `properties`.
 
 mod properties;
+mod subjects;
 
 use std::{
     net::IpAddr,
@@ -15,7 +16,7 @@ use crate::{
     audit::AuditEvent,
     config::ReputationConfig,
     messages::reputation::Severity,
-    types::{Party, PeerId, Timestamp, TrustScore},
+    types::{Party, PeerId, SubjectId, Timestamp, TrustScore},
 };
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -45,21 +46,40 @@ fn empty(rules: &Arc<ReputationConfig>) -> Reputation {
     Reputation::restore(Arc::clone(rules), [], &view, START, START).0
 }
 
-fn charge(who: Party, from: Option<IpAddr>, severity: Severity) -> Input {
+fn charge(who: &Party, from: Option<IpAddr>, severity: Severity) -> Input {
     Input::Charge {
-        party: who,
+        party: who.clone(),
+        subject: None,
         address: from,
         severity,
         evidence: "test".to_owned(),
     }
 }
 
+/// What a member does by a key.
+fn misdeed(by: u8, who: &SubjectId, severity: Severity) -> Input {
+    Input::Charge {
+        party: Party::Peer(peer(by)),
+        subject: Some(who.clone()),
+        address: None,
+        severity,
+        evidence: "test".to_owned(),
+    }
+}
+
+fn good(by: u8, who: Option<&SubjectId>) -> Input {
+    Input::Credit {
+        peer: peer(by),
+        subject: who.cloned(),
+    }
+}
+
 /// Charges until the party is banned; how often that took.
-fn offend(book: &mut Reputation, who: Party, from: Option<IpAddr>, severity: Severity) -> u32 {
+fn offend(book: &mut Reputation, who: &Party, from: Option<IpAddr>, severity: Severity) -> u32 {
     let now = book.latest();
     for n in 1..=50 {
         book.apply(charge(who, from, severity), now);
-        if book.standing(&who, now).banned_until.is_some() {
+        if book.standing(who, now).banned_until.is_some() {
             return n;
         }
     }
@@ -78,7 +98,9 @@ fn restart(
 ) -> Reputation {
     let view = book.standings();
     let on_disk: Vec<_> = if saved {
-        view.accounts().map(|(p, a)| (*p, a.clone())).collect()
+        view.accounts()
+            .map(|(p, a)| (p.clone(), a.clone()))
+            .collect()
     } else {
         Vec::new()
     };
@@ -100,7 +122,7 @@ fn the_documented_figures_ban_unknown_peers_as_well() {
         let mut book = empty(&rules(|_| {}));
         let who = Party::Peer(peer(1));
         assert_eq!(
-            offend(&mut book, who, None, severity),
+            offend(&mut book, &who, None, severity),
             times,
             "{severity:?}"
         );
@@ -113,9 +135,9 @@ fn the_documented_figures_ban_unknown_peers_as_well() {
 fn a_ban_ends_in_probation_and_a_misdeed_there_bans_again() {
     let mut book = empty(&rules(|_| {}));
     let who = Party::Peer(peer(1));
-    offend(&mut book, who, None, Severity::BadCredential);
+    offend(&mut book, &who, None, Severity::BadCredential);
     // More of the same on its way makes the ban no longer.
-    book.apply(charge(who, None, Severity::BadCredential), later(HOUR / 2));
+    book.apply(charge(&who, None, Severity::BadCredential), later(HOUR / 2));
     assert_eq!(
         book.standing(&who, later(HOUR / 2)).banned_until,
         Some(later(HOUR))
@@ -123,7 +145,7 @@ fn a_ban_ends_in_probation_and_a_misdeed_there_bans_again() {
 
     let effects = book.apply(Input::Tick, later(HOUR));
     let ended = AuditEvent::BanEnded {
-        party: who,
+        party: who.clone(),
         cause: "expired".to_owned(),
     };
     assert!(effects.contains(&Effect::Audit(ended)));
@@ -132,9 +154,12 @@ fn a_ban_ends_in_probation_and_a_misdeed_there_bans_again() {
     assert_eq!((free.banned_until, free.probation), (None, true));
     assert!((free.score.get() - 0.3).abs() < 1e-9);
 
-    let effects = book.apply(charge(who, None, Severity::InvalidMessage), later(2 * HOUR));
+    let effects = book.apply(
+        charge(&who, None, Severity::InvalidMessage),
+        later(2 * HOUR),
+    );
     assert!(effects.contains(&Effect::Persist {
-        party: who,
+        party: who.clone(),
         durable: true
     }));
     assert_eq!(
@@ -145,7 +170,7 @@ fn a_ban_ends_in_probation_and_a_misdeed_there_bans_again() {
     book.apply(Input::Tick, later(3 * HOUR));
     let done = later(28 * HOUR);
     assert!(!book.standing(&who, done).probation);
-    book.apply(charge(who, None, Severity::InvalidMessage), done);
+    book.apply(charge(&who, None, Severity::InvalidMessage), done);
     assert_eq!(book.standing(&who, done).banned_until, None);
 }
 
@@ -155,14 +180,14 @@ fn good_connections_count_once_an_hour_and_not_for_the_banned() {
     let who = Party::Peer(peer(1));
     let score = |book: &Reputation, now| book.standing(&who, now).score.get();
     for _ in 0..100 {
-        book.apply(Input::Credit { peer: peer(1) }, START);
+        book.apply(good(1, None), START);
     }
     assert!((score(&book, START) - 0.51).abs() < 1e-9);
-    book.apply(Input::Credit { peer: peer(1) }, later(HOUR));
+    book.apply(good(1, None), later(HOUR));
     let twice = score(&book, later(HOUR));
     assert!(twice > 0.519 && twice < 0.52, "{twice}");
-    offend(&mut book, who, None, Severity::BadCredential);
-    let effects = book.apply(Input::Credit { peer: peer(1) }, later(HOUR + HOUR / 2));
+    offend(&mut book, &who, None, Severity::BadCredential);
+    let effects = book.apply(good(1, None), later(HOUR + HOUR / 2));
     assert!(
         effects.is_empty(),
         "a banned peer gains nothing: {effects:?}"
@@ -176,7 +201,7 @@ fn one_peer_never_bans_its_address_but_several_do() {
     for n in 1..=4 {
         offend(
             &mut book,
-            Party::Peer(peer(n)),
+            &Party::Peer(peer(n)),
             Some(ip),
             Severity::BadCredential,
         );
@@ -185,7 +210,7 @@ fn one_peer_never_bans_its_address_but_several_do() {
     // What a key did is never charged to an address directly.
     for severity in [Severity::BadCredential, Severity::InvalidMessage] {
         for _ in 0..50 {
-            book.apply(charge(Party::Address(ip), Some(ip), severity), START);
+            book.apply(charge(&Party::Address(ip), Some(ip), severity), START);
         }
     }
     assert_eq!(book.standings().address_banned(ip, START), None);
@@ -193,7 +218,7 @@ fn one_peer_never_bans_its_address_but_several_do() {
     let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
     offend(
         &mut book,
-        Party::Peer(peer(5)),
+        &Party::Peer(peer(5)),
         Some(mapped),
         Severity::BadCredential,
     );
@@ -207,7 +232,7 @@ fn one_peer_never_bans_its_address_but_several_do() {
 fn abuse_before_authentication_bans_the_address() {
     let mut book = empty(&rules(|_| {}));
     let who = Party::Address(address(1));
-    assert_eq!(offend(&mut book, who, None, Severity::HandshakeAbuse), 5);
+    assert_eq!(offend(&mut book, &who, None, Severity::HandshakeAbuse), 5);
 }
 
 #[test]
@@ -216,36 +241,36 @@ fn operators_ban_and_lift() {
     let who = Party::Peer(peer(1));
     for span in [Duration::ZERO, MAX_BAN + Duration::from_secs(1)] {
         assert!(matches!(
-            book.ban(who, span, "x", START),
+            book.ban(who.clone(), span, "x", START),
             Err(BanError::Span(_))
         ));
     }
     let (info, effects) = book
-        .ban(who, 5 * HOUR, &"long ".repeat(1_000), START)
+        .ban(who.clone(), 5 * HOUR, &"long ".repeat(1_000), START)
         .unwrap();
     assert_eq!(info.until, later(5 * HOUR));
     assert!(info.reason.len() <= 256);
     assert!(effects.contains(&Effect::Persist {
-        party: who,
+        party: who.clone(),
         durable: true
     }));
     assert_eq!(book.standings().bans(START), vec![info]);
     assert_eq!(book.standings().bans_active(START), 1);
-    let (info, _) = book.ban(who, HOUR, "shorter", START).unwrap();
+    let (info, _) = book.ban(who.clone(), HOUR, "shorter", START).unwrap();
     assert_eq!(info.until, later(HOUR));
-    let (lifted, effects) = book.lift(who, START);
+    let (lifted, effects) = book.lift(who.clone(), START);
     assert!(lifted);
     assert!(effects.contains(&Effect::Persist {
-        party: who,
+        party: who.clone(),
         durable: true
     }));
-    assert!(!book.lift(who, START).0);
+    assert!(!book.lift(who.clone(), START).0);
     let standing = book.standing(&who, START);
     assert_eq!((standing.banned_until, standing.probation), (None, false));
     // Lifting the ban of a real offender leaves a score that does not ban at once.
-    offend(&mut book, who, None, Severity::BadCredential);
-    book.lift(who, START);
-    book.apply(charge(who, None, Severity::InvalidMessage), START);
+    offend(&mut book, &who, None, Severity::BadCredential);
+    book.lift(who.clone(), START);
+    book.apply(charge(&who, None, Severity::InvalidMessage), START);
     assert_eq!(book.standing(&who, START).banned_until, None);
 }
 
@@ -253,19 +278,19 @@ fn operators_ban_and_lift() {
 fn a_full_table_forgets_the_nearest_to_neutral_and_never_the_banned() {
     let mut book = empty(&rules(|r| r.tracked_parties = 3));
     let all: Vec<_> = (0..20).map(|n| Party::Peer(peer(n))).collect();
-    offend(&mut book, all[0], None, Severity::BadCredential);
-    book.apply(charge(all[1], None, Severity::BadCredential), START);
-    book.apply(charge(all[1], None, Severity::BadCredential), START);
-    book.apply(charge(all[2], None, Severity::InvalidMessage), START);
+    offend(&mut book, &all[0], None, Severity::BadCredential);
+    book.apply(charge(&all[1], None, Severity::BadCredential), START);
+    book.apply(charge(&all[1], None, Severity::BadCredential), START);
+    book.apply(charge(&all[2], None, Severity::InvalidMessage), START);
     // A good word pushes nobody out who is farther from neutral.
-    book.apply(Input::Credit { peer: peer(3) }, START);
+    book.apply(good(3, None), START);
     assert!(book.account(&all[3]).is_none() && book.account(&all[2]).is_some());
     // A misdeed does: the nearest goes, the banned stays.
-    book.apply(charge(all[4], None, Severity::InvalidMessage), START);
+    book.apply(charge(&all[4], None, Severity::InvalidMessage), START);
     assert!(book.account(&all[2]).is_none() && book.account(&all[4]).is_some());
     assert!(book.account(&all[0]).is_some() && book.account(&all[1]).is_some());
     for who in &all[5..] {
-        book.apply(charge(*who, None, Severity::InvalidMessage), START);
+        book.apply(charge(who, None, Severity::InvalidMessage), START);
         assert!(book.standing(&all[0], START).banned_until.is_some());
         assert!(book.account(&all[1]).is_some());
         book.check_invariants();
@@ -276,15 +301,15 @@ fn a_full_table_forgets_the_nearest_to_neutral_and_never_the_banned() {
 fn in_a_table_of_bans_the_soonest_to_end_yields_and_operators_never() {
     let mut book = empty(&rules(|r| r.tracked_parties = 2));
     let all: Vec<_> = (0..6).map(|n| Party::Peer(peer(n))).collect();
-    offend(&mut book, all[0], None, Severity::BadCredential);
+    offend(&mut book, &all[0], None, Severity::BadCredential);
     book.apply(Input::Tick, later(HOUR / 2));
-    offend(&mut book, all[1], None, Severity::BadCredential);
+    offend(&mut book, &all[1], None, Severity::BadCredential);
     let effects = book.apply(
-        charge(all[2], None, Severity::BadCredential),
+        charge(&all[2], None, Severity::BadCredential),
         later(HOUR / 2),
     );
     let displaced = AuditEvent::BanEnded {
-        party: all[0],
+        party: all[0].clone(),
         cause: "displaced".to_owned(),
     };
     assert!(effects.contains(&Effect::Audit(displaced)));
@@ -293,11 +318,13 @@ fn in_a_table_of_bans_the_soonest_to_end_yields_and_operators_never() {
             .banned_until
             .is_some()
     );
-    book.ban(all[3], HOUR, "x", later(HOUR / 2)).unwrap();
-    book.ban(all[4], HOUR, "x", later(HOUR / 2)).unwrap();
+    book.ban(all[3].clone(), HOUR, "x", later(HOUR / 2))
+        .unwrap();
+    book.ban(all[4].clone(), HOUR, "x", later(HOUR / 2))
+        .unwrap();
     // Only operators' bans are left: misdeeds are audited and not remembered, bans refused.
     let effects = book.apply(
-        charge(all[5], None, Severity::BadCredential),
+        charge(&all[5], None, Severity::BadCredential),
         later(HOUR / 2),
     );
     assert!(matches!(
@@ -305,7 +332,8 @@ fn in_a_table_of_bans_the_soonest_to_end_yields_and_operators_never() {
         [Effect::Audit(AuditEvent::Charged { .. })]
     ));
     assert_eq!(
-        book.ban(all[5], HOUR, "x", later(HOUR / 2)).unwrap_err(),
+        book.ban(all[5].clone(), HOUR, "x", later(HOUR / 2))
+            .unwrap_err(),
         BanError::Full(2)
     );
     assert_eq!(book.standings().bans(later(HOUR / 2)).len(), 2);
@@ -318,11 +346,11 @@ fn a_clock_that_goes_back_makes_time_stand_still() {
     // The clock was ten years ahead when the ban began.
     let ahead = later(Duration::from_secs(315_360_000));
     book.apply(Input::Tick, ahead);
-    offend(&mut book, who, None, Severity::BadCredential);
+    offend(&mut book, &who, None, Severity::BadCredential);
     book.apply(Input::Tick, ahead.after(HOUR / 2));
     let effects = book.apply(Input::Tick, START);
     assert!(effects.contains(&Effect::Persist {
-        party: who,
+        party: who.clone(),
         durable: true
     }));
     assert_eq!(
@@ -332,7 +360,7 @@ fn a_clock_that_goes_back_makes_time_stand_still() {
     // The same when it happens while the node is down.
     let mut book = empty(&rules(|_| {}));
     book.apply(Input::Tick, ahead);
-    offend(&mut book, who, None, Severity::BadCredential);
+    offend(&mut book, &who, None, Severity::BadCredential);
     let rules = rules(|_| {});
     let next = restart(&book, &rules, START, true);
     assert_eq!(next.standing(&who, START).banned_until, Some(later(HOUR)));
@@ -343,21 +371,21 @@ fn what_was_published_and_not_saved_survives_a_restart() {
     let rules = rules(|_| {});
     let mut book = empty(&rules);
     let (old, new) = (Party::Peer(peer(1)), Party::Peer(peer(2)));
-    book.ban(old, HOUR, "x", START).unwrap();
+    book.ban(old.clone(), HOUR, "x", START).unwrap();
     let disk: Vec<_> = book
         .standings()
         .accounts()
-        .map(|(p, a)| (*p, a.clone()))
+        .map(|(p, a)| (p.clone(), a.clone()))
         .collect();
-    offend(&mut book, new, None, Severity::BadCredential);
-    book.lift(old, later(Duration::from_secs(1)));
+    offend(&mut book, &new, None, Severity::BadCredential);
+    book.lift(old.clone(), later(Duration::from_secs(1)));
     let view = book.standings();
     let (next, effects) =
         Reputation::restore(Arc::clone(&rules), disk, &view, START, book.latest());
     assert!(next.standing(&new, START).banned_until.is_some());
     assert!(next.standing(&old, START).banned_until.is_none());
     assert!(effects.contains(&Effect::Persist {
-        party: new,
+        party: new.clone(),
         durable: true
     }));
     assert!(effects.contains(&Effect::Publish));
@@ -383,7 +411,7 @@ fn before_the_owner_published_nobody_stands_anywhere() {
 fn what_says_nothing_any_more_is_forgotten() {
     let mut book = empty(&rules(|_| {}));
     book.apply(
-        charge(Party::Peer(peer(1)), None, Severity::InvalidMessage),
+        charge(&Party::Peer(peer(1)), None, Severity::InvalidMessage),
         START,
     );
     let effects = book.apply(Input::Tick, later(24 * 10 * HOUR));

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{subjects::member, *};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -16,6 +16,7 @@ fn party() -> impl Strategy<Value = Party> {
     prop_oneof![
         3 => (0_u8..8).prop_map(|n| Party::Peer(peer(n))),
         1 => (0_u8..4).prop_map(|n| Party::Address(address(n))),
+        1 => (0_u8..4).prop_map(|n| Party::Subject(member(n))),
     ]
 }
 
@@ -26,9 +27,12 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Severity::InvalidMessage),
     ];
     prop_oneof![
-        8 => (party(), prop::option::of((0_u8..4).prop_map(address)), severity)
-            .prop_map(|(who, from, severity)| Step::Apply(charge(who, from, severity))),
-        2 => (0_u8..8).prop_map(|n| Step::Apply(Input::Credit { peer: peer(n) })),
+        8 => (party(), prop::option::of((0_u8..4).prop_map(address)), severity.clone())
+            .prop_map(|(who, from, severity)| Step::Apply(charge(&who, from, severity))),
+        2 => (0_u8..8).prop_map(|n| Step::Apply(good(n, None))),
+        2 => (0_u8..8, 0_u8..4).prop_map(|(n, who)| Step::Apply(good(n, Some(&member(who))))),
+        5 => (0_u8..8, 0_u8..4, severity.clone())
+            .prop_map(|(n, who, severity)| Step::Apply(misdeed(n, &member(who), severity))),
         2 => Just(Step::Apply(Input::Tick)),
         1 => (party(), 0_u64..100_000).prop_map(|(who, s)| Step::Ban(who, Duration::from_secs(s))),
         1 => party().prop_map(Step::Lift),
@@ -70,6 +74,7 @@ proptest! {
                     book.apply(Input::Tick, now);
                     let next = restart(&book, &rules, now, saved);
                     let all = (0..8).map(|n| Party::Peer(peer(n)));
+                    let all = all.chain((0..4).map(|n| Party::Subject(member(n))));
                     for who in all.chain((0..4).map(|n| Party::Address(address(n)))) {
                         prop_assert_eq!(book.standing(&who, now), next.standing(&who, now));
                     }
@@ -90,9 +95,51 @@ proptest! {
         book.apply(Input::Tick, end);
         prop_assert!(book.standings().bans(end).is_empty(), "somebody is banned forever");
         for n in 0..8 {
-            let standing = book.standing(&Party::Peer(peer(n)), end);
+            let standing = book.standing_of(&peer(n), Some(&member(n % 4)), end);
             prop_assert!(standing.score > rules.ban_below, "banned again for the same");
         }
+    }
+
+    /// A new key changes nothing: whatever a member did by one key, it stands by a key that nobody
+    /// has seen where it stood, and no better by the old one. Nothing that others do, or that
+    /// anybody does without its credential, changes where it stands by the new key.
+    #[test]
+    fn a_member_stands_where_it_stood(
+        steps in prop::collection::vec((step(), clock_step()), 1..60),
+        rest in prop::collection::vec(step(), 0..20),
+    ) {
+        let rules = rules(|_| {});
+        let (mut book, who, mut now) = (empty(&rules), member(0), START);
+        for (step, clock) in steps {
+            now = Timestamp::from_millis(now.millis().saturating_add_signed(clock));
+            match step {
+                Step::Apply(input) => drop(book.apply(input, now)),
+                Step::Ban(who, span) => drop(book.ban(who, span, "test", now)),
+                Step::Lift(who) => drop(book.lift(who, now)),
+                Step::Restart { .. } => {}
+            }
+        }
+        book.apply(Input::Tick, now);
+        let own = |book: &Reputation| book.standing(&Party::Subject(who.clone()), now);
+        let before = own(&book);
+        for n in 0..8 {
+            let old = book.standing_of(&peer(n), Some(&who), now);
+            prop_assert!(old.score <= before.score && old.banned_until >= before.banned_until);
+        }
+        prop_assert_eq!(book.standing_of(&peer(15), Some(&who), now), before);
+        // Nothing that names other parties touches it.
+        let named = |party: &Party| *party == Party::Subject(who.clone());
+        for step in rest {
+            match step {
+                Step::Apply(Input::Charge { subject: Some(one), .. }) if one == who => {}
+                Step::Apply(Input::Credit { subject: Some(one), .. }) if one == who => {}
+                Step::Apply(input) => drop(book.apply(input, now)),
+                Step::Ban(party, span) if !named(&party) => drop(book.ban(party, span, "x", now)),
+                Step::Lift(party) if !named(&party) => drop(book.lift(party, now)),
+                _ => {}
+            }
+        }
+        prop_assert_eq!(own(&book), before, "others moved it");
     }
 
     /// Decay is monotone toward neutral, never crosses it, and halves in a half-life.

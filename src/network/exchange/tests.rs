@@ -3,13 +3,16 @@
 use futures::{StreamExt, executor::block_on, io::Cursor};
 use libp2p::{
     Swarm, SwarmBuilder, noise,
-    request_response::{Codec, Config, Event, Message},
+    request_response::{Codec as _, Config, Event, Message},
     swarm::{NetworkBehaviour, SwarmEvent},
     tcp, yamux,
 };
 
 use super::*;
-use crate::sandbox::{JobId, JobState};
+use crate::sandbox::{
+    JobId, JobState,
+    wire::{MAX_REQUEST, MAX_RESPONSE, PROTOCOL, Request, Response},
+};
 
 const NAME: StreamProtocol = StreamProtocol::new(PROTOCOL);
 
@@ -19,16 +22,18 @@ fn messages_go_through_and_others_are_invalid_data() {
         job: JobId([7; 16]),
     };
     let mut stream = Cursor::new(Vec::new());
-    block_on(JobCodec.write_request(&NAME, &mut stream, Ok(request.clone()))).unwrap();
+    block_on(Codec::<Jobs>::default().write_request(&NAME, &mut stream, Ok(request.clone())))
+        .unwrap();
     let mut stream = Cursor::new(stream.into_inner());
-    let read = block_on(JobCodec.read_request(&NAME, &mut stream)).unwrap();
+    let read = block_on(Codec::<Jobs>::default().read_request(&NAME, &mut stream)).unwrap();
     assert_eq!(read, Ok(request));
     for bad in [&b""[..], b"GET / HTTP/1.1\r\n", &[0xa1]] {
         let mut stream = Cursor::new(bad);
-        let read = block_on(JobCodec.read_request(&NAME, &mut stream)).unwrap();
+        let read = block_on(Codec::<Jobs>::default().read_request(&NAME, &mut stream)).unwrap();
         assert!(read.is_err(), "{read:?}");
         let mut stream = Cursor::new(bad);
-        let error = block_on(JobCodec.read_response(&NAME, &mut stream)).unwrap_err();
+        let error =
+            block_on(Codec::<Jobs>::default().read_response(&NAME, &mut stream)).unwrap_err();
         assert!(is_malformed(&error), "{error}");
     }
 }
@@ -38,11 +43,11 @@ fn of_an_endless_stream_only_the_longest_message_is_read() {
     let long = vec![0x40; 2 * MAX_RESPONSE];
     let longer = Malformed("longer than allowed");
     let mut stream = Cursor::new(&long);
-    let read = block_on(JobCodec.read_request(&NAME, &mut stream)).unwrap();
+    let read = block_on(Codec::<Jobs>::default().read_request(&NAME, &mut stream)).unwrap();
     assert_eq!(read, Err(longer));
     assert_eq!(usize::try_from(stream.position()).unwrap(), MAX_REQUEST + 1);
     let mut stream = Cursor::new(&long);
-    let error = block_on(JobCodec.read_response(&NAME, &mut stream)).unwrap_err();
+    let error = block_on(Codec::<Jobs>::default().read_response(&NAME, &mut stream)).unwrap_err();
     assert_eq!(error.to_string(), longer.to_string());
     assert_eq!(
         usize::try_from(stream.position()).unwrap(),
@@ -54,7 +59,7 @@ fn of_an_endless_stream_only_the_longest_message_is_read() {
 #[derive(Clone, Default)]
 struct Raw;
 
-impl Codec for Raw {
+impl request_response::Codec for Raw {
     type Protocol = StreamProtocol;
     type Request = Vec<u8>;
     type Response = Vec<u8>;
@@ -115,9 +120,9 @@ fn swarm<B: NetworkBehaviour>(behaviour: B) -> Swarm<B> {
 
 /// Runs both sides until each has seen the end of one request.
 async fn exchange(
-    executor: &mut Swarm<request_response::Behaviour<JobCodec>>,
+    executor: &mut Swarm<Behaviour<Jobs>>,
     peer: &mut Swarm<request_response::Behaviour<Raw>>,
-) -> (Incoming, Option<Vec<u8>>) {
+) -> (Incoming<Jobs>, Option<Vec<u8>>) {
     let mut seen = None;
     let mut answer = None;
     while seen.is_none() || answer.is_none() {

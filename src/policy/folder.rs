@@ -1,0 +1,81 @@
+//! Policies in a folder: which files are read, and how much of them.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+};
+
+use super::{
+    PolicyError,
+    error::clean,
+    load::{MAX_BYTES, MAX_FILES},
+};
+
+/// Most entries of a folder that are looked at: policies lie in a folder of their own.
+const MAX_ENTRIES: usize = 4_096;
+
+/// Names and texts of the folder's files that end in `suffix` (`.cedar`), by name. Regular files
+/// only: a link may lead anywhere.
+///
+/// # Errors
+/// [`PolicyError`] when the folder or a file cannot be read, or holds more than the bounds allow.
+pub fn read_dir(dir: &Path, suffix: &str) -> Result<Vec<(String, String)>, PolicyError> {
+    let shown = clean(&dir.display().to_string());
+    let unreadable = |error: &io::Error| {
+        let wrong = format!("{shown}: {error}");
+        PolicyError::one(None, wrong, "check the path and its permissions")
+    };
+    let mut files = Vec::new();
+    let mut left = MAX_BYTES;
+    for (count, entry) in fs::read_dir(dir).map_err(|e| unreadable(&e))?.enumerate() {
+        if count >= MAX_ENTRIES {
+            let remedy = "give policies a folder of their own";
+            return Err(PolicyError::one(
+                None,
+                format!("{shown}: more than {MAX_ENTRIES} entries"),
+                remedy,
+            ));
+        }
+        let entry = entry.map_err(|e| unreadable(&e))?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        if !name.ends_with(suffix) {
+            continue;
+        }
+        // Of the entry itself, not of what a link leads to.
+        let kind = entry.file_type().map_err(|e| unreadable(&e))?;
+        if !kind.is_file() {
+            return Err(PolicyError::one(
+                None,
+                format!("{shown}/{}: not a regular file", clean(&name)),
+                "links and folders are not followed: put the file itself there",
+            ));
+        }
+        let text = read(&entry.path(), left).map_err(|e| unreadable(&e))?;
+        left = left.saturating_sub(text.len());
+        files.push((name, text));
+        if files.len() > MAX_FILES {
+            let wrong = format!("{shown}: more than {MAX_FILES} files *{suffix}");
+            return Err(PolicyError::one(None, wrong, "put policies together"));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// At most `left` bytes; a longer file is an error rather than a part.
+fn read(path: &Path, left: usize) -> io::Result<String> {
+    let most = u64::try_from(left).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    let file = fs::File::open(path)?;
+    file.take(most.saturating_add(1))
+        .read_to_string(&mut text)?;
+    if text.len() > left {
+        return Err(io::Error::other(format!(
+            "more than {MAX_BYTES} bytes of policies"
+        )));
+    }
+    Ok(text)
+}

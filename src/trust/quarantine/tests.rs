@@ -1,0 +1,157 @@
+//! Who is held, for how long, and what releases.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::identity::{
+    StatusEntry, Tier,
+    testing::{mallory, name, node},
+};
+
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+const HOUR: Duration = Duration::from_hours(1);
+
+fn later(span: Duration) -> Timestamp {
+    NOW.after(span)
+}
+
+fn identity(role: &str, issued: Timestamp) -> VerifiedIdentity {
+    VerifiedIdentity {
+        peer: node().peer(),
+        tier: Tier::Member,
+        issuer: name("acme"),
+        anchor: name("acme"),
+        statuses: vec![StatusEntry {
+            issuer: name("acme"),
+            index: 1,
+            issued,
+            signer: [1; 32],
+        }],
+        pq_auth: false,
+        keys: None,
+        subject: name("node-1"),
+        groups: Vec::new(),
+        attributes: BTreeMap::from([("role".to_owned(), role.to_owned())]),
+        expires: later(HOUR * 24),
+        credential_hash: [0; 32],
+    }
+}
+
+fn by_policy(span: Duration, grant: Option<[u8; 32]>) -> Entry {
+    Entry {
+        since: NOW,
+        until: later(span),
+        reason: "deny.anomaly".to_owned(),
+        by_operator: false,
+        grant,
+    }
+}
+
+fn party() -> Party {
+    Party::Peer(node().peer())
+}
+
+#[test]
+fn it_ends_with_its_time() {
+    let mut all = Quarantines::default();
+    assert_eq!(all.begin(party(), by_policy(HOUR, None)), Begun::New(None));
+    let held = |all: &Quarantines, at| all.holding(&node().peer(), None, at).is_some();
+    assert!(held(&all, later(HOUR - Duration::from_millis(1))));
+    assert!(!held(&all, later(HOUR)), "to the millisecond, swept or not");
+    assert!(all.holding(&mallory().peer(), None, NOW).is_none());
+    assert_eq!(all.sweep(later(HOUR)), [party()]);
+    assert!(all.is_empty());
+}
+
+#[test]
+fn while_the_cause_lasts_it_is_prolonged_and_never_shortened() {
+    let mut all = Quarantines::default();
+    all.begin(party(), by_policy(HOUR, None));
+    assert_eq!(all.begin(party(), by_policy(HOUR / 2, None)), Begun::Known);
+    let mut again = by_policy(HOUR, None);
+    again.since = later(HOUR / 2);
+    again.until = later(HOUR * 2);
+    assert_eq!(all.begin(party(), again), Begun::Prolonged);
+    let entry = all.get(&party()).unwrap();
+    assert_eq!((entry.since, entry.until), (NOW, later(HOUR * 2)));
+}
+
+#[test]
+fn a_renewal_releases_nobody_and_a_new_grant_does() {
+    let held_as = identity("worker", NOW);
+    let mut all = Quarantines::default();
+    all.begin(party(), by_policy(HOUR, Some(grant_of(&held_as))));
+    let held = |identity: &VerifiedIdentity| all.holding(&identity.peer, Some(identity), NOW);
+    assert!(held(&held_as).is_some());
+    let renewed = identity("worker", later(HOUR / 2));
+    assert!(held(&renewed).is_some(), "its issuer renews by itself");
+    let older = identity("auditor", NOW);
+    assert!(held(&older).is_some(), "it was in a drawer");
+    let granted = identity("auditor", later(HOUR / 2));
+    assert!(held(&granted).is_none());
+    assert_eq!(all.released(&granted.peer, &granted), [party()]);
+    // A member is held by its name: another key that comes with it is, too.
+    let mut all = Quarantines::default();
+    let mut moved = held_as.clone();
+    moved.peer = mallory().peer();
+    let name = party_of(&held_as.peer, Some(&held_as));
+    all.begin(name.clone(), by_policy(HOUR, Some(grant_of(&held_as))));
+    assert_eq!(name.to_string(), "acme/node-1");
+    assert!(all.holding(&moved.peer, Some(&moved), NOW).is_some());
+    assert!(all.holding(&moved.peer, None, NOW).is_none());
+    // Nothing that a peer shows ends what the operator decided.
+    let mut all = Quarantines::default();
+    let mut entry = by_policy(HOUR, Some(grant_of(&held_as)));
+    entry.by_operator = true;
+    all.begin(party(), entry);
+    assert!(all.holding(&granted.peer, Some(&granted), NOW).is_some());
+}
+
+#[test]
+fn an_operators_stays_the_operators() {
+    let mut all = Quarantines::default();
+    let mut hand = by_policy(HOUR, None);
+    hand.by_operator = true;
+    all.begin(party(), hand);
+    all.begin(party(), by_policy(HOUR * 3, Some([1; 32])));
+    let entry = all.get(&party()).unwrap();
+    assert!(entry.by_operator && entry.until == later(HOUR * 3));
+    assert!(all.release(&party()).is_some() && all.release(&party()).is_none());
+}
+
+#[test]
+fn a_full_table_lets_go_of_what_ends_first() {
+    let key = |n: u16| {
+        let mut seed = [0; 32];
+        seed[..2].copy_from_slice(&n.to_be_bytes());
+        Party::Address(std::net::IpAddr::from(
+            <[u8; 16]>::try_from(&seed[..16]).unwrap(),
+        ))
+    };
+    let mut all = Quarantines::default();
+    let mut hand = by_policy(Duration::from_secs(1), None);
+    hand.by_operator = true;
+    all.begin(key(0), hand);
+    for n in 1..=u16::MAX {
+        let span = HOUR + Duration::from_secs(u64::from(n));
+        assert_eq!(all.begin(key(n), by_policy(span, None)), Begun::New(None));
+    }
+    assert_eq!(all.len(), MAX_ENTRIES);
+    assert_eq!(
+        all.begin(party(), by_policy(HOUR, None)),
+        Begun::New(Some(key(1)))
+    );
+    assert!(all.get(&key(0)).is_some());
+}
+
+proptest! {
+    #[test]
+    fn nothing_lasts_longer_than_it_may(spans in proptest::collection::vec(0_u64..1 << 40, 1..8)) {
+        let mut all = Quarantines::default();
+        for span in spans {
+            all.begin(party(), by_policy(Duration::from_secs(span), None));
+        }
+        let end = all.get(&party()).unwrap().until;
+        prop_assert!(end <= NOW.after(MAX_SPAN));
+    }
+}
