@@ -62,6 +62,7 @@ fn revoked(node: &Node) -> u64 {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one life of one node, step by step")]
 async fn a_node_changes_its_keys_and_stays_who_it_is() {
     let root = TempDir::new().unwrap();
     let (issuer, hub) = hub(root.path(), "");
@@ -250,7 +251,7 @@ impl World {
         Continuity::seal((&key(old), &key(new)), &held, last, self.now).unwrap()
     }
 
-    async fn charged(&self, who: &NodeKey) {
+    fn charged(&self, who: &NodeKey) {
         let who = who.peer().to_string();
         eventually("it is charged", || {
             on_record(&self.hub, &["charged", "bad_credential", &who]).then_some(())
@@ -335,15 +336,15 @@ async fn at_the_gate_a_forged_statement_is_charged_and_an_older_one_refused() {
     let claimed = world.statement(1, 2, "node-1", None);
     let why = show(2, "node-1", &signed_by(&key(2), &claimed)).await;
     assert!(why.unwrap_err().contains("continuity"));
-    world.charged(&key(2)).await;
+    world.charged(&key(2));
     // One of another subject, and one that leads to another's keys.
     let elsewhere = world.statement(3, 4, "node-3", None);
     let why = show(4, "node-4", elsewhere.as_bytes()).await;
     assert!(why.unwrap_err().contains("continuity"));
-    world.charged(&key(4)).await;
+    world.charged(&key(4));
     let why = show(5, "node-3", elsewhere.as_bytes()).await;
     assert!(why.unwrap_err().contains("continuity"));
-    world.charged(&key(5)).await;
+    world.charged(&key(5));
 
     // A good one; then the next; then the first again.
     let first = world.statement(6, 7, "node-6", None);
@@ -373,7 +374,7 @@ async fn the_issuer_believes_the_old_keys_alone_and_each_statement_once() {
     let first = world.statement(11, 12, name, None);
     let answer = world.rotate(&mut me, &signed_by(&key(12), &first)).await;
     assert_eq!(refusal(&answer).0, RefusalCode::Invalid);
-    world.charged(&old).await;
+    world.charged(&old);
     // Of another subject; then the real one, twice, and with a crash of the issuer in between.
     let other = world.statement(11, 12, "node-99", None);
     let answer = world.rotate(&mut me, other.as_bytes()).await;
@@ -421,5 +422,5 @@ async fn the_issuer_believes_the_old_keys_alone_and_each_statement_once() {
     let stolen = world.statement(11, 15, name, Some(second.sequence()));
     let answer = world.rotate(&mut thieves, stolen.as_bytes()).await;
     assert_eq!(refusal(&answer).0, RefusalCode::Invalid);
-    world.charged(&thief).await;
+    world.charged(&thief);
 }
