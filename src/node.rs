@@ -1,7 +1,7 @@
 //! The node: the only place that knows every actor. Order of start, order of shutdown, wiring.
 //!
 //! Start: checks that need no actor (data directory, key, ports), store, then Audit, Identity,
-//! RateLimit, Reputation, Revocation, Sandbox, Swarm, Jobs, Admin. Shutdown: nothing new is accepted, connections close,
+//! RateLimit, Reputation, Policy, Revocation, Sandbox, Swarm, Jobs, Settings, Admin. Shutdown: nothing new is accepted, connections close,
 //! debts and scores are saved, the log is flushed last. Both are bounded in time.
 
 mod data_dir;
@@ -12,7 +12,10 @@ mod shutdown;
 mod sockets;
 mod wiring;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tokio::sync::mpsc;
 
@@ -21,6 +24,7 @@ pub use error::StartError;
 pub use shutdown::Ending;
 
 use crate::{
+    actors::policy::load as load_policies,
     audit::AuditEvent,
     config::{Loaded, Machine, derive},
     identity::{
@@ -31,7 +35,7 @@ use crate::{
     sandbox::{Protection, forbid_writable_executable},
     store::Store,
     supervision::{Root, SupervisionEvent},
-    telemetry::Metrics,
+    telemetry::{LogFilter, Metrics},
     types::{Clock, SystemClock},
 };
 use sockets::Sockets;
@@ -43,7 +47,11 @@ use wiring::{Parts, Running};
 /// # Errors
 /// [`StartError`] when it could not start; nothing was changed then that a second try would
 /// trip over.
-pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, StartError> {
+pub async fn run(
+    loaded: Loaded,
+    log: LogFilter,
+    until_stdin_closes: bool,
+) -> Result<Ending, StartError> {
     if std::env::var_os("SSLKEYLOGFILE").is_some() {
         return Err(StartError::KeyLog);
     }
@@ -54,6 +62,7 @@ pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, Sta
     }
     // Signals first: one that comes during the start is not lost.
     let signals = shutdown::Signals::install(until_stdin_closes).map_err(StartError::Signals)?;
+    let hangup = shutdown::hangup().map_err(StartError::Signals)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let (config, notes) = derive(&loaded.config, Machine::read());
     let data = DataDir::open(&loaded.data_dir)?;
@@ -62,6 +71,11 @@ pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, Sta
     // Read once here, so that what is wrong is an error of the start and not of an actor.
     let anchors = state::load_anchors(&paths)?;
     state::load_own(&paths, key.peer(), &anchors, clock.now())?;
+    let home = loaded.beside(Path::new(""));
+    let policies = load_policies(&config.policy, &home).map_err(StartError::Policy)?;
+    for warning in &policies.report.warnings {
+        tracing::warn!(warning, "policies");
+    }
     let sockets = Sockets::bind(&config, data.path())?;
     let (store, set_aside) = Store::open(&data.path().join("state"), clock.now())?;
     greet(&loaded, &config, &key, &notes, sockets.http());
@@ -86,6 +100,8 @@ pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, Sta
         root,
         config: Arc::new(config),
         loaded,
+        log,
+        policies,
         clock,
         key,
         rotated,
@@ -97,6 +113,7 @@ pub async fn run(loaded: Loaded, until_stdin_closes: bool) -> Result<Ending, Sta
     })
     .await?;
     actix::spawn(publish_events(events, running.clone()));
+    actix::spawn(shutdown::reload_on_hangup(running.clone(), hangup));
     let ending = shutdown::wait(&running, signals, stopped).await;
     running.health.stopping.store(true, Ordering::Release);
     // Held to the very end: no second node may begin while this one still writes.

@@ -14,12 +14,14 @@ use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::Semaphore;
 
 use super::{
-    audit::AuditHandle, identity::IdentityActor, reputation::ReputationActor,
+    audit::AuditHandle,
+    identity::IdentityActor,
+    judge::{Judge, Question},
+    reputation::ReputationActor,
     revocation::RevocationActor,
 };
 use crate::{
     audit::{AuditEvent, Direction},
-    config::PolicyConfig,
     identity::{
         Channel, Continuity, Frame, NodeKey, OwnIdentity, Refusal, Role, Status, StatusView, Tier,
         TrustView, VerifiedIdentity, continuity::Seen, invites::Invites,
@@ -30,10 +32,10 @@ use crate::{
         revocation::ShownHeads,
     },
     network::{Admission, Admitted, GateKeeper, Presented},
+    policy::{Action, DenyReason, Verdict},
     supervision::{ActorRef, AskError, CoolDowns},
     telemetry::Metrics,
     trust::{
-        decision::{self, Action, Decision, DenyReason, Request, Subject, Verdict},
         rate::Limiter,
         reputation::{Barred, Standings, subject_of},
     },
@@ -67,8 +69,8 @@ pub struct Tools {
     pub reputation: ActorRef<ReputationActor>,
     /// Makes grants durable.
     pub audit: AuditHandle,
-    /// The rules.
-    pub policy: PolicyConfig,
+    /// The access decision.
+    pub judge: Arc<Judge>,
     /// Counts.
     pub metrics: Metrics,
     /// Time.
@@ -274,26 +276,29 @@ impl Gatekeeper {
         let standing = asked.await.map_err(unavailable)?;
         tools.metrics.trust_score(standing.score);
         let now = tools.clock.now();
-        let Decision { verdict, rule, .. } = decision::evaluate(&Request {
+        let identity = identity.map(Arc::new);
+        let decision = tools.judge.decide(&Question {
             action: Action::Connect,
-            subject: Subject {
-                peer,
-                tier,
-                identity: identity.as_ref(),
-                standing: Some(standing),
-                status: tools.status_of(identity.as_ref()),
-            },
+            peer,
+            tier,
+            identity: identity.as_ref(),
+            standing: Some(standing),
+            status: tools.status_of(identity.as_deref()),
             topic: None,
             security: Some(security),
+            ip,
             now,
-            policy: &tools.policy,
         });
-        tools.metrics.decided(Action::Connect, verdict);
-        if let Verdict::Deny(reason) = verdict {
-            return Err(match (reason, standing.banned_until) {
-                (DenyReason::Revoked, _) => Refusal::Revoked,
-                (_, Some(until)) => self.banned(identity.as_ref(), until, now),
-                (_, None) => Refusal::Denied(rule.to_owned()),
+        let rule = &decision.rule;
+        if !decision.permits() {
+            let told = decision.hint();
+            return Err(match (decision.verdict, standing.banned_until) {
+                (Verdict::Deny(DenyReason::Revoked), _) => Refusal::Revoked,
+                (_, Some(until)) => self.banned(identity.as_deref(), until, now),
+                (_, None) => Refusal::Denied(match told {
+                    Some(hint) => format!("{rule}: {hint}"),
+                    None => rule.to_string(),
+                }),
             });
         }
         let label = identity
@@ -304,7 +309,7 @@ impl Gatekeeper {
             address: ip,
             direction,
             tier: tier.to_string(),
-            rule: rule.to_owned(),
+            rule: rule.to_string(),
             identity: label,
             credential_hash: identity.as_ref().map(|i| i.credential_hash),
             security,
@@ -318,10 +323,10 @@ impl Gatekeeper {
         Ok(Admitted {
             peer,
             tier,
-            identity: identity.map(Arc::new),
+            identity,
             invitation: None,
             formerly: None,
-            rule: rule.to_owned(),
+            rule: rule.to_string(),
             security,
             epoch,
         })

@@ -272,14 +272,20 @@ impl PolicyActor {
             });
         }
         if self.others > 0 {
-            tracing::warn!(count = self.others, "more oddities of policies than are kept apart");
+            tracing::warn!(
+                count = self.others,
+                "more oddities of policies than are kept apart"
+            );
             self.others = 0;
         }
     }
 
     fn load(&mut self, config: &PolicyConfig) -> Result<PolicyReport, String> {
         let loaded = load(config, &self.setup.home).inspect_err(|why| {
-            tracing::error!(why, "policies were not taken: the former ones stay in force");
+            tracing::error!(
+                why,
+                "policies were not taken: the former ones stay in force"
+            );
             (self.setup.note)(AuditEvent::PolicyRefused { why: why.clone() });
         })?;
         let report = loaded.report.clone();
@@ -293,7 +299,11 @@ impl PolicyActor {
 
     fn tell_loaded(&self) {
         let report = &self.view.loaded.report;
-        tracing::info!(hash = report.hash, policies = report.policies, "policies in force");
+        tracing::info!(
+            hash = report.hash,
+            policies = report.policies,
+            "policies in force"
+        );
         (self.setup.note)(AuditEvent::PolicyLoaded {
             dir: report.dir.as_ref().map(|dir| dir.display().to_string()),
             policies: report.policies,

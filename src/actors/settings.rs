@@ -200,7 +200,11 @@ impl Handler<ReloadSettings> for SettingsActor {
             act.reloads = act.reloads.saturating_add(1);
             match &done {
                 Ok(report) => {
-                    tracing::info!(hash = report.hash, changes = report.changes.len(), "settings");
+                    tracing::info!(
+                        hash = report.hash,
+                        changes = report.changes.len(),
+                        "settings"
+                    );
                 }
                 Err(why) => {
                     tracing::error!(why, "the configuration was not taken: all stays as it is");

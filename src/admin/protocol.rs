@@ -19,11 +19,14 @@ use crate::{
     messages::{
         enrolment::Invitation,
         identity::IdentityReport,
+        policy::PolicyReport,
         reputation::BanInfo,
         sandbox::JobReport,
+        settings::SettingsReport,
         swarm::{Delivery, PeerReport, Published},
     },
     sandbox::{ContentHash, JobId, JobSpec, JobState, Stream},
+    trust::quarantine::QuarantineInfo,
     types::{Party, PeerId, Span, Timestamp, Topic},
 };
 
@@ -122,6 +125,26 @@ pub enum Request {
     },
     /// The bans in force. Answered by [`Response::Bans`].
     Bans {},
+    /// Puts a party in quarantine. Answered by [`Response::Quarantined`].
+    Quarantine {
+        /// Who.
+        party: Party,
+        /// How long.
+        span: Span,
+        /// Why; at most [`MAX_TEXT`] characters.
+        reason: String,
+    },
+    /// Releases a party. Answered by [`Response::Released`].
+    Release {
+        /// Who.
+        party: Party,
+    },
+    /// Who is in quarantine. Answered by [`Response::Quarantines`].
+    Quarantines {},
+    /// The policies in force. Answered by [`Response::Policies`].
+    Policies {},
+    /// Reads configuration and policies again. Answered by [`Response::ConfigReloaded`].
+    ConfigReload {},
     /// Makes an invitation. Answered by [`Response::Invited`].
     Invite {
         /// The subject its holder becomes.
@@ -209,6 +232,11 @@ impl Request {
             Self::Ban { .. } => "ban",
             Self::Unban { .. } => "unban",
             Self::Bans {} => "bans",
+            Self::Quarantine { .. } => "quarantine",
+            Self::Release { .. } => "release",
+            Self::Quarantines {} => "quarantines",
+            Self::Policies {} => "policies",
+            Self::ConfigReload {} => "config_reload",
             Self::Invite { .. } => "invite",
             Self::JobUpload { .. } => "job_upload",
             Self::SealingKey { .. } => "sealing_key",
@@ -233,6 +261,9 @@ impl Request {
                 | Self::StatusImport { .. }
                 | Self::Ban { .. }
                 | Self::Unban { .. }
+                | Self::Quarantine { .. }
+                | Self::Release { .. }
+                | Self::ConfigReload {}
                 | Self::Invite { .. }
                 | Self::JobCancel { .. }
                 | Self::Shutdown {}
@@ -346,6 +377,24 @@ pub enum Response {
         /// In order of their end.
         bans: Vec<BanInfo>,
     },
+    /// To `quarantine`.
+    Quarantined(QuarantineInfo),
+    /// To `release`.
+    Released {
+        /// Who.
+        party: Party,
+        /// Whether it was in quarantine.
+        released: bool,
+    },
+    /// To `quarantines`.
+    Quarantines {
+        /// By party.
+        quarantines: Vec<QuarantineInfo>,
+    },
+    /// To `policies`.
+    Policies(PolicyReport),
+    /// To `config_reload`.
+    ConfigReloaded(SettingsReport),
     /// To `invite`.
     Invited(Invitation),
     /// To `job_upload`.

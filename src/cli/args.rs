@@ -1,6 +1,7 @@
 //! The command line's grammar. Nothing here acts.
 
 pub mod job;
+mod policy;
 mod receipt;
 
 use std::{net::IpAddr, path::PathBuf, sync::LazyLock};
@@ -16,6 +17,7 @@ use crate::{
     types::{Party, Span, Timestamp, Topic},
 };
 
+pub use policy::{ExplainArgs, PolicyCommand};
 pub use receipt::{ReceiptCommand, VerifyArgs as ReceiptVerifyArgs};
 
 /// Most nodes of a devnet: each is a process of some 50 MB on this machine.
@@ -110,6 +112,9 @@ pub enum Command {
     /// What a peer signed about a job it ran: verify, show
     #[command(subcommand)]
     Receipt(ReceiptCommand),
+    /// Who may do what: check and test policies, explain a decision
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Run a private network of node processes on this machine
     Devnet(DevnetArgs),
     /// Stop the running node in order
@@ -186,6 +191,8 @@ pub enum ConfigCommand {
     },
     /// Print the commented default configuration
     Default,
+    /// Have the running node read its configuration and policies again
+    Reload,
 }
 
 /// `peers …`
@@ -212,6 +219,27 @@ pub enum PeersCommand {
     },
     /// The bans in force
     Bans,
+    /// Put a peer or a member in quarantine: it stays connected, may talk on
+    /// policy.restricted_topics, and runs nothing
+    Quarantine {
+        /// A peer id, or a member as issuer/subject (acme/node-3)
+        #[arg(value_parser = party)]
+        party: Party,
+        /// How long
+        #[arg(long = "for", default_value = "1h", value_name = "SPAN")]
+        span: Span,
+        /// Why; goes into the audit log
+        #[arg(long, default_value = "by hand", value_name = "TEXT", value_parser = reason)]
+        reason: String,
+    },
+    /// Release a peer or a member from quarantine
+    Release {
+        /// A peer id, or a member as issuer/subject (acme/node-3)
+        #[arg(value_parser = party)]
+        party: Party,
+    },
+    /// Who is in quarantine
+    Quarantined,
 }
 
 /// `actors …`

@@ -22,9 +22,9 @@ pub struct Bodies;
 
 impl Node for Bodies {
     fn run(&self, loaded: Loaded, args: RunArgs, _: &Out) -> Result<(), CliError> {
-        telemetry::init_logging(&loaded.config.log)?;
+        let log = telemetry::init_logging(&loaded.config.log)?;
         let system = actix::System::new();
-        let ended = system.block_on(node::run(loaded, args.until_stdin_closes));
+        let ended = system.block_on(node::run(loaded, log, args.until_stdin_closes));
         // Not dropped: that would wait for whatever is stuck, and everything worth keeping is on
         // disk. The process ends right after.
         std::mem::forget(system);

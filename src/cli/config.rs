@@ -75,6 +75,8 @@ pub fn command(command: &ConfigCommand, global: &Global, out: &Out) -> Result<()
                 text
             })
         }
+        // Asked of the running node.
+        ConfigCommand::Reload => Ok(()),
         ConfigCommand::Show { origin } => show(&load(global)?, *origin, out),
     }
 }

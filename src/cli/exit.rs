@@ -244,7 +244,10 @@ impl From<StartError> for CliError {
             StartError::Key(error) => return EnrolError::from(error).into(),
             StartError::Rotation(error) => return EnrolError::from(error).into(),
             StartError::Identity(error) => return EnrolError::from(error).into(),
-            StartError::Issuer(_) | StartError::KeyLog | StartError::Config(_) => Exit::Config,
+            StartError::Issuer(_)
+            | StartError::KeyLog
+            | StartError::Policy(_)
+            | StartError::Config(_) => Exit::Config,
             StartError::KeyMissing(_) => Exit::Data,
             StartError::Listen { .. } | StartError::Http { .. } => Exit::Unavailable,
             StartError::Socket { .. } => Exit::CannotCreate,

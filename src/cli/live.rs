@@ -83,6 +83,19 @@ pub fn peers_request(command: Option<&PeersCommand>) -> Request {
     match command {
         None => Request::Peers {},
         Some(PeersCommand::Bans) => Request::Bans {},
+        Some(PeersCommand::Quarantined) => Request::Quarantines {},
+        Some(PeersCommand::Release { party }) => Request::Release {
+            party: party.clone(),
+        },
+        Some(PeersCommand::Quarantine {
+            party,
+            span,
+            reason,
+        }) => Request::Quarantine {
+            party: party.clone(),
+            span: *span,
+            reason: reason.clone(),
+        },
         Some(PeersCommand::Unban { party }) => Request::Unban {
             party: party.clone(),
         },

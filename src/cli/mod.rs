@@ -21,6 +21,7 @@ pub mod job;
 mod join;
 pub mod live;
 pub mod output;
+mod policy;
 mod protect;
 mod receipt;
 pub mod render;
@@ -33,7 +34,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser;
 
 use crate::{admin::protocol::Request, config::Loaded};
-use args::{AuditCommand, Cli, Command, DevnetArgs, Global, RunArgs};
+use args::{AuditCommand, Cli, Command, ConfigCommand, DevnetArgs, Global, RunArgs};
 use exit::{CliError, Exit};
 use output::Out;
 
@@ -94,6 +95,7 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
     match &cli.command {
         Command::Init(args) => init::command(args, global, out),
         Command::Run(args) => node.run(config::load(global)?, *args, out),
+        Command::Config(ConfigCommand::Reload) => ask(&Request::ConfigReload {}),
         Command::Config(command) => config::command(command, global, out),
         Command::Status { command: None } => ask(&Request::Status {}),
         Command::Status {
@@ -117,6 +119,7 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         Command::Invite(args) => ask(&invite::request(args)),
         Command::Join(args) => join::command(args, global, out),
         Command::Receipt(command) => receipt::command(command, out),
+        Command::Policy(command) => policy::command(command, global, out),
         Command::Devnet(args) => node.devnet(args, out),
         // Carried out before anything was set up.
         Command::SandboxWorker => Ok(()),

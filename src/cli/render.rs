@@ -1,6 +1,7 @@
 //! What the running node answers, for people and for programs.
 
 mod jobs;
+mod policy;
 
 use std::{fmt::Display, time::Duration};
 
@@ -28,6 +29,9 @@ use crate::{
 /// # Errors
 /// When stdout cannot be written, or the answer is part of a stream.
 pub fn answer(answer: &Response, out: &Out) -> Result<(), CliError> {
+    if let Some(done) = policy::answer(answer, out) {
+        return done;
+    }
     match answer {
         Response::Status(report) => {
             out.answer("quantraband.status/1", report, || status(report, out))
@@ -121,6 +125,14 @@ fn short(answer: &Response, out: &Out) -> Result<(), CliError> {
                 format!("the ban of {party} is lifted")
             } else {
                 format!("{party} was not banned")
+            },
+        ),
+        Response::Released { party, released } => (
+            "released",
+            if *released {
+                format!("{party} is released")
+            } else {
+                format!("{party} was not in quarantine")
             },
         ),
         Response::JobSubmitted { job, .. } => ("job-submitted", job.to_string()),

@@ -27,6 +27,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 pub use describe::{Origin, SHIPPED, keys};
 pub use error::{ConfigError, Place, Problem};
@@ -83,6 +84,13 @@ impl Loaded {
     pub fn beside(&self, path: &Path) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("/")).join(path)
     }
+}
+
+/// SHA-256 of a configuration's canonical JSON, hex: what the log knows it by.
+#[must_use]
+pub fn hash(config: &Config) -> String {
+    let text = serde_json_canonicalizer::to_vec(config).unwrap_or_default();
+    hex::encode(Sha256::digest(text))
 }
 
 /// The process's environment, without what is not Unicode (no key of ours is).

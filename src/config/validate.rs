@@ -17,17 +17,19 @@ use super::Config;
 use crate::{identity::MAX_LIFETIME, types::Span};
 
 /// The actors that `[supervision.actors.NAME]` may name.
-pub const ACTORS: [&str; 11] = [
+pub const ACTORS: [&str; 13] = [
     "admin",
     "audit",
     "identity",
     "issuer",
     "jobs",
+    "policy",
     "rate_limit",
     "renewal",
     "reputation",
     "revocation",
     "sandbox",
+    "settings",
     "swarm",
 ];
 

@@ -47,6 +47,9 @@ pub enum StartError {
     /// A limit that cannot be used.
     #[error("{0}")]
     Config(String),
+    /// The policies.
+    #[error("policy: {0}")]
+    Policy(String),
     /// The key of a node that has run before is gone.
     #[error("{} is missing, but this data directory belongs to a node: restore the key from a backup, or begin a new node in another directory", .0.display())]
     KeyMissing(PathBuf),

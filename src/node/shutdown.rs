@@ -13,7 +13,7 @@ use crate::{
     audit::AuditEvent,
     messages::{
         audit::FlushLog, rate_limit::SaveBudgets, reputation::SaveScores, sandbox::DrainJobs,
-        swarm::Drain,
+        settings::ReloadSettings, swarm::Drain,
     },
     supervision::{AskError, EXIT_ESCALATED},
     types::Clock,
@@ -23,6 +23,8 @@ use crate::{
 const EXIT_IO: u8 = 74;
 /// How much longer than the deadline the process may take before the last resort ends it.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long a reload may take.
+pub(super) const RELOAD_DEADLINE: Duration = Duration::from_secs(60);
 /// How long closed connections get to be closed on the wire.
 const LINGER: Duration = Duration::from_millis(200);
 
@@ -66,6 +68,22 @@ impl Signals {
                 self.watch_stdin = false;
                 "standard input was closed"
             }
+        }
+    }
+}
+
+/// SIGHUP, by which service managers ask for a reload.
+pub(super) fn hangup() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
+/// Reads configuration and policies again at each SIGHUP.
+pub(super) async fn reload_on_hangup(running: Running, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP: reading the configuration again");
+        // What came of it Settings says in log and audit log.
+        if let Err(error) = running.settings.ask(ReloadSettings, RELOAD_DEADLINE).await {
+            tracing::error!(%error, "the configuration was not read again");
         }
     }
 }

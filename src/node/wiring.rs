@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{StartError, health::NodeHealth, rebuild, sockets::Sockets};
@@ -19,16 +18,19 @@ use crate::{
         identity::{IdentityActor, IdentityPublishers, IdentitySetup},
         issuer::{IssuerActor, IssuerSetup},
         jobs::{JobsActor, JobsSetup},
+        judge::Bench,
+        policy::{self, PolicyActor, PolicySetup, PolicyView},
         rate_limit::{RateLimitActor, RateLimitSetup},
         renewal::{RenewalActor, RenewalSetup},
         reputation::{ReputationActor, ReputationSetup},
         revocation::{RevocationActor, RevocationSetup, SwarmSlot},
         sandbox::{SandboxActor, SandboxSetup},
+        settings::{SettingsActor, SettingsSetup},
         swarm::{SwarmActor, SwarmMemory, SwarmTools},
     },
     admin::protocol::SOCKET,
     audit::{AuditEvent, OpenError},
-    config::{Config, Loaded},
+    config::{self, Config, Loaded},
     identity::{
         Continuity, IdentityPaths, IssuerFolder, Leniency, NodeKey, OwnIdentity, StatusView,
         TrustView,
@@ -38,7 +40,7 @@ use crate::{
     messages::reputation::Ban,
     store::{SetAside, Store},
     supervision::{ActorRef, Placement, Root, Supervise},
-    telemetry::{self, Metrics},
+    telemetry::{self, LogFilter, Metrics},
     trust::{rate::Limiter, reputation::Standings},
     types::{Clock, EventId, PeerId, Publisher, View},
 };
@@ -66,6 +68,8 @@ pub(super) struct Parts {
     pub(super) root: Root,
     pub(super) config: Arc<Config>,
     pub(super) loaded: Loaded,
+    pub(super) log: LogFilter,
+    pub(super) policies: policy::Loaded,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) key: NodeKey,
     /// The rotation that led to this key, when the log was not told of it yet.
@@ -85,6 +89,7 @@ pub(super) struct Running {
     pub(super) swarm: ActorRef<SwarmActor>,
     pub(super) sandbox: ActorRef<SandboxActor>,
     pub(super) jobs: ActorRef<JobsActor>,
+    pub(super) settings: ActorRef<SettingsActor>,
     pub(super) rate_limit: ActorRef<RateLimitActor>,
     pub(super) reputation: ActorRef<ReputationActor>,
     pub(super) audit_actor: ActorRef<AuditActor>,
@@ -149,6 +154,8 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         root,
         config,
         loaded,
+        log,
+        policies,
         clock,
         key,
         rotated,
@@ -195,7 +202,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
     site.record(AuditEvent::NodeStarted {
         version: crate::VERSION.to_owned(),
         peer,
-        config_hash: config_hash(&site.config),
+        config_hash: config::hash(&site.config),
     })
     .await?;
     let required = site.config.identity.require_status_lists;
@@ -207,6 +214,9 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
     let (rate_limit, limiter) = site.start_rate_limit(&store).await?;
     let (reputation, standings) = site.start_reputation(&store).await?;
     site.recover_bans(&store, set_aside.as_ref(), &reputation, &audit_tools)
+        .await?;
+    let bench = site
+        .start_policy(policies, loaded.beside(Path::new("")), &store)
         .await?;
     let slot = SwarmSlot::default();
     let revocation = site
@@ -241,15 +251,17 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         revocation: revocation.clone(),
         reputation: reputation.clone(),
         audit: site.audit.clone(),
-        policy: site.config.policy.clone(),
+        judge: Arc::new(bench.judge()),
         metrics: site.metrics.clone(),
         clock: Arc::clone(&site.clock),
         deadline: ASK_DEADLINE,
         pending: Arc::new(Semaphore::new(site.config.limits.pending_decisions)),
     });
-    let sandbox = site.start_sandbox(&gatekeeper, &key, &store).await?;
+    let sandbox = site
+        .start_sandbox(&gatekeeper, &key, (&store, &bench))
+        .await?;
     let swarm = site
-        .start_swarm(&gatekeeper, &key, (&sandbox, &issuer))
+        .start_swarm(&gatekeeper, &key, (&sandbox, &issuer, &bench))
         .await?;
     // Nothing else fills it.
     let _ = slot.set(swarm.clone());
@@ -258,7 +270,12 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
     let jobs = site
         .start_jobs(&gatekeeper, &store, (&swarm, &sandbox))
         .await?;
+    let settings = site
+        .start_settings(Arc::new(loaded.clone()), (live, log), &bench)
+        .await?;
     let desk = Desk::new(DeskTools {
+        policy: bench.policy.clone(),
+        settings: settings.clone(),
         facts: site.facts(&loaded, sockets.http()),
         clock: Arc::clone(&site.clock),
         health: health.clone(),
@@ -279,6 +296,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         swarm,
         sandbox,
         jobs,
+        settings,
         rate_limit,
         reputation,
         audit_actor,
@@ -433,6 +451,60 @@ impl Site {
         Ok((actor, publisher.view()))
     }
 
+    async fn start_policy(
+        &self,
+        policies: policy::Loaded,
+        home: PathBuf,
+        store: &Store,
+    ) -> Result<Bench, StartError> {
+        let max_cpu = self.config.sandbox.max_cpu_time.0;
+        let first = PolicyView::new(policies, &self.config.policy, max_cpu);
+        let publisher = Publisher::new(first);
+        let view = publisher.view();
+        let setup = PolicySetup {
+            home,
+            max_cpu,
+            aggregate: self.config.audit.aggregate.0,
+            clock: Arc::clone(&self.clock),
+            store: store.clone(),
+            publisher,
+            note: Arc::clone(&self.note),
+            metrics: self.metrics.clone(),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(PolicyActor::new(life, setup.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        Ok(Bench {
+            view,
+            policy: actor,
+            node: self.peer,
+            clock: Arc::clone(&self.clock),
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    async fn start_settings(
+        &self,
+        loaded: Arc<Loaded>,
+        (live, log): (Publisher<Config>, LogFilter),
+        bench: &Bench,
+    ) -> Result<ActorRef<SettingsActor>, StartError> {
+        let setup = SettingsSetup {
+            loaded,
+            live,
+            root: self.root.clone(),
+            log,
+            policy: bench.policy.clone(),
+            note: Arc::clone(&self.note),
+        };
+        let actor = self.root.spawn(Placement::Own, move |life| {
+            Ok(SettingsActor::new(life, setup.clone()))
+        });
+        ready(&self.root, &actor).await?;
+        Ok(actor)
+    }
+
     async fn start_revocation(
         &self,
         store: &Store,
@@ -465,7 +537,7 @@ impl Site {
         &self,
         gatekeeper: &Gatekeeper,
         key: &NodeKey,
-        (sandbox, issuer): (&ActorRef<SandboxActor>, &ActorRef<IssuerActor>),
+        (sandbox, issuer, bench): (&ActorRef<SandboxActor>, &ActorRef<IssuerActor>, &Bench),
     ) -> Result<ActorRef<SwarmActor>, StartError> {
         let views = gatekeeper.tools();
         let tools = SwarmTools {
@@ -475,6 +547,7 @@ impl Site {
             clock: Arc::clone(&self.clock),
             keeper: Arc::new(gatekeeper.clone()),
             admission: Arc::new(gatekeeper.clone()),
+            bench: bench.clone(),
             limiter: views.limiter.clone(),
             standings: views.standings.clone(),
             trust: views.trust.clone(),
@@ -563,7 +636,7 @@ impl Site {
         &self,
         gatekeeper: &Gatekeeper,
         key: &NodeKey,
-        store: &Store,
+        (store, bench): (&Store, &Bench),
     ) -> Result<ActorRef<SandboxActor>, StartError> {
         let views = gatekeeper.tools();
         let setup = SandboxSetup {
@@ -573,6 +646,7 @@ impl Site {
             program: PathBuf::from(THIS_PROGRAM),
             clock: Arc::clone(&self.clock),
             store: store.clone(),
+            bench: bench.clone(),
             standings: views.standings.clone(),
             trust: views.trust.clone(),
             statuses: views.statuses.clone(),
@@ -710,10 +784,4 @@ impl Site {
         marks.put(BANS_RECOVERED, &true)?;
         Ok(store.flush_durable()?)
     }
-}
-
-/// SHA-256 of the effective configuration's canonical JSON, hex.
-fn config_hash(config: &Config) -> String {
-    let text = serde_json_canonicalizer::to_vec(config).unwrap_or_default();
-    hex::encode(Sha256::digest(text))
 }

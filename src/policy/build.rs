@@ -45,7 +45,8 @@ pub(super) fn question(
     Ok(Question { request, entities })
 }
 
-type Built = Result<Entity, cedar_policy::EntityAttrEvaluationError>;
+/// Boxed: what Cedar says is large, and never comes.
+type Built = Result<Entity, Box<cedar_policy::EntityAttrEvaluationError>>;
 
 fn principal(names: &Names, facts: &Facts, uid: EntityUid) -> Built {
     let who = &facts.principal;
@@ -62,7 +63,7 @@ fn principal(names: &Names, facts: &Facts, uid: EntityUid) -> Built {
     attributes.extend(who.expires.map(|end| number("cred_expires", end)));
     let parents = who.groups.iter().map(|group| names.group(group));
     let tags = who.attributes.iter().map(|(name, value)| text(name, value));
-    Entity::new_with_tags(uid, attributes, parents, tags)
+    Entity::new_with_tags(uid, attributes, parents, tags).map_err(Box::new)
 }
 
 /// The tier as policies name it. Limited tiers never come this far.
@@ -92,7 +93,7 @@ fn resource(names: &Names, facts: &Facts) -> Built {
                 truth("sensitive", topic.sensitive),
             ];
             let parents = trees.map(|tree| names.tree(tree));
-            Entity::new_with_tags(names.topic(name), attributes, parents, [])
+            Entity::new_with_tags(names.topic(name), attributes, parents, []).map_err(Box::new)
         }
         Resource::Sandbox {
             members_run_jobs,
@@ -102,7 +103,7 @@ fn resource(names: &Names, facts: &Facts) -> Built {
                 truth("members_run_jobs", *members_run_jobs),
                 number("max_cpu_s", *max_cpu_s),
             ];
-            Entity::new_with_tags(names.sandbox.clone(), attributes, [], [])
+            Entity::new_with_tags(names.sandbox.clone(), attributes, [], []).map_err(Box::new)
         }
     }
 }

@@ -255,6 +255,17 @@ impl Decision {
         self.verdict.permits()
     }
 
+    /// What is said to who is denied, beside the rule's name.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let advice: Vec<&str> = self.advice.iter().map(|one| &**one).collect();
+        match (self.verdict, advice.is_empty()) {
+            (_, false) => Some(advice.join("; ")),
+            (Verdict::StepUp(what), true) => Some(format!("it asks for {}", what.name())),
+            (_, true) => None,
+        }
+    }
+
     /// A floor rule's decision, or a start for another.
     pub(super) fn new(verdict: Verdict, rule: Rule) -> Self {
         Self {

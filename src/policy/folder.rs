@@ -7,13 +7,57 @@ use std::{
 };
 
 use super::{
-    PolicyError,
+    BUILT_IN_TESTS, PolicyError, PolicySet, TestResult,
+    cases::run_tests,
     error::clean,
     load::{MAX_BYTES, MAX_FILES},
 };
 
 /// Most entries of a folder that are looked at: policies lie in a folder of their own.
 const MAX_ENTRIES: usize = 4_096;
+
+/// A set and the tests that lie beside it.
+#[derive(Debug, Clone)]
+pub struct Stock {
+    /// The policies.
+    pub set: PolicySet,
+    tests: Vec<(String, String)>,
+}
+
+impl Stock {
+    /// The policies of a folder, or those that come with the program.
+    ///
+    /// # Errors
+    /// [`PolicyError`], also for a folder without policies: it would deny everything, and is
+    /// likelier the wrong one.
+    pub fn load(dir: Option<&Path>) -> Result<Self, PolicyError> {
+        let Some(dir) = dir else {
+            let (name, text) = BUILT_IN_TESTS;
+            return Ok(Self {
+                set: PolicySet::built_in()?,
+                tests: vec![(name.to_owned(), text.to_owned())],
+            });
+        };
+        let files = read_dir(dir, ".cedar")?;
+        if files.is_empty() {
+            let wrong = format!("{}: no file *.cedar", clean(&dir.display().to_string()));
+            let remedy = "name the folder of the policies; to deny everything, write one forbid";
+            return Err(PolicyError::one(None, wrong, remedy));
+        }
+        Ok(Self {
+            set: PolicySet::load(&files)?,
+            tests: read_dir(dir, ".test.toml")?,
+        })
+    }
+
+    /// Runs the tests.
+    ///
+    /// # Errors
+    /// As [`run_tests`].
+    pub fn test(&self) -> Result<Vec<TestResult>, PolicyError> {
+        run_tests(&self.set, &self.tests)
+    }
+}
 
 /// Names and texts of the folder's files that end in `suffix` (`.cedar`), by name. Regular files
 /// only: a link may lead anywhere.

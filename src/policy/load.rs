@@ -166,7 +166,11 @@ fn fault_of(error: &DetailedError, name: &str, text: &str) -> Fault {
 }
 
 fn offset_of(policy: &Policy) -> usize {
-    policy.as_ref().loc().map_or(0, |loc| loc.start())
+    // The type of the place has no name outside of Cedar.
+    match policy.as_ref().loc() {
+        Some(loc) => loc.start(),
+        None => 0,
+    }
 }
 
 fn place_of(policy: &Policy, name: &str, text: &str) -> Place {

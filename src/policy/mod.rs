@@ -19,9 +19,11 @@
 
 mod build;
 mod cache;
+mod cases;
 mod decision;
 mod error;
 mod evaluate;
+mod explain;
 mod facts;
 mod floor;
 mod folder;
@@ -30,20 +32,24 @@ mod names;
 mod request;
 mod set;
 mod settings;
+mod sketch;
 
 pub use cache::{Cache, Rules, judge};
+pub use cases::{TestResult, run_tests};
 pub use decision::{
     Decision, DenyReason, Obligation, PolicyHash, Rule, ShadowVerdict, StepUp, Verdict,
 };
 pub use error::{Fault, Place, PolicyError};
 pub use evaluate::evaluate;
+pub use explain::{Determining, Explanation, Failed, Missed, explain};
 pub use facts::{Context, Facts, Principal, Resource, TopicFacts};
 pub use floor::{Floor, floor};
-pub use folder::read_dir;
+pub use folder::{Stock, read_dir};
 pub use names::SCHEMA;
 pub use request::{Action, Request, Subject};
-pub use set::{BUILT_IN, PolicySet};
+pub use set::{BUILT_IN, BUILT_IN_TESTS, PolicySet};
 pub use settings::Settings;
+pub use sketch::{SKETCH_NOW, Sketch, SketchContext, SketchPrincipal};
 
 #[cfg(test)]
 mod tests;

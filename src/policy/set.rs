@@ -10,6 +10,12 @@ pub const BUILT_IN: (&str, &str) = (
     include_str!("../../config/policies/default.cedar"),
 );
 
+/// The tests that lie beside them, as file name and text.
+pub const BUILT_IN_TESTS: (&str, &str) = (
+    "default.test.toml",
+    include_str!("../../config/policies/default.test.toml"),
+);
+
 /// Policies that were parsed, validated and sorted. Cheap to clone, never changed.
 #[derive(Clone)]
 pub struct PolicySet(pub(super) Arc<Inner>);

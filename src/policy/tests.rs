@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod caching;
+mod explaining;
 mod loading;
 mod properties;
 mod table;

@@ -18,10 +18,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{jobs::JobMetrics, status::StatusMetrics};
+use super::{jobs::JobMetrics, policy::PolicyMetrics, status::StatusMetrics};
 use crate::{
     audit::Direction,
-    trust::decision::{Action, Verdict},
+    policy::{Action, Verdict},
     types::{ChannelKind, SecurityInfo, Timestamp, TrustScore},
 };
 
@@ -91,6 +91,7 @@ struct Inner {
     credential_expiry: Gauge,
     jobs: JobMetrics,
     status: StatusMetrics,
+    policy: PolicyMetrics,
 }
 
 impl Default for Metrics {
@@ -174,9 +175,11 @@ impl Metrics {
             credential_expiry: Gauge::default(),
             jobs: JobMetrics::default(),
             status: StatusMetrics::default(),
+            policy: PolicyMetrics::default(),
         };
         inner.jobs.register(&mut inner.registry);
         inner.status.register(&mut inner.registry);
+        inner.policy.register(&mut inner.registry);
         inner.register_network();
         inner.register_rest();
         inner.begin_at_zero();
@@ -312,7 +315,13 @@ impl Metrics {
         &self.0.jobs
     }
 
-    /// The metrics of status lists and of verified identities.
+    /// The metrics of policies and quarantines.
+    #[must_use]
+    pub fn policy(&self) -> &PolicyMetrics {
+        &self.0.policy
+    }
+
+    /// Those of status lists and verified identities.
     #[must_use]
     pub fn status(&self) -> &StatusMetrics {
         &self.0.status
@@ -445,7 +454,7 @@ fn channel(kind: ChannelKind, hybrid: bool) -> ChannelLabel {
     }
 }
 
-fn as_gauge(count: usize) -> i64 {
+pub(super) fn as_gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
@@ -465,7 +474,7 @@ mod tests {
         metrics.connected(Direction::Outbound, security);
         metrics.disconnected();
         metrics.denied("banned");
-        metrics.decided(Action::Publish, Verdict::Quarantine);
+        metrics.decided(Action::Publish, Verdict::Quarantine { permitted: false });
         metrics.trust_score(TrustScore::NEUTRAL);
         metrics.actor_restarted("swarm", "panic");
         metrics.set_mailbox_depth("audit", 3);

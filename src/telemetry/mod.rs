@@ -8,6 +8,7 @@ pub mod http;
 mod jobs;
 mod logging;
 mod metrics;
+mod policy;
 mod printable;
 mod status;
 
@@ -15,5 +16,6 @@ pub use http::{Health, Readiness};
 pub use jobs::JobMetrics;
 pub use logging::{LogFilter, LoggingError, init_logging};
 pub use metrics::Metrics;
+pub use policy::PolicyMetrics;
 pub use printable::printable;
 pub use status::StatusMetrics;

@@ -17,6 +17,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -387,7 +388,10 @@ impl Node {
                 .any(|t| t == topic)
                 .then_some(())
         });
-        Subscription { child, lines }
+        Subscription {
+            child: Kept(Some(child)),
+            lines,
+        }
     }
 
     /// Every record of the audit log on disk, oldest first.
@@ -428,8 +432,57 @@ impl Drop for Node {
 
 /// A running `subscribe`.
 pub(crate) struct Subscription {
-    child: Child,
+    child: Kept,
     lines: BufReader<ChildStdout>,
+}
+
+/// A process that ends with its owner.
+pub(crate) struct Kept(Option<Child>);
+
+impl Kept {
+    fn wait(&mut self) -> ExitStatus {
+        let child = self.0.as_mut().expect("kept");
+        child.wait().expect("own child")
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A subscription whose messages are gathered in the background.
+pub(crate) struct Gathered {
+    _child: Kept,
+    got: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Gathered {
+    /// Whether a message with this text came.
+    pub(crate) fn has(&self, text: &str) -> bool {
+        let got = self.got.lock().expect("no panic in the reader");
+        got.iter().any(|message| message["text"] == text)
+    }
+}
+
+impl Node {
+    /// As [`Node::subscribe`], gathering in the background.
+    pub(crate) fn gather(&self, topic: &str) -> Gathered {
+        let Subscription { child, lines } = self.subscribe(topic, 100_000);
+        let got: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let gathered = Arc::clone(&got);
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                let message = serde_json::from_str(&line).expect("JSON");
+                gathered.lock().expect("no panic").push(message);
+            }
+        });
+        Gathered { _child: child, got }
+    }
 }
 
 impl Subscription {
@@ -439,10 +492,7 @@ impl Subscription {
         for line in (&mut self.lines).lines() {
             got.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
         }
-        assert!(
-            self.child.wait().expect("own child").success(),
-            "subscribe failed: {got:?}"
-        );
+        assert!(self.child.wait().success(), "subscribe failed: {got:?}");
         got
     }
 
@@ -451,13 +501,6 @@ impl Subscription {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("a line");
         serde_json::from_str(&line).expect("JSON")
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -10,9 +10,11 @@ use crate::{
         identity::IdentityActor,
         issuer::IssuerActor,
         jobs::JobsActor,
+        policy::PolicyActor,
         reputation::ReputationActor,
         revocation::RevocationActor,
         sandbox::SandboxActor,
+        settings::SettingsActor,
         swarm::SwarmActor,
     },
     admin::protocol::{
@@ -24,8 +26,10 @@ use crate::{
         audit::{AuditFault, RotateLog, Tail},
         enrolment::{InviteFault, MakeInvitation},
         identity::{DescribeIdentity, ReloadIdentity},
+        policy::{DescribePolicies, ListQuarantines, PutInQuarantine, Release},
         reputation::{Ban, LiftBan, ListBans},
         revocation::{ImportStatusList, ListStatusLists},
+        settings::ReloadSettings,
         swarm::{
             Delivered, DescribeSwarm, GetSealingKey, ListPeers, Publish, PublishFault, SealingKey,
             Subscribe,
@@ -38,6 +42,8 @@ use crate::{
 
 /// How long one actor may take to answer a command.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a reload may take: policies are tried before they are used.
+pub(super) const RELOAD_DEADLINE: Duration = Duration::from_secs(60);
 /// How long an actor may take to show its state.
 const OBSERVE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -80,6 +86,10 @@ pub struct DeskTools {
     pub revocation: ActorRef<RevocationActor>,
     /// Makes invitations.
     pub issuer: ActorRef<IssuerActor>,
+    /// Policies and quarantines.
+    pub policy: ActorRef<PolicyActor>,
+    /// The configuration in force.
+    pub settings: ActorRef<SettingsActor>,
     /// Scores and bans.
     pub reputation: ActorRef<ReputationActor>,
     /// Jobs of others.
@@ -261,6 +271,36 @@ impl Desk {
                 let lifted = answer.map_err(|why| Failure::new(FailureCode::Failed, why))?;
                 Ok(Response::Unbanned { party, lifted })
             }
+            Request::ConfigReload {} => {
+                let reload = tools.settings.ask(ReloadSettings, RELOAD_DEADLINE).await;
+                let report = reload.map_err(no_answer)?;
+                report
+                    .map(Response::ConfigReloaded)
+                    .map_err(|why| Failure::new(FailureCode::Invalid, why))
+            }
+            Request::Policies {} => {
+                let report = tools.policy.ask(DescribePolicies, DEADLINE).await;
+                report.map(Response::Policies).map_err(no_answer)
+            }
+            Request::Quarantine {
+                party,
+                span,
+                reason,
+            } => self.quarantine(party, span, reason).await,
+            Request::Release { party } => {
+                let release = Release {
+                    party: party.clone(),
+                };
+                let answer = tools.policy.ask(release, DEADLINE).await;
+                let answer = answer.map_err(no_answer)?;
+                let released = answer.map_err(|why| Failure::new(FailureCode::Failed, why))?;
+                Ok(Response::Released { party, released })
+            }
+            Request::Quarantines {} => {
+                let all = tools.policy.ask(ListQuarantines, DEADLINE).await;
+                let quarantines = all.map_err(no_answer)?;
+                Ok(Response::Quarantines { quarantines })
+            }
             Request::Bans {} => {
                 let bans = tools
                     .reputation
@@ -342,6 +382,27 @@ impl Desk {
         answer
             .map(Response::Banned)
             .map_err(|why| Failure::new(FailureCode::Failed, why))
+    }
+
+    async fn quarantine(
+        &self,
+        party: Party,
+        span: Span,
+        reason: String,
+    ) -> Result<Response, Failure> {
+        if reason.chars().count() > MAX_TEXT {
+            let why = format!("a reason has at most {MAX_TEXT} characters");
+            return Err(Failure::new(FailureCode::Invalid, why));
+        }
+        let put = PutInQuarantine {
+            party,
+            span: span.0,
+            reason,
+        };
+        let answer = self.0.policy.ask(put, DEADLINE).await.map_err(no_answer)?;
+        answer
+            .map(Response::Quarantined)
+            .map_err(|why| Failure::new(FailureCode::Invalid, why))
     }
 
     /// Without addresses, where this node listens: loopback only when there is nothing else.
@@ -471,7 +532,12 @@ fn detail(request: &Request) -> String {
             span,
             reason,
         } => format!("{party} for {span}: {reason}"),
-        Request::Unban { party } => party.to_string(),
+        Request::Quarantine {
+            party,
+            span,
+            reason,
+        } => format!("{party} for {span}: {reason}"),
+        Request::Unban { party } | Request::Release { party } => party.to_string(),
         Request::JobCancel { job } => job.to_string(),
         Request::StatusImport { bytes } => format!("{} bytes", bytes.len()),
         Request::Invite { subject, .. } => subject.to_string(),

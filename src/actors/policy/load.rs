@@ -5,11 +5,11 @@ use std::path::Path;
 use crate::{
     config::PolicyConfig,
     messages::policy::PolicyReport,
-    policy::{PolicySet, Rules, read_dir},
+    policy::{PolicySet, Rules, Stock},
 };
 
-/// Files of policies.
-const SUFFIX: &str = ".cedar";
+/// Failed tests that are told; the command `policy test` tells all.
+const MAX_TOLD: usize = 8;
 
 /// Sets that were good when they were read.
 #[derive(Debug, Clone)]
@@ -23,23 +23,22 @@ pub struct Loaded {
 /// Reads the policies that `[policy]` names; paths are relative to `home`.
 ///
 /// # Errors
-/// Everything that is wrong, with its place; nothing of such a set is used.
+/// Everything that is wrong, with its place, and the policy tests that fail; nothing of such a set
+/// is used.
 pub fn load(config: &PolicyConfig, home: &Path) -> Result<Loaded, String> {
-    let dir = (!config.dir.as_os_str().is_empty()).then(|| home.join(&config.dir));
-    let active = match &dir {
-        Some(dir) => set(dir)?,
-        None => PolicySet::built_in().map_err(|error| error.to_string())?,
-    };
-    let shadow = match config.shadow_dir.as_os_str().is_empty() {
-        true => None,
-        false => Some(set(&home.join(&config.shadow_dir))?),
+    let folder = |path: &Path| (!path.as_os_str().is_empty()).then(|| home.join(path));
+    let dir = folder(&config.dir);
+    let (active, tests) = tried(dir.as_deref())?;
+    let shadow = match folder(&config.shadow_dir) {
+        Some(dir) => Some(tried(Some(&dir))?.0),
+        None => None,
     };
     let report = PolicyReport {
         dir,
         policies: active.len(),
         hash: active.hash().to_string(),
         shadow: shadow.as_ref().map(|set| set.hash().to_string()),
-        tests: 0,
+        tests,
         warnings: active.warnings().to_vec(),
     };
     Ok(Loaded {
@@ -48,7 +47,20 @@ pub fn load(config: &PolicyConfig, home: &Path) -> Result<Loaded, String> {
     })
 }
 
-fn set(dir: &Path) -> Result<PolicySet, String> {
-    let files = read_dir(dir, SUFFIX).map_err(|error| error.to_string())?;
-    PolicySet::load(&files).map_err(|error| error.to_string())
+/// A set whose tests pass, and how many these are.
+fn tried(dir: Option<&Path>) -> Result<(PolicySet, usize), String> {
+    let stock = Stock::load(dir).map_err(|error| error.to_string())?;
+    let results = stock.test().map_err(|error| error.to_string())?;
+    let failed = results
+        .iter()
+        .filter_map(|one| Some((one, one.failure.as_ref()?)));
+    let failed: Vec<String> = failed
+        .map(|(one, why)| format!("{}: the policy test `{}` fails: {why}", one.place, one.name))
+        .take(MAX_TOLD)
+        .collect();
+    if failed.is_empty() {
+        Ok((stock.set, results.len()))
+    } else {
+        Err(failed.join("; "))
+    }
 }

@@ -1,15 +1,16 @@
 //! Who may have something run: at the submission, and again while the job lives.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use actix::Context;
 
 use super::{MAX_KNOWN, SandboxActor};
 use crate::{
+    actors::judge::Question,
     audit::AuditEvent,
     identity::{Name, Tier, VerifiedIdentity},
+    policy::Action,
     sandbox::{CancelledBy, JobId, registry::JobRecord},
-    trust::decision::{self, Action, Decision, Request, Subject, Verdict},
     types::{Party, PeerId, SecurityInfo, Timestamp},
 };
 
@@ -18,49 +19,45 @@ use crate::{
 const LOCAL: &str = "run_job.local";
 
 impl SandboxActor {
-    /// Whether a peer may have a job run now; the rule's name in either case.
+    /// Whether a peer may have a job run now: the rule's name, or what the peer is told.
     pub(super) fn decide(
         &self,
         peer: PeerId,
-        identity: Option<&VerifiedIdentity>,
+        identity: Option<&Arc<VerifiedIdentity>>,
         security: Option<SecurityInfo>,
-    ) -> Result<&'static str, &'static str> {
+    ) -> Result<String, String> {
         if peer == self.setup.key.peer() {
-            return Ok(LOCAL);
+            return Ok(LOCAL.to_owned());
         }
         let now = self.now();
-        let Decision { verdict, rule } = decision::evaluate(&Request {
+        let known = identity.map(|one| &**one);
+        let decision = self.judge.decide(&Question {
             action: Action::RunJob,
-            subject: Subject {
-                peer,
-                tier: identity.map_or(Tier::Unverified, |identity| identity.tier),
-                identity,
-                standing: self
-                    .setup
-                    .standings
-                    .load()
-                    .standing_of(&peer, identity, now),
-                status: self.setup.statuses.load().of_peer(identity, now),
-            },
+            peer,
+            tier: known.map_or(Tier::Unverified, |identity| identity.tier),
+            identity,
+            standing: self.setup.standings.load().standing_of(&peer, known, now),
+            status: self.setup.statuses.load().of_peer(known, now),
             topic: None,
             security,
+            ip: None,
             now,
-            policy: &self.setup.config.policy,
         });
-        self.setup.metrics.decided(Action::RunJob, verdict);
-        match verdict {
-            Verdict::Allow => Ok(rule),
-            verdict => {
-                self.setup.audit.note(AuditEvent::Decided {
-                    action: Action::RunJob.name().to_owned(),
-                    peer,
-                    topic: None,
-                    verdict: verdict.name().to_owned(),
-                    rule: rule.to_owned(),
-                });
-                Err(rule)
-            }
+        let rule = &decision.rule;
+        if decision.permits() {
+            return Ok(rule.to_string());
         }
+        self.setup.audit.note(AuditEvent::Decided {
+            action: Action::RunJob.name().to_owned(),
+            peer,
+            topic: None,
+            verdict: decision.verdict.name().to_owned(),
+            rule: rule.to_string(),
+        });
+        Err(match decision.hint() {
+            Some(hint) => format!("denied by rule {rule}: {hint}"),
+            None => format!("denied by rule {rule}"),
+        })
     }
 
     /// Remembers under which credential a peer came last.
@@ -113,7 +110,7 @@ impl SandboxActor {
                 if !trust.covers(&identity.anchor, *epoch) {
                     return Some("its issuer is no longer trusted");
                 }
-                identity.as_ref()
+                identity
             }
             // Not heard of since this process began: what was proved then has to do.
             None => {
@@ -126,33 +123,30 @@ impl SandboxActor {
                 let Some(recorded) = as_recorded(record, issuer, &anchor.issuer) else {
                     return Some("nothing is known of its credential");
                 };
-                absent = recorded;
+                absent = Arc::new(recorded);
                 &absent
             }
         };
         // The ban may be on the member, whatever its key was when the job began.
-        let standing = standings.standing_of(&peer, Some(identity), now);
+        let standing = standings.standing_of(&peer, Some(&**identity), now);
         if standing.is_some_and(|standing| standing.banned_until.is_some()) {
             return Some("banned");
         }
-        let verdict = decision::evaluate(&Request {
+        let decision = self.judge.review(&Question {
             action: Action::RunJob,
-            subject: Subject {
-                peer,
-                tier: identity.tier,
-                identity: Some(identity),
-                standing,
-                // It began while the lists were fresh: only revocation ends it.
-                status: statuses.standing(identity, now).for_running(),
-            },
+            peer,
+            tier: identity.tier,
+            identity: Some(identity),
+            standing,
+            // It began while the lists were fresh: only revocation ends it.
+            status: statuses.standing(identity, now).for_running(),
             topic: None,
             // The connection it came by may be gone while the job lives.
-            security: None,
+            security: record.submitter.security,
+            ip: None,
             now,
-            policy: &self.setup.config.policy,
-        })
-        .verdict;
-        (verdict != Verdict::Allow).then_some("denied by policy")
+        });
+        (!decision.permits()).then_some("denied by policy")
     }
 }
 
@@ -162,8 +156,7 @@ fn issuer_of(record: &JobRecord) -> Option<Name> {
     issuer.parse().ok()
 }
 
-/// What the record of a job says of its submitter's identity. Groups and attributes are not in it:
-/// they allow nothing then. Nor are keys.
+/// What the record of a job says of its submitter's identity. Keys are not in it.
 fn as_recorded(record: &JobRecord, issuer: Name, anchor: &Name) -> Option<VerifiedIdentity> {
     let submitter = &record.submitter;
     let (_, subject) = submitter.identity.as_deref()?.split_once('/')?;
@@ -175,10 +168,10 @@ fn as_recorded(record: &JobRecord, issuer: Name, anchor: &Name) -> Option<Verifi
         anchor: anchor.clone(),
         subject: subject.parse().ok()?,
         statuses: submitter.statuses.clone(),
-        pq_auth: false,
+        pq_auth: submitter.pq_auth,
         keys: None,
-        groups: Vec::new(),
-        attributes: BTreeMap::new(),
+        groups: submitter.groups.clone(),
+        attributes: submitter.attributes.clone(),
         expires: submitter.expires?,
         credential_hash: [0; 32],
     })

@@ -37,7 +37,11 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::{
-    actors::{audit::AuditHandle, waiters::Waiters},
+    actors::{
+        audit::AuditHandle,
+        judge::{Bench, Judge},
+        waiters::Waiters,
+    },
     config::Config,
     identity::{NodeKey, OwnIdentity, StatusView, TrustView, VerifiedIdentity},
     sandbox::{
@@ -84,6 +88,8 @@ pub struct SandboxSetup {
     pub clock: Arc<dyn Clock>,
     /// Where records are kept.
     pub store: Store,
+    /// Makes judges.
+    pub bench: Bench,
     /// Scores and bans.
     pub standings: View<Standings>,
     /// Whom this node trusts.
@@ -126,6 +132,7 @@ struct Running {
 /// See the module.
 pub struct SandboxActor {
     incarnation: Incarnation,
+    judge: Judge,
     setup: SandboxSetup,
     running: Option<Running>,
     live: HashMap<JobId, Live>,
@@ -175,6 +182,7 @@ impl SandboxActor {
     pub fn new(incarnation: Incarnation, setup: SandboxSetup) -> Self {
         Self {
             incarnation,
+            judge: setup.bench.judge(),
             setup,
             running: None,
             live: HashMap::new(),

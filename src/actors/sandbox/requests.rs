@@ -1,6 +1,6 @@
 //! The job protocol: what a peer's request does.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix::{
     Context, Handler, ResponseActFuture, WrapFuture,
@@ -117,10 +117,10 @@ impl SandboxActor {
             let detail = "the node is stopping";
             return now_ready(refused(RefusalCode::Stopping, detail, Some(COME_AGAIN)));
         }
-        let rule = match self.decide(peer, identity.map(Arc::as_ref), security) {
+        let rule = match self.decide(peer, identity, security) {
             Ok(rule) => rule,
-            Err(rule) => {
-                let refusal = refused(RefusalCode::Denied, format!("denied by rule {rule}"), None);
+            Err(why) => {
+                let refusal = refused(RefusalCode::Denied, why, None);
                 return now_ready(self.refuse(peer, refusal));
             }
         };
@@ -129,6 +129,10 @@ impl SandboxActor {
             identity: identity.map(|one| format!("{}/{}", one.issuer, one.subject)),
             expires: identity.map(|one| one.expires),
             statuses: identity.map_or_else(Vec::new, |one| one.statuses.clone()),
+            groups: identity.map_or_else(Vec::new, |one| one.groups.clone()),
+            attributes: identity.map_or_else(BTreeMap::new, |one| one.attributes.clone()),
+            pq_auth: identity.is_some_and(|one| one.pq_auth),
+            security,
         };
         let label = submitter.identity.clone();
         let (now, short) = (self.now(), self.disk_is_short);
@@ -160,7 +164,7 @@ impl SandboxActor {
             submitter: peer,
             identity: label,
             module: module.0,
-            rule: rule.to_owned(),
+            rule,
         };
         let audit = self.setup.audit.clone();
         let recorded = async move { audit.record(event).await };

@@ -11,7 +11,8 @@ use libp2p::gossipsub::{MessageAcceptance, MessageId};
 
 use super::{
     SwarmActor,
-    judge::{Judgement, judge_known},
+    judge::{Author, Judgement, judge_known},
+    peers::Peer,
 };
 use crate::{
     identity::{
@@ -195,8 +196,14 @@ impl SwarmActor {
             let (limiter, standings) = (self.tools.limiter.load(), self.tools.standings.load());
             let statuses = self.tools.statuses.load();
             let views = self.views(&limiter, &standings, &statuses);
-            let known = (identity.tier, Some(Arc::clone(identity)));
-            judge_known(author, known, &topic, envelope, &views)
+            let peer = self.peers.get(&author);
+            let known = Author {
+                tier: identity.tier,
+                identity: Some(Arc::clone(identity)),
+                security: peer.map(Peer::security),
+                ip: peer.and_then(Peer::ip),
+            };
+            judge_known(author, &known, &topic, envelope, &views)
         } else {
             // It names another's credential.
             Judgement::Ignore("credential_unknown")

@@ -43,7 +43,7 @@ impl SwarmActor {
     /// whose credential was taken back meanwhile: its key may be in other hands.
     fn answering(&self, who: &PeerId) -> Option<SubjectId> {
         let now = self.tools.clock.now();
-        let (_, identity) = self.peers.author(who, None)?;
+        let identity = self.peers.author(who, None)?.identity;
         let statuses = self.tools.statuses.load();
         let revoked = statuses.of_peer(identity.as_deref(), now).is_revoked();
         reputation::answers(identity.as_deref(), now).filter(|_| !revoked)

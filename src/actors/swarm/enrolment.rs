@@ -32,7 +32,7 @@ use crate::{
         Admitted,
         exchange::{self, Enrolment},
     },
-    trust::decision::{Action, Verdict},
+    policy::Action,
     types::{Origin, PeerId},
 };
 
@@ -166,8 +166,9 @@ impl SwarmActor {
             let standing = standings.standing_of(&who, identity, now);
             let decision = self.evaluate(Action::Enrol, who, peer, standing, None, now);
             self.tools.metrics.decided(Action::Enrol, decision.verdict);
-            if decision.verdict != Verdict::Allow {
-                return Err(Response::refuse(RefusalCode::Denied, decision.rule));
+            if !decision.permits() {
+                let rule = decision.rule.as_str();
+                return Err(Response::refuse(RefusalCode::Denied, rule));
             }
         }
         Ok(Arc::clone(&peer.admitted))
@@ -178,7 +179,7 @@ impl SwarmActor {
             Ok(admitted) => {
                 let admitted = Arc::new(admitted);
                 if self.peers.renewed(&admitted, self.tools.clock.now()) {
-                    self.neighbours.connected(admitted);
+                    self.neighbours.connected(admitted, None);
                     tracing::info!(peer = %who, "the peer's credential was renewed");
                 }
                 Response::Noted

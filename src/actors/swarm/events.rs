@@ -132,7 +132,8 @@ impl SwarmActor {
         }
         let now = self.tools.clock.now();
         let admitted = Arc::new(admitted);
-        self.neighbours.connected(Arc::clone(&admitted));
+        self.neighbours
+            .connected(Arc::clone(&admitted), convert::ip_of(&address));
         let first = self.peers.connected(admitted, id, address, direction, now);
         self.plan.connected(&who, self.tools.clock.elapsed());
         self.tools.metrics.connected(direction, security);

@@ -1,5 +1,7 @@
 //! Messages and subscriptions of neighbours, and what peers tell by identify and ping.
 
+use std::sync::Arc;
+
 use actix::Context;
 use libp2p::{
     gossipsub::{self, MessageAcceptance, MessageId, TopicHash},
@@ -13,15 +15,13 @@ use super::{
     peers::{MAX_TOPICS_PER_PEER, Peer},
 };
 use crate::{
+    actors::judge::Question,
     audit::AuditEvent,
     identity::StatusView,
     messages::{reputation::Standing, swarm::Delivery},
     network::{Envelope, NodeBehaviourEvent, convert},
-    trust::{
-        decision::{self, Action, Decision, Request, Subject, Verdict},
-        rate::Limiter,
-        reputation::Standings,
-    },
+    policy::{Action, Decision, Verdict},
+    trust::{rate::Limiter, reputation::Standings},
     types::{Origin, PeerId, Timestamp, Topic},
 };
 
@@ -141,7 +141,7 @@ impl SwarmActor {
             limiter,
             standings,
             statuses,
-            policy: &self.tools.config.policy,
+            judge: &self.judge,
             max_payload: self.tools.config.limits.max_message_size.as_usize(),
             now: self.tools.clock.now(),
         }
@@ -160,7 +160,7 @@ impl SwarmActor {
                 self.answer(id, neighbour, MessageAcceptance::Accept);
                 self.received = self.received.saturating_add(1);
                 self.tools.metrics.message_received();
-                self.record_publisher(author, &topic, rule);
+                self.record_publisher(author, &topic, rule.as_str());
                 self.deliver(topic, author, envelope);
             }
             // A message is parked once.
@@ -258,24 +258,20 @@ impl SwarmActor {
         standing: Option<Standing>,
         topic: Option<&Topic>,
         now: Timestamp,
-    ) -> Decision {
-        decision::evaluate(&Request {
+    ) -> Arc<Decision> {
+        let identity = peer.admitted.identity.as_ref();
+        let statuses = self.tools.statuses.load();
+        self.judge.review(&Question {
             action,
-            subject: Subject {
-                peer: who,
-                tier: peer.admitted.tier,
-                identity: peer.admitted.identity.as_deref(),
-                standing,
-                status: self
-                    .tools
-                    .statuses
-                    .load()
-                    .of_peer(peer.admitted.identity.as_deref(), now),
-            },
+            peer: who,
+            tier: peer.admitted.tier,
+            identity,
+            standing,
+            status: statuses.of_peer(identity.map(|one| &**one), now),
             topic,
             security: Some(peer.security()),
+            ip: peer.ip(),
             now,
-            policy: &self.tools.config.policy,
         })
     }
 

@@ -6,6 +6,7 @@ use actix::{Context, Handler, MessageResult};
 
 use super::SwarmActor;
 use crate::{
+    actors::judge::Question,
     audit::AuditEvent,
     identity::Tier,
     messages::{
@@ -16,7 +17,7 @@ use crate::{
         },
     },
     network::{self, Envelope, PublishRefusal},
-    trust::decision::{self, Action, Request, Subject, Verdict},
+    policy::Action,
     types::{Topic, TrustScore},
 };
 
@@ -30,52 +31,50 @@ impl SwarmActor {
             return Err(PublishFault::Failed("the node is stopping".to_owned()));
         }
         let own = self.tools.own.load();
-        let identity = own.identity.as_deref();
-        let decision = decision::evaluate(&Request {
+        let identity = own.identity.as_ref();
+        let now = self.tools.clock.now();
+        let decision = self.judge.decide(&Question {
             action,
-            subject: Subject {
-                peer: self.me,
-                tier: identity.map_or(Tier::Unverified, |identity| identity.tier),
-                identity,
-                // A node has no opinion of itself that could be worse than this.
-                standing: Some(Standing {
-                    score: TrustScore::ONE,
-                    banned_until: None,
-                    probation: false,
-                }),
-                status: self
-                    .tools
-                    .statuses
-                    .load()
-                    .of_peer(identity, self.tools.clock.now()),
-            },
+            peer: self.me,
+            tier: identity.map_or(Tier::Unverified, |identity| identity.tier),
+            identity,
+            // A node has no opinion of itself that could be worse than this.
+            standing: Some(Standing {
+                score: TrustScore::ONE,
+                banned_until: None,
+                probation: false,
+            }),
+            status: self
+                .tools
+                .statuses
+                .load()
+                .of_peer(identity.map(|one| &**one), now),
             topic: Some(topic),
             security: None,
-            now: self.tools.clock.now(),
-            policy: &self.tools.config.policy,
+            ip: None,
+            now,
         });
-        self.tools.metrics.decided(action, decision.verdict);
-        match decision.verdict {
-            Verdict::Allow => Ok(identity.map(|identity| identity.credential_hash)),
-            verdict => {
-                self.tools.audit.note(AuditEvent::Decided {
-                    action: action.name().to_owned(),
-                    peer: self.me,
-                    topic: Some(topic.clone()),
-                    verdict: verdict.name().to_owned(),
-                    rule: decision.rule.to_owned(),
-                });
-                let rule = decision.rule;
-                Err(PublishFault::Denied(match identity.map(|i| i.tier) {
-                    Some(Tier::Member) => format!("{rule}: see `policy.member_topics`"),
-                    Some(Tier::SelfSigned) => format!("{rule}: see `policy.unverified_topics`"),
-                    Some(Tier::Unverified | Tier::Invited | Tier::RenewalOnly) | None => format!(
-                        "{rule}: this node has no valid credential of an issuer it trusts; see \
-                         `quantraband identity show` and `identity request`"
-                    ),
-                }))
-            }
+        if decision.permits() {
+            return Ok(identity.map(|identity| identity.credential_hash));
         }
+        let rule = &decision.rule;
+        self.tools.audit.note(AuditEvent::Decided {
+            action: action.name().to_owned(),
+            peer: self.me,
+            topic: Some(topic.clone()),
+            verdict: decision.verdict.name().to_owned(),
+            rule: rule.to_string(),
+        });
+        let tier = identity.map(|identity| identity.tier);
+        Err(PublishFault::Denied(match (tier, decision.hint()) {
+            (_, Some(hint)) => format!("{rule}: {hint}"),
+            (Some(Tier::Member), None) => format!("{rule}: see `policy.member_topics`"),
+            (Some(Tier::SelfSigned), None) => format!("{rule}: see `policy.unverified_topics`"),
+            (Some(Tier::Unverified | Tier::Invited | Tier::RenewalOnly) | None, None) => format!(
+                "{rule}: this node has no valid credential of an issuer it trusts; see \
+                 `quantraband identity show` and `identity request`"
+            ),
+        }))
     }
 
     fn listeners(&self, topic: &Topic) -> usize {

@@ -5,25 +5,25 @@
 //! that is over a budget, unknown or not permitted is ignored, so that honest neighbours who
 //! forward it are not punished.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
-    config::PolicyConfig,
+    actors::judge::{Judge, Question},
     identity::{StatusView, Tier, VerifiedIdentity},
     network::{Envelope, replay::ReplayWindows},
+    policy::{Action, DenyReason, Rule, Verdict},
     trust::{
-        decision::{self, Action, DenyReason, Request, Subject, Verdict},
         rate::Limiter,
         reputation::{Standings, answers},
     },
-    types::{PeerId, Timestamp, Topic},
+    types::{PeerId, SecurityInfo, Timestamp, Topic},
 };
 
 /// What is done with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// Forward and deliver.
-    Accept(Envelope, &'static str),
+    Accept(Envelope, Rule),
     /// Whoever forwarded it shall show the credential it names; then it is judged further.
     Park(Envelope, [u8; 32]),
     /// Neither forward nor deliver; nobody is punished.
@@ -45,8 +45,17 @@ pub(super) struct Incoming<'a> {
     pub(super) data: &'a [u8],
 }
 
-/// How the author is known: its tier and, for members, its verified identity.
-pub(super) type Known = Option<(Tier, Option<Arc<VerifiedIdentity>>)>;
+/// How an author is known.
+#[derive(Debug, Clone)]
+pub(super) struct Author {
+    pub(super) tier: Tier,
+    /// Its verified identity, unless it has none.
+    pub(super) identity: Option<Arc<VerifiedIdentity>>,
+    /// How its connection is encrypted and where it comes from, when it is a neighbour. A message
+    /// may come over any number of other connections; that does not matter.
+    pub(super) security: Option<SecurityInfo>,
+    pub(super) ip: Option<IpAddr>,
+}
 
 /// The views a judgement is made from.
 #[derive(Debug)]
@@ -54,7 +63,7 @@ pub(super) struct Views<'a> {
     pub(super) limiter: &'a Limiter,
     pub(super) standings: &'a Standings,
     pub(super) statuses: &'a StatusView,
-    pub(super) policy: &'a PolicyConfig,
+    pub(super) judge: &'a Judge,
     pub(super) max_payload: usize,
     pub(super) now: Timestamp,
 }
@@ -62,7 +71,7 @@ pub(super) struct Views<'a> {
 /// Judges one message.
 pub(super) fn judge(
     message: &Incoming<'_>,
-    authors: &dyn Fn(Option<&[u8; 32]>) -> Known,
+    authors: &dyn Fn(Option<&[u8; 32]>) -> Option<Author>,
     windows: &mut ReplayWindows,
     views: &Views<'_>,
 ) -> Judgement {
@@ -92,18 +101,16 @@ pub(super) fn judge(
         return Judgement::Ignore("author_rate");
     }
     let known = authors(envelope.credential.as_ref());
-    let hash = known.as_ref().and_then(|(_, identity)| identity.as_ref());
-    let hash = hash.map(|identity| identity.credential_hash);
+    let identity = known.as_ref().and_then(|author| author.identity.as_ref());
+    let hash = identity.map(|identity| identity.credential_hash);
     match (known, envelope.credential) {
-        (Some((tier, identity)), named) if named == hash => judge_known(
-            message.author,
-            (tier, identity),
-            message.topic,
-            envelope,
-            views,
-        ),
+        (Some(author), named) if named == hash => {
+            judge_known(message.author, &author, message.topic, envelope, views)
+        }
         // It signed itself in as nobody; what it claims in a message changes nothing.
-        (Some((Tier::Unverified, _)), _) => Judgement::Ignore("credential_unknown"),
+        (Some(author), _) if author.tier == Tier::Unverified => {
+            Judgement::Ignore("credential_unknown")
+        }
         (Some(_), None) => Judgement::Ignore("credential_unknown"),
         (None, None) => Judgement::Ignore("author_unknown"),
         (_, Some(credential)) => Judgement::Park(envelope, credential),
@@ -112,41 +119,45 @@ pub(super) fn judge(
 
 /// Judges a message that paid its budgets and was not played again, once its author is known.
 pub(super) fn judge_known(
-    author: PeerId,
-    (tier, identity): (Tier, Option<Arc<VerifiedIdentity>>),
+    peer: PeerId,
+    author: &Author,
     topic: &Topic,
     envelope: Envelope,
     views: &Views<'_>,
 ) -> Judgement {
-    let decision = decision::evaluate(&Request {
+    let Author {
+        tier,
+        identity,
+        security,
+        ip,
+    } = author;
+    let known = identity.as_deref();
+    let decision = views.judge.review(&Question {
         action: Action::Publish,
-        subject: Subject {
-            peer: author,
-            tier,
-            identity: identity.as_deref(),
-            standing: views
-                .standings
-                .standing_of(&author, identity.as_deref(), views.now),
-            status: views.statuses.of_peer(identity.as_deref(), views.now),
-        },
+        peer,
+        tier: *tier,
+        identity: identity.as_ref(),
+        standing: views.standings.standing_of(&peer, known, views.now),
+        status: views.statuses.of_peer(known, views.now),
         topic: Some(topic),
-        // A message may come over any number of connections that are not its author's.
-        security: None,
+        security: *security,
+        ip: *ip,
         now: views.now,
-        policy: views.policy,
     });
     // Beside its key's, which was charged before anybody knew whose it is: a new key brings no new
     // budget.
-    if decision.verdict == Verdict::Allow
-        && let Some(member) = answers(identity.as_deref(), views.now)
+    if decision.permits()
+        && let Some(member) = answers(known, views.now)
         && views.limiter.charge_member(&member).is_err()
     {
         return Judgement::Ignore("author_rate");
     }
-    match decision.verdict {
-        Verdict::Allow => Judgement::Accept(envelope, decision.rule),
-        Verdict::Deny(DenyReason::Banned) => Judgement::Ignore("author_banned"),
-        Verdict::Deny(_) => Judgement::Ignore("policy"),
-        Verdict::Quarantine => Judgement::Ignore("quarantine"),
+    if decision.permits() {
+        return Judgement::Accept(envelope, decision.rule.clone());
     }
+    Judgement::Ignore(match decision.verdict {
+        Verdict::Deny(DenyReason::Banned) => "author_banned",
+        Verdict::Deny(DenyReason::Quarantined) | Verdict::Quarantine { .. } => "quarantine",
+        _ => "policy",
+    })
 }

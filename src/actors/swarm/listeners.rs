@@ -1,22 +1,23 @@
 //! Which neighbour may listen to which topic, asked by gossip before it sends anything.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
-    actors::audit::AuditHandle,
+    actors::{
+        audit::AuditHandle,
+        judge::{Judge, Question},
+    },
     audit::AuditEvent,
-    config::Config,
     identity::StatusView,
     network::{Admitted, Listeners},
+    policy::{Action, Decision},
     telemetry::Metrics,
-    trust::{
-        decision::{self, Action, Decision, Request, Subject, Verdict},
-        reputation::{self, Standings},
-    },
-    types::{Clock, PeerId, SubjectId, Topic, View},
+    trust::reputation::{self, Standings},
+    types::{Clock, PeerId, SecurityInfo, SubjectId, Topic, View},
 };
 
 /// Decisions about one neighbour that are written down, one for each topic: as many as it may
@@ -25,7 +26,12 @@ const RECORDED: usize = 128;
 
 struct Neighbour {
     admitted: Arc<Admitted>,
+    ip: Option<IpAddr>,
+    /// The weakest encryption of its connections: libp2p may use any of them.
+    security: SecurityInfo,
     recorded: HashSet<(Topic, bool)>,
+    /// Topics it asked for in vain.
+    denied: BTreeSet<Topic>,
 }
 
 /// Connected peers as the gate let them in. Belongs to one incarnation of the Swarm actor, which
@@ -35,7 +41,7 @@ pub(super) struct Neighbours {
     audit: AuditHandle,
     standings: View<Standings>,
     statuses: View<StatusView>,
-    config: Arc<Config>,
+    judge: Arc<Judge>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
 }
@@ -44,7 +50,7 @@ impl Neighbours {
     pub(super) fn new(
         audit: AuditHandle,
         (standings, statuses): (View<Standings>, View<StatusView>),
-        config: Arc<Config>,
+        judge: Arc<Judge>,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Self {
@@ -53,7 +59,7 @@ impl Neighbours {
             audit,
             standings,
             statuses,
-            config,
+            judge,
             clock,
             metrics,
         }
@@ -63,13 +69,27 @@ impl Neighbours {
         self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn connected(&self, admitted: Arc<Admitted>) {
+    /// A peer was let in, or showed a newer credential over a connection that stands; `ip` is
+    /// then what it was.
+    pub(super) fn connected(&self, admitted: Arc<Admitted>, ip: Option<IpAddr>) {
         let mut all = self.admitted();
         let neighbour = all.entry(admitted.peer).or_insert_with(|| Neighbour {
             admitted: Arc::clone(&admitted),
+            ip,
+            security: admitted.security,
             recorded: HashSet::new(),
+            denied: BTreeSet::new(),
         });
+        neighbour.security = neighbour.security.weaker(admitted.security);
         neighbour.admitted = admitted;
+        neighbour.ip = neighbour.ip.or(ip);
+    }
+
+    /// The topics that a neighbour asked for in vain.
+    pub(super) fn denied(&self, peer: &PeerId) -> Vec<Topic> {
+        let all = self.admitted();
+        let neighbour = all.get(peer);
+        neighbour.map_or_else(Vec::new, |one| one.denied.iter().cloned().collect())
     }
 
     /// The member that answers for what comes over a neighbour's connection.
@@ -89,11 +109,16 @@ impl Neighbours {
 impl Neighbours {
     /// Writes a decision down, once for each neighbour, topic and outcome.
     fn record(&self, peer: PeerId, topic: &Topic, decision: &Decision) {
-        let allowed = decision.verdict == Verdict::Allow;
+        let allowed = decision.permits();
         let mut all = self.admitted();
         let Some(neighbour) = all.get_mut(&peer) else {
             return;
         };
+        if allowed {
+            neighbour.denied.remove(topic);
+        } else if neighbour.denied.len() < RECORDED {
+            neighbour.denied.insert(topic.clone());
+        }
         if neighbour.recorded.len() >= RECORDED
             || !neighbour.recorded.insert((topic.clone(), allowed))
         {
@@ -108,7 +133,7 @@ impl Neighbours {
             peer,
             topic: Some(topic.clone()),
             verdict: decision.verdict.name().to_owned(),
-            rule: decision.rule.to_owned(),
+            rule: decision.rule.to_string(),
         });
     }
 }
@@ -118,32 +143,30 @@ impl Listeners for Neighbours {
         let known = self
             .admitted()
             .get(peer)
-            .map(|neighbour| Arc::clone(&neighbour.admitted));
-        let Some(admitted) = known else { return false };
+            .map(|one| (Arc::clone(&one.admitted), one.ip, one.security));
+        let Some((admitted, ip, security)) = known else {
+            return false;
+        };
         let now = self.clock.now();
         let standings = self.standings.load();
         let identity = admitted.identity.as_deref();
-        let decision = decision::evaluate(&Request {
+        let decision = self.judge.decide(&Question {
             action: Action::Subscribe,
-            subject: Subject {
-                peer: *peer,
-                tier: admitted.tier,
-                identity,
-                standing: standings.standing_of(peer, identity, now),
-                status: self.statuses.load().of_peer(identity, now),
-            },
+            peer: *peer,
+            tier: admitted.tier,
+            identity: admitted.identity.as_ref(),
+            standing: standings.standing_of(peer, identity, now),
+            status: self.statuses.load().of_peer(identity, now),
             topic: Some(topic),
-            security: Some(admitted.security),
+            security: Some(security),
+            ip,
             now,
-            policy: &self.config.policy,
         });
-        self.metrics.decided(Action::Subscribe, decision.verdict);
         self.record(*peer, topic, &decision);
-        let allowed = decision.verdict == Verdict::Allow;
-        if !allowed {
+        if !decision.permits() {
             self.metrics.denied("subscribe");
-            tracing::debug!(%peer, %topic, rule = decision.rule, "a subscription was denied");
+            tracing::debug!(%peer, %topic, rule = %decision.rule, "a subscription was denied");
         }
-        allowed
+        decision.permits()
     }
 }

@@ -8,7 +8,7 @@ use super::{REVIEW, SwarmActor, peers::Peer};
 use crate::{
     audit::AuditEvent,
     network::{Refused, convert},
-    trust::decision::{Action, Verdict},
+    policy::Action,
     types::{PeerId, Timestamp},
 };
 
@@ -103,18 +103,22 @@ impl SwarmActor {
         if barred || peer.addresses().any(banned) {
             return Some("banned");
         }
-        let judge = |action, topic| {
+        let may = |action, topic| {
             self.evaluate(action, who, peer, standing, topic, now)
-                .verdict
+                .permits()
         };
-        if let Verdict::Deny(_) = judge(Action::Connect, None) {
+        if !may(Action::Connect, None) {
             return Some("denied by policy");
         }
-        let lost = |topic| judge(Action::Subscribe, Some(topic)) != Verdict::Allow;
-        peer.topics
-            .iter()
-            .any(lost)
-            .then_some("may no longer listen to a topic")
+        // Gossip asks once, when a subscription is told; only another connection asks again.
+        if !peer.topics.iter().all(|t| may(Action::Subscribe, Some(t))) {
+            return Some("may no longer listen to a topic");
+        }
+        let denied = self.neighbours.denied(&who);
+        let mut denied = denied.iter();
+        denied
+            .any(|topic| may(Action::Subscribe, Some(topic)))
+            .then_some("may listen to more topics now")
     }
 
     /// Writes down what was refused since the last time, in sums.

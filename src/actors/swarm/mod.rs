@@ -40,8 +40,13 @@ use zeroize::Zeroizing;
 
 use crate::{
     actors::{
-        audit::AuditHandle, identity::IdentityActor, issuer::IssuerActor,
-        reputation::ReputationActor, revocation::RevocationActor, sandbox::SandboxActor,
+        audit::AuditHandle,
+        identity::IdentityActor,
+        issuer::IssuerActor,
+        judge::{Bench, Judge},
+        reputation::ReputationActor,
+        revocation::RevocationActor,
+        sandbox::SandboxActor,
     },
     audit::Aggregator,
     config::Config,
@@ -91,6 +96,8 @@ pub struct SwarmTools {
     pub keeper: Arc<dyn GateKeeper>,
     /// Judges addresses before the handshake.
     pub admission: Arc<dyn Admission>,
+    /// Makes judges.
+    pub bench: Bench,
     /// Rate budgets.
     pub limiter: View<Limiter>,
     /// Scores and bans.
@@ -146,6 +153,7 @@ pub struct SwarmActor {
     me: PeerId,
     peers: Peers,
     neighbours: Arc<Neighbours>,
+    judge: Arc<Judge>,
     subscribers: Subscribers,
     plan: DialPlan,
     bootstrap: BTreeSet<PeerId>,
@@ -216,6 +224,7 @@ impl SwarmActor {
         // Ascending over restarts: a thousand messages a millisecond would be needed to overtake
         // the clock.
         let sequence = tools.clock.now().millis().saturating_mul(1_000);
+        let judge = Arc::new(tools.bench.judge());
         Self {
             incarnation,
             swarm: None,
@@ -224,10 +233,11 @@ impl SwarmActor {
             neighbours: Arc::new(Neighbours::new(
                 tools.audit.clone(),
                 (tools.standings.clone(), tools.statuses.clone()),
-                Arc::clone(&tools.config),
+                Arc::clone(&judge),
                 Arc::clone(&tools.clock),
                 tools.metrics.clone(),
             )),
+            judge,
             subscribers: Subscribers::default(),
             plan,
             bootstrap: BTreeSet::new(),

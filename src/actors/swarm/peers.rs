@@ -5,17 +5,19 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
 
+use super::judge::Author;
 use crate::{
     audit::Direction,
-    identity::{Tier, VerifiedIdentity},
+    identity::VerifiedIdentity,
     messages::swarm::{ConnectionReport, PeerReport},
-    network::Admitted,
+    network::{Admitted, convert},
     types::{PeerId, SecurityInfo, Timestamp, Topic},
 };
 
@@ -148,26 +150,24 @@ impl Peers {
 
     /// How the author of a message is known: by the credential that the message names, if that was
     /// verified, or else by a connection that stands.
-    pub(super) fn author(
-        &self,
-        author: &PeerId,
-        credential: Option<&[u8; 32]>,
-    ) -> Option<(Tier, Option<Arc<VerifiedIdentity>>)> {
-        if let Some((named, _)) = self.authors.get(author)
+    pub(super) fn author(&self, author: &PeerId, credential: Option<&[u8; 32]>) -> Option<Author> {
+        let remembered = self.authors.get(author).map(|(identity, _)| identity);
+        let peer = self.peers.get(author);
+        let known = |tier, identity| Author {
+            tier,
+            identity,
+            security: peer.map(Peer::security),
+            ip: peer.and_then(Peer::ip),
+        };
+        if let Some(named) = remembered
             && credential == Some(&named.credential_hash)
-            && self
-                .peers
-                .get(author)
-                .is_none_or(|peer| peer.admitted.identity.is_some())
+            && peer.is_none_or(|peer| peer.admitted.identity.is_some())
         {
-            return Some((named.tier, Some(Arc::clone(named))));
+            return Some(known(named.tier, Some(Arc::clone(named))));
         }
-        match self.peers.get(author) {
-            Some(peer) => Some((peer.admitted.tier, peer.admitted.identity.clone())),
-            None => self
-                .authors
-                .get(author)
-                .map(|(i, _)| (i.tier, Some(Arc::clone(i)))),
+        match peer {
+            Some(peer) => Some(known(peer.admitted.tier, peer.admitted.identity.clone())),
+            None => remembered.map(|named| known(named.tier, Some(Arc::clone(named)))),
         }
     }
 
@@ -207,6 +207,11 @@ impl Peer {
     /// Addresses of all its connections.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &Multiaddr> {
         self.connections.iter().map(|one| &one.address)
+    }
+
+    /// Where it comes from: the address of its oldest connection.
+    pub(super) fn ip(&self) -> Option<IpAddr> {
+        self.addresses().next().and_then(convert::ip_of)
     }
 
     /// The weakest encryption among its connections: libp2p may use any of them.

@@ -51,6 +51,14 @@ const COMMANDS: &[&str] = &[
     "receipt verify r",
     "receipt verify r --module m --stdin i --stdout o --stderr e --credential c --anchor a",
     "receipt show r",
+    "policy check",
+    "policy check d",
+    "policy test d",
+    "policy show --dir d",
+    "policy schema",
+    "policy explain --action publish --topic t --tier member --issuer acme --subject n \
+     --group acme/workers --attribute role=x --trust 50 --anomaly 1 --quarantined --probation \
+     --transport noise --post-quantum true --pq-auth --ip 10.0.0.1 --now 1 --dir d",
     "devnet --nodes 3",
     "devnet --nodes 3 --issuers 2 --dir d",
     "stop",

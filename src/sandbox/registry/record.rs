@@ -1,13 +1,13 @@
 //! What is written down of a job.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     identity::StatusEntry,
     sandbox::{CancelledBy, JobId, JobSpec, JobState, Limits, Outcome, Usage},
-    types::{PeerId, Timestamp},
+    types::{PeerId, SecurityInfo, Timestamp},
 };
 
 /// Who submitted a job, as it was proved then.
@@ -22,6 +22,18 @@ pub struct Submitter {
     /// Where its revocation would be found.
     #[serde(default)]
     pub statuses: Vec<StatusEntry>,
+    /// Its groups, in the issuer's name, for policies that ask for one.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// What else its issuer says of it.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+    /// Whether it proved its ML-DSA key over the connection the job came by.
+    #[serde(default)]
+    pub pq_auth: bool,
+    /// How that connection was encrypted.
+    #[serde(default)]
+    pub security: Option<SecurityInfo>,
 }
 
 /// One job, all that must survive a restart. The output lies in its spool.

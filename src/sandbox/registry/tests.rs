@@ -36,6 +36,10 @@ fn who(n: u8) -> Submitter {
         peer: peer(n),
         identity: Some(format!("issuer/{n}")),
         expires: None,
+        groups: Vec::new(),
+        attributes: BTreeMap::new(),
+        pq_auth: false,
+        security: None,
     }
 }
 

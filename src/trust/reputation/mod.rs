@@ -26,13 +26,15 @@
 mod account;
 mod book;
 mod core;
+mod effects;
 mod ledger;
 mod standings;
 mod subject;
 #[cfg(test)]
 mod tests;
 
-pub use self::core::{BanError, Effect, Input, Reputation};
+pub use self::core::Reputation;
 pub use account::{Account, BanRecord, MAX_BAN};
+pub use effects::{BanError, Effect, Input};
 pub use standings::{Barred, Standings};
 pub use subject::{answers, subject_of};

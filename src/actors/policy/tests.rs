@@ -1,0 +1,232 @@
+//! Quarantines are durable and end; sets replace one another as a whole.
+
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    identity::testing::node,
+    messages::policy::{
+        ListQuarantines, LoadPolicies, PutInQuarantine, Quarantined, Release, SawOddity,
+    },
+    supervision::{ActorRef, Placement, Root},
+    trust::quarantine::QuarantineInfo,
+    types::{ManualClock, Timestamp},
+};
+
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+const DEADLINE: Duration = Duration::from_secs(10);
+
+struct House {
+    dir: TempDir,
+    clock: Arc<ManualClock>,
+    publisher: Publisher<PolicyView>,
+    events: Arc<Mutex<Vec<AuditEvent>>>,
+    actor: ActorRef<PolicyActor>,
+    root: Root,
+}
+
+fn house() -> House {
+    let dir = TempDir::new().unwrap();
+    let clock = Arc::new(ManualClock::at(NOW));
+    let config = PolicyConfig::default();
+    let first = PolicyView::new(
+        load(&config, dir.path()).unwrap(),
+        &config,
+        Duration::from_secs(60),
+    );
+    let publisher = Publisher::new(first);
+    let events: Arc<Mutex<Vec<AuditEvent>>> = Arc::default();
+    let (store, _) = Store::open(&dir.path().join("state"), NOW).unwrap();
+    let told = Arc::clone(&events);
+    let setup = PolicySetup {
+        home: dir.path().to_owned(),
+        max_cpu: Duration::from_secs(60),
+        aggregate: Duration::ZERO,
+        clock: clock.clone(),
+        store,
+        publisher: publisher.clone(),
+        note: Arc::new(move |event| told.lock().unwrap().push(event)),
+        metrics: Metrics::new(),
+    };
+    let supervision = crate::config::SupervisionConfig::default();
+    let (root, _) = Root::new(&supervision, clock.clone(), true);
+    let actor = root.spawn(Placement::Shared, move |life| {
+        Ok(PolicyActor::new(life, setup.clone()))
+    });
+    House {
+        dir,
+        clock,
+        publisher,
+        events,
+        actor,
+        root,
+    }
+}
+
+impl House {
+    async fn list(&self) -> Vec<QuarantineInfo> {
+        self.actor.ask(ListQuarantines, DEADLINE).await.unwrap()
+    }
+
+    fn told(&self, what: &str) -> usize {
+        let events = self.events.lock().unwrap();
+        let all = events.iter().filter(|e| format!("{e:?}").contains(what));
+        all.count()
+    }
+
+    async fn load(&self, dir: &str) -> Result<PolicyReport, String> {
+        let config = PolicyConfig {
+            dir: dir.into(),
+            ..PolicyConfig::default()
+        };
+        let load = LoadPolicies { config };
+        self.actor.ask(load, DEADLINE).await.unwrap()
+    }
+}
+
+fn quarantined() -> Quarantined {
+    Quarantined {
+        peer: node().peer(),
+        identity: None,
+        rule: "deny.anomaly".into(),
+    }
+}
+
+#[actix::test]
+async fn a_quarantine_survives_the_actor_and_ends_with_its_time() {
+    let house = house();
+    house.actor.ask(quarantined(), DEADLINE).await.unwrap();
+    house.actor.ask(quarantined(), DEADLINE).await.unwrap();
+    let party = Party::Peer(node().peer());
+    let all = house.list().await;
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].until, NOW.after(Duration::from_hours(1)));
+    assert_eq!(house.told("QuarantineStarted"), 1, "once");
+    // The view of the former incarnation is not what is read: the store is.
+    house.publisher.publish(PolicyView {
+        quarantines: Arc::default(),
+        ..PolicyView::clone(&house.publisher.view().load())
+    });
+    let mut generation = house.actor.generation();
+    house
+        .root
+        .control("policy")
+        .unwrap()
+        .restart("test")
+        .unwrap();
+    generation
+        .wait_for(|generation| *generation == 2)
+        .await
+        .unwrap();
+    assert_eq!(house.list().await, all);
+    assert!(
+        house
+            .publisher
+            .view()
+            .load()
+            .quarantines
+            .get(&party)
+            .is_some()
+    );
+    house.clock.advance(Duration::from_hours(2));
+    assert!(house.list().await.is_empty(), "also before it is swept");
+}
+
+#[actix::test]
+async fn the_operator_puts_in_and_releases() {
+    let house = house();
+    let party = Party::Peer(node().peer());
+    let put = |party: Party| PutInQuarantine {
+        party,
+        span: Duration::from_secs(60),
+        reason: "odd".to_owned(),
+    };
+    let put_in = house.actor.ask(put(party.clone()), DEADLINE).await.unwrap();
+    assert_eq!(put_in.unwrap().reason, "odd");
+    let address = Party::address([192, 0, 2, 1].into());
+    let refused = house.actor.ask(put(address), DEADLINE).await.unwrap();
+    assert!(refused.unwrap_err().contains("only banned"));
+    let release = Release { party };
+    let released = house.actor.ask(release.clone(), DEADLINE).await.unwrap();
+    assert_eq!(released, Ok(true));
+    let again = house.actor.ask(release, DEADLINE).await.unwrap();
+    assert_eq!(again, Ok(false));
+    assert_eq!(house.told("QuarantineEnded"), 1);
+}
+
+#[actix::test]
+async fn a_set_that_is_wrong_changes_nothing() {
+    let house = house();
+    let before = house.publisher.view().load().loaded.report.hash.clone();
+    let dir = house.dir.path().join("own");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("a.cedar"), "permit (principal, action").unwrap();
+    let why = house.load("own").await.unwrap_err();
+    assert!(why.contains("a.cedar"), "{why}");
+    assert_eq!(house.publisher.view().load().loaded.report.hash, before);
+    assert_eq!(house.told("PolicyRefused"), 1);
+    let good = "@id(\"all\") permit (principal is Qb::Peer, action == Qb::Action::\"connect\", \
+                resource is Qb::Node);";
+    fs::write(dir.join("a.cedar"), good).unwrap();
+    let report = house.load("own").await.unwrap();
+    assert_eq!(report.policies, 1);
+    assert_ne!(report.hash, before);
+    assert_eq!(house.publisher.view().load().loaded.report, report);
+    // A set whose own tests fail is not taken.
+    let wrong = "[[test]]\nname = \"x\"\naction = \"connect\"\nexpect = \"deny\"\n\
+                 principal = { tier = \"member\", issuer = \"acme\", subject = \"n\" }\n";
+    fs::write(dir.join("a.test.toml"), wrong).unwrap();
+    let why = house.load("own").await.unwrap_err();
+    assert!(why.contains("the policy test `x` fails"), "{why}");
+    assert_eq!(house.publisher.view().load().loaded.report, report);
+    fs::remove_file(dir.join("a.test.toml")).unwrap();
+    // What is on the disk later is not taken by an actor that begins anew.
+    fs::write(dir.join("a.cedar"), "nonsense").unwrap();
+    let mut generation = house.actor.generation();
+    house
+        .root
+        .control("policy")
+        .unwrap()
+        .restart("test")
+        .unwrap();
+    generation
+        .wait_for(|generation| *generation == 2)
+        .await
+        .unwrap();
+    assert_eq!(house.publisher.view().load().loaded.report, report);
+}
+
+#[actix::test]
+async fn oddities_are_told_in_sums() {
+    let house = house();
+    let oddity = Oddity::Differs {
+        action: "connect",
+        active: "allow connect.member".to_owned(),
+        shadow: "deny (forbidden) x".to_owned(),
+    };
+    for _ in 0..3 {
+        let saw = SawOddity(oddity.clone());
+        house.actor.ask(saw, DEADLINE).await.unwrap();
+    }
+    let state = house
+        .root
+        .control("policy")
+        .unwrap()
+        .observe(DEADLINE)
+        .await;
+    assert_eq!(state.state["quarantined"], 0);
+    let told = || house.told("count: 3");
+    for _ in 0..1_000 {
+        if told() == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not told: {:?}", house.events.lock().unwrap());
+}

@@ -1,0 +1,103 @@
+//! What is said of policies, quarantines and settings.
+
+use serde::Serialize;
+
+use super::{CliError, Out, printable};
+use crate::{
+    admin::protocol::Response,
+    config::Change,
+    messages::{policy::PolicyReport, settings::SettingsReport},
+    trust::quarantine::QuarantineInfo,
+};
+
+/// The answers of this file; `None`: it is none of them.
+pub(super) fn answer(answer: &Response, out: &Out) -> Option<Result<(), CliError>> {
+    #[derive(Serialize)]
+    struct All<'a> {
+        quarantines: &'a [QuarantineInfo],
+    }
+    Some(match answer {
+        Response::Quarantines { quarantines } => {
+            out.answer("quantraband.quarantines/1", &All { quarantines }, || {
+                table(quarantines, out)
+            })
+        }
+        Response::Quarantined(one) => out.answer("quantraband.quarantined/1", one, || {
+            format!("{} is in quarantine until {}", one.party, one.until)
+        }),
+        Response::Policies(report) => {
+            out.answer("quantraband.policies/1", report, || policies(report))
+        }
+        Response::ConfigReloaded(report) => {
+            out.answer("quantraband.config-reload/1", report, || settings(report))
+        }
+        _ => return None,
+    })
+}
+
+fn table(all: &[QuarantineInfo], out: &Out) -> String {
+    if all.is_empty() {
+        return "nobody is in quarantine".to_owned();
+    }
+    let rows: Vec<_> = all
+        .iter()
+        .map(|one| {
+            [
+                one.party.to_string(),
+                one.since.to_string(),
+                one.until.to_string(),
+                printable(&one.reason).into_owned(),
+            ]
+        })
+        .collect();
+    out.table(["PARTY", "SINCE", "UNTIL", "REASON"], &rows)
+}
+
+fn policies(report: &PolicyReport) -> String {
+    let from = report.dir.as_ref().map_or_else(
+        || "that come with the program".to_owned(),
+        |dir| format!("of {}", printable(&dir.display().to_string())),
+    );
+    let mut text = format!("{} policies {from}, {}", report.policies, report.hash);
+    if report.tests > 0 {
+        text.push_str(&format!("\n{} policy tests passed", report.tests));
+    }
+    if let Some(shadow) = &report.shadow {
+        text.push_str(&format!("\nshadow set {shadow}"));
+    }
+    for warning in &report.warnings {
+        text.push_str(&format!("\nwarning: {}", printable(warning)));
+    }
+    text
+}
+
+fn settings(report: &SettingsReport) -> String {
+    let file = printable(&report.config.display().to_string()).into_owned();
+    let mut text = if report.changes.is_empty() {
+        format!("{file}: nothing changed")
+    } else {
+        file
+    };
+    for Change {
+        key,
+        from,
+        to,
+        applied,
+    } in &report.changes
+    {
+        let how = if *applied {
+            "applied"
+        } else {
+            "waits for the node's next start"
+        };
+        let (key, from, to) = (printable(key), printable(from), printable(to));
+        text.push_str(&format!("\n{key}: {from} -> {to}: {how}"));
+    }
+    if !report.restarted.is_empty() {
+        let actors = report.restarted.join(", ");
+        text.push_str(&format!("\nbegan anew with it: {actors}"));
+    }
+    text.push('\n');
+    text.push_str(&policies(&report.policy));
+    text
+}
