@@ -78,6 +78,7 @@ impl GateKeeper for Open {
             tier: Tier::Member,
             identity: None,
             invitation: None,
+            formerly: None,
             rule: "bench".to_owned(),
             security,
             epoch: 0,

@@ -27,7 +27,11 @@ use crate::{
     actors::policy::load as load_policies,
     audit::AuditEvent,
     config::{Loaded, Machine, derive},
-    identity::{IdentityPaths, NodeKey, state},
+    identity::{
+        IdentityPaths, NodeKey,
+        rotation::{self, Started},
+        state,
+    },
     sandbox::{Protection, forbid_writable_executable},
     store::Store,
     supervision::{Root, SupervisionEvent},
@@ -63,7 +67,7 @@ pub async fn run(
     let (config, notes) = derive(&loaded.config, Machine::read());
     let data = DataDir::open(&loaded.data_dir)?;
     let paths = IdentityPaths::new(data.path());
-    let key = load_key(&paths)?;
+    let Started { key, rotated } = load_key(&paths)?;
     // Read once here, so that what is wrong is an error of the start and not of an actor.
     let anchors = state::load_anchors(&paths)?;
     state::load_own(&paths, key.peer(), &anchors, clock.now())?;
@@ -100,6 +104,7 @@ pub async fn run(
         policies,
         clock,
         key,
+        rotated,
         store,
         set_aside,
         sockets,
@@ -124,11 +129,11 @@ fn forbid_core_dumps() -> Result<(), nix::Error> {
     Ok(())
 }
 
-/// Loads the node key, or makes one where there is none yet.
-fn load_key(paths: &IdentityPaths) -> Result<NodeKey, StartError> {
+/// Loads the node key, or makes one where there is none yet; a rotation that is ready happens here.
+fn load_key(paths: &IdentityPaths) -> Result<Started, StartError> {
     let path = paths.node_key();
     if path.exists() {
-        return Ok(NodeKey::load(&path)?);
+        return Ok(rotation::start(paths)?);
     }
     // A new key would be a new node, with another's log, bans and credential.
     let used = path
@@ -139,7 +144,7 @@ fn load_key(paths: &IdentityPaths) -> Result<NodeKey, StartError> {
     }
     let key = NodeKey::create(&path)?;
     tracing::info!(path = %path.display(), "no node key was there: made a new one");
-    Ok(key)
+    Ok(Started { key, rotated: None })
 }
 
 /// What an operator wants to see first.

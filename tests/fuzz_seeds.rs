@@ -46,6 +46,7 @@ fn made() -> BTreeMap<String, Vec<u8>> {
     let delegation = fixture("identity/delegation.cose");
     let receipt = fixture("sandbox/receipt.cose");
     let list = fixture("identity/acme.status");
+    let statement = fixture("identity/continuity.cose");
     let named = [
         ("gate_frame/credential", fixture("identity/frame.cbor")),
         ("gate_frame/empty", fixture("identity/empty-frame.cbor")),
@@ -55,6 +56,9 @@ fn made() -> BTreeMap<String, Vec<u8>> {
         ("delegation/whole", delegation),
         ("enrolment/request", fixture("identity/request.cose")),
         ("enrolment/anchor", fixture("identity/acme.anchor.cose")),
+        ("gate_frame/rotated", fixture("identity/rotated-frame.cbor")),
+        ("continuity/body", payload(&statement)),
+        ("continuity/whole", statement),
         ("status_list/list", list),
         ("receipt/body", payload(&receipt)),
         ("receipt/whole", receipt),

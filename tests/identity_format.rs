@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use quantraband::{
     identity::{
-        Anchor, Attributes, BINDING_BYTES, Binding, Chain, Channel, Credential, Delegation, Frame,
-        Grant, Grants, Groups, IssuerKey, ML_DSA_SIGNATURE_BYTES, Name, NodeKey, Role, Scope,
-        Serial, SigningRequest, TrustAnchor, TrustAnchors, delegate, issue,
+        Anchor, Attributes, BINDING_BYTES, Binding, Chain, Channel, Continuity, Credential,
+        Delegation, Frame, Grant, Grants, Groups, IssuerKey, ML_DSA_SIGNATURE_BYTES, Name, NodeKey,
+        Role, Scope, Serial, SigningRequest, TrustAnchor, TrustAnchors, delegate, issue,
         status::{Statement, StatusHead, StatusList},
         verify_credential, verify_delegations, verify_frame,
         wire::{Request, Response},
@@ -226,6 +226,42 @@ fn the_gate_frame_is_frozen_and_verifies() {
     assert_eq!(identity.groups, ["acme/gateways", "acme/workers"]);
     assert!(identity.pq_auth);
     frozen("empty-frame.cbor", &Frame::bare().encode());
+}
+
+/// The node before it changed its keys.
+fn former() -> NodeKey {
+    NodeKey::from_seed(&[0x4f; 32])
+}
+
+fn continuity() -> Continuity {
+    let subject = name("node-1.berlin");
+    let request = SigningRequest::seal(&former(), &subject, &Attributes::default(), NOW);
+    let request = SigningRequest::open(&request).unwrap();
+    let held = issue(&acme(), &request, &Grant::default(), serial(3), NOW).unwrap();
+    Continuity::seal((&former(), &node()), &held, None, NOW).unwrap()
+}
+
+#[test]
+fn the_continuity_statement_is_frozen_and_verifies() {
+    let kept = frozen("continuity.cose", continuity().as_bytes());
+    let read = Continuity::open(&kept).unwrap();
+    assert_eq!(
+        (read.former(), read.sequence()),
+        (former().peer(), NOW.secs())
+    );
+    assert_eq!(read.new_keys(), node().public());
+    let claims = credential().claims().clone();
+    let names = (&claims.issuer, &claims.subject);
+    read.leads_to(Some(&claims.keys), names).unwrap();
+    // The frame of a node that shows it.
+    let chain = Chain::of(credential());
+    let statement = Some(continuity().as_bytes().to_vec());
+    let made = Frame::of(&chain, &node(), &channel(), Role::Opener).with_continuity(statement);
+    let kept = frozen("rotated-frame.cbor", &made.encode());
+    let frame = Frame::decode(&kept).unwrap();
+    Continuity::open(frame.continuity().unwrap()).unwrap();
+    let peer = node().peer();
+    verify_frame(&kept, peer, &channel(), Role::Opener, &anchors(), NOW).unwrap();
 }
 
 #[test]

@@ -14,9 +14,9 @@ use ciborium::Value;
 use ed25519_dalek::{Signer, SigningKey};
 use quantraband::{
     identity::{
-        Anchor, BINDING_BYTES, Binding, Chain, Channel, Credential, Delegation, Domain, Frame,
-        Grants, IssuerKey, MAX_CREDENTIAL_BYTES, Name, NodeKey, Refusal, Role, SigningRequest,
-        TrustAnchor, TrustAnchors,
+        Anchor, BINDING_BYTES, Binding, Chain, Channel, Continuity, Credential, Delegation, Domain,
+        Frame, Grants, IssuerKey, MAX_CREDENTIAL_BYTES, Name, NodeKey, Refusal, Role,
+        SigningRequest, TrustAnchor, TrustAnchors,
         status::{StatusHead, StatusList, heads_of_bytes},
         verify_credential, verify_frame, wire as identity_wire,
     },
@@ -43,12 +43,13 @@ const EXECUTOR: [u8; 32] = [0x45; 32];
 pub type Property = fn(&[u8]);
 
 /// The name and the property of every target.
-pub const TARGETS: [(&str, Property); 12] = [
+pub const TARGETS: [(&str, Property); 13] = [
     ("gate_message", gate_message),
     ("gate_frame", gate_frame),
     ("credential", credential),
     ("delegation", delegation),
     ("enrolment", enrolment),
+    ("continuity", continuity),
     ("envelope", envelope),
     ("identity_request", identity_request),
     ("identity_response", identity_response),
@@ -102,6 +103,19 @@ pub fn status_list(bytes: &[u8]) {
         head.verify(issuer().public())
             .expect("the signatures are good");
     }
+}
+
+/// A continuity statement; its payload when the bytes have no tag of one, which is then signed by a
+/// single pair of keys: never enough.
+pub fn continuity(bytes: &[u8]) {
+    if let Ok(statement) = Continuity::open(bytes) {
+        assert_eq!(statement.as_bytes(), bytes);
+        assert_ne!(statement.former(), statement.new_keys().peer);
+        assert!(statement.sequence() > 0);
+        return;
+    }
+    let sealed = issuer().signer().seal(Domain::Continuity, bytes);
+    assert!(Continuity::open(&sealed).is_err(), "one pair is not two");
 }
 
 /// A request of the identity protocol.

@@ -3,7 +3,12 @@
 //! Not an actor: it runs on connection tasks and asks the actors with deadlines. Whatever does
 //! not answer in time is a refusal. An *Allow* takes effect only after its record is durable.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::Semaphore;
@@ -18,8 +23,8 @@ use super::{
 use crate::{
     audit::{AuditEvent, Direction},
     identity::{
-        Channel, Frame, NodeKey, OwnIdentity, Refusal, Role, Status, StatusView, Tier, TrustView,
-        VerifiedIdentity, invites::Invites,
+        Channel, Continuity, Frame, NodeKey, OwnIdentity, Refusal, Role, Status, StatusView, Tier,
+        TrustView, VerifiedIdentity, continuity::Seen, invites::Invites,
     },
     messages::{
         identity::{VerifyPeer, VerifyRenewed},
@@ -27,7 +32,7 @@ use crate::{
         revocation::ShownHeads,
     },
     network::{Admission, Admitted, GateKeeper, Presented},
-    policy::{Action, DenyReason, Verdict},
+    policy::{Action, Decision, DenyReason, Verdict},
     supervision::{ActorRef, AskError, CoolDowns},
     telemetry::Metrics,
     trust::{
@@ -85,7 +90,7 @@ impl Tools {
 
 /// See the module.
 #[derive(Clone)]
-pub struct Gatekeeper(Arc<Tools>);
+pub struct Gatekeeper(Arc<Tools>, Arc<Mutex<Seen>>);
 
 impl fmt::Debug for Gatekeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,7 +115,7 @@ impl Gatekeeper {
     /// A gatekeeper with these tools.
     #[must_use]
     pub fn new(tools: Tools) -> Self {
-        Self(Arc::new(tools))
+        Self(Arc::new(tools), Arc::default())
     }
 
     /// What it judges from.
@@ -167,9 +172,14 @@ impl Gatekeeper {
             .ask_for(origin, ask, tools.deadline)
             .await
             .map_err(unavailable)??;
+        let goes_on = self.goes_on(&shown, &identity)?;
         self.take_heads(peer, ip, heads).await?;
         let known = (identity.tier, Some(identity));
-        let admitted = self.grant(way, known, before).await?;
+        let mut admitted = self.grant(way, known, before).await?;
+        admitted.formerly = goes_on.as_ref().map(Continuity::former);
+        if let Some(statement) = goes_on {
+            self.seen(&statement);
+        }
         // Trust that was withdrawn meanwhile is withdrawn.
         match &admitted.identity {
             Some(identity) if !tools.trust.load().covers(&identity.anchor, before) => {
@@ -178,6 +188,37 @@ impl Gatekeeper {
             // What was taken back meanwhile is taken back.
             Some(identity) if tools.status_of(Some(identity)).is_revoked() => Err(Refusal::Revoked),
             _ => Ok(admitted),
+        }
+    }
+
+    /// The continuity statement that a verified peer shows, when it holds and is the newest of its
+    /// subject; and whether the peer's keys are the subject's still.
+    fn goes_on(
+        &self,
+        shown: &Frame,
+        identity: &VerifiedIdentity,
+    ) -> Result<Option<Continuity>, Refusal> {
+        let names = (&identity.issuer, &identity.subject);
+        let statement = shown.continuity().map(Continuity::open).transpose()?;
+        if let Some(statement) = &statement {
+            statement.leads_to(identity.keys.as_ref(), names)?;
+        }
+        let seen = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.check(names, identity.peer, statement.as_ref())?;
+        Ok(statement)
+    }
+
+    /// Remembers a statement of a peer that was let in, and has the log told the first time.
+    fn seen(&self, statement: &Continuity) {
+        let mut seen = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.take(statement) {
+            self.0.audit.note(AuditEvent::KeyRotated {
+                peer: statement.new_keys().peer,
+                former: statement.former(),
+                identity: statement.label(),
+                sequence: statement.sequence(),
+                rule: "gate".to_owned(),
+            });
         }
     }
 
@@ -250,15 +291,7 @@ impl Gatekeeper {
         });
         let rule = &decision.rule;
         if !decision.permits() {
-            let told = decision.hint();
-            return Err(match (decision.verdict, standing.banned_until) {
-                (Verdict::Deny(DenyReason::Revoked), _) => Refusal::Revoked,
-                (_, Some(until)) => self.banned(identity.as_deref(), until, now),
-                (_, None) => Refusal::Denied(match told {
-                    Some(hint) => format!("{rule}: {hint}"),
-                    None => rule.to_string(),
-                }),
-            });
+            return Err(self.denied(&decision, identity.as_deref(), standing.banned_until));
         }
         let label = identity
             .as_ref()
@@ -284,10 +317,27 @@ impl Gatekeeper {
             tier,
             identity,
             invitation: None,
+            formerly: None,
             rule: rule.to_string(),
             security,
             epoch,
         })
+    }
+
+    /// What a peer is told that is not let in.
+    fn denied(
+        &self,
+        decision: &Decision,
+        identity: Option<&VerifiedIdentity>,
+        banned: Option<Timestamp>,
+    ) -> Refusal {
+        let rule = &decision.rule;
+        match (decision.verdict, banned, decision.hint()) {
+            (Verdict::Deny(DenyReason::Revoked), ..) => Refusal::Revoked,
+            (_, Some(until), _) => self.banned(identity, until, self.0.clock.now()),
+            (_, None, Some(hint)) => Refusal::Denied(format!("{rule}: {hint}")),
+            (_, None, None) => Refusal::Denied(rule.to_string()),
+        }
     }
 
     /// A renewed credential over a connection that stands.
@@ -320,7 +370,8 @@ impl Gatekeeper {
             direction: Direction::Inbound,
             security: known.security,
         };
-        let admitted = self.grant(way, (Tier::Member, Some(new)), before).await?;
+        let mut admitted = self.grant(way, (Tier::Member, Some(new)), before).await?;
+        admitted.formerly = known.formerly;
         match &admitted.identity {
             Some(identity) if !tools.trust.load().covers(&identity.anchor, before) => {
                 Err(Refusal::UnknownIssuer(identity.anchor.to_string()))

@@ -6,25 +6,30 @@
 //! is written down as used together with what was issued for it, before the answer: a crash in
 //! between costs a number of the status list and nothing else.
 //!
+//! A node that changes its keys gets a credential for the new ones on its old connection
+//! ([`rotation`]).
+//!
 //! Owner of: the tree `invites`, `View<Invites>`, which the gate reads. It fails closed: without
 //! disk or log there is no credential. Full mailbox: the peer is told to come again.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
+mod rotation;
+
 use actix::{
-    Actor, Context, Handler, ResponseActFuture, WrapFuture,
+    Actor, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
     fut::{self, ActorFutureExt},
 };
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    actors::{audit::AuditHandle, reputation::ReputationActor},
+    actors::{audit::AuditHandle, reputation::ReputationActor, revocation::RevocationActor},
     audit::AuditEvent,
     config::IssuerConfig,
     identity::{
         Attributes, CLOCK_SKEW, Chain, Grant, Groups, IssuerFolder, Name, NodePublic, OwnIdentity,
-        Refusal, SigningRequest, Tier, VerifiedIdentity,
+        Refusal, SigningRequest, StatusView, Tier, VerifiedIdentity,
         enrolment::{RefusalCode, Refused, Response},
         invitation::{InvitationId, InvitationKey, MAX_ADDRESS, MAX_ADDRESSES, Token},
         invites::{Invite, Invites, MAX_OPEN_FOR, MAX_REMEMBERED},
@@ -68,6 +73,10 @@ pub struct IssuerSetup {
     pub store: Store,
     /// Where they are published.
     pub invites: Publisher<Invites>,
+    /// What issuers took back.
+    pub statuses: View<StatusView>,
+    /// Puts this issuer's lists in force and tells all others.
+    pub revocation: ActorRef<RevocationActor>,
     /// Told of misdeeds.
     pub reputation: ActorRef<ReputationActor>,
     /// Told of everything.
@@ -97,6 +106,7 @@ pub struct IssuerActor {
     tree: Option<Tree<Invite>>,
     invites: Invites,
     recent: HashMap<PeerId, Recent>,
+    rotations: rotation::Rotations,
     issued: u64,
     refused: u64,
 }
@@ -116,6 +126,8 @@ pub struct IssuerState {
     pub invitations: usize,
     /// Those that can still be used.
     pub open: usize,
+    /// Nodes whose old credentials are still to be taken back.
+    pub rotating: usize,
     /// Credentials handed out by this incarnation.
     pub issued: u64,
     /// Requests refused by this incarnation.
@@ -137,6 +149,8 @@ struct Present<'a> {
 struct Ready {
     chain: Vec<u8>,
     anchor: Option<Vec<u8>>,
+    /// Of a rotation: when the old credential is taken back at the latest.
+    until: Option<Timestamp>,
     event: AuditEvent,
 }
 
@@ -203,6 +217,7 @@ impl IssuerActor {
             tree: None,
             invites: Invites::default(),
             recent: HashMap::new(),
+            rotations: rotation::Rotations::default(),
             issued: 0,
             refused: 0,
         }
@@ -326,6 +341,9 @@ impl IssuerActor {
         if present.keys != Some(&request.keys) {
             return Err(no(RefusalCode::Denied, "renewal.other_keys"));
         }
+        if let Some(denied) = self.gave_up(folder, &present.subject, request.peer)? {
+            return Err(denied);
+        }
         if now >= present.expires.after(self.setup.grace) {
             return Err(no(RefusalCode::Denied, "renewal.expired"));
         }
@@ -369,6 +387,7 @@ impl IssuerActor {
             },
             chain: chain.encode(),
             anchor: None,
+            until: None,
         })
     }
 
@@ -416,6 +435,7 @@ impl IssuerActor {
             },
             chain: chain.encode(),
             anchor: Some(folder.anchor(now)),
+            until: None,
         })
     }
 
@@ -428,6 +448,7 @@ impl IssuerActor {
         let Ready {
             chain,
             anchor,
+            until,
             event,
         } = match decided {
             Ok(ready) => ready,
@@ -453,7 +474,10 @@ impl IssuerActor {
             act.issued = act.issued.saturating_add(1);
             act.setup.metrics.enrolment("issued");
             tracing::info!(%peer, "a credential was handed out");
-            Response::Issued { chain, anchor }
+            match until {
+                Some(until) => Response::Rotated { chain, until },
+                None => Response::Issued { chain, anchor },
+            }
         }))
     }
 
@@ -588,11 +612,13 @@ impl Supervise for IssuerActor {
     const EXCLUSIVE: bool = true;
     type Observable = IssuerState;
 
-    fn on_start(&mut self, _: &mut Context<Self>) -> Result<(), Fault> {
-        match self.setup.folder {
-            Some(_) => self.restore().map_err(Fault::build),
-            None => Ok(()),
+    fn on_start(&mut self, ctx: &mut Context<Self>) -> Result<(), Fault> {
+        if let Some(folder) = self.setup.folder.clone() {
+            self.restore().map_err(Fault::build)?;
+            self.restore_rotations(&folder).map_err(Fault::build)?;
+            ctx.run_interval(rotation::TICK, Self::take_back_due);
         }
+        Ok(())
     }
 
     fn observe(&self) -> IssuerState {
@@ -602,6 +628,7 @@ impl Supervise for IssuerActor {
             issuer: folder.map(|folder| folder.key().name().clone()),
             invitations,
             open,
+            rotating: self.rotations.len(),
             issued: self.issued,
             refused: self.refused,
         }

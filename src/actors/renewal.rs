@@ -4,9 +4,13 @@
 //! issuer to which this node is connected, one after another, with a fresh signing request; takes
 //! what is verified by its own anchors; replaces the credential as a whole; has Identity read it,
 //! and shows it to every peer over the connections that stand. A node that issues asks itself.
+//! While the node changes its keys it asks for the credential of the new ones too, and erases the old
+//! ones in the end ([`rotation`]).
 //!
 //! Owner of: nothing but its plan. When it fails: the plan begins anew, the old credential stays.
 //! It is sent nothing, so its mailbox cannot fill.
+
+mod rotation;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -25,7 +29,7 @@ use crate::{
         write_atomic,
     },
     messages::{
-        enrolment::RenewOwn,
+        enrolment::{RenewOwn, RotateOwn},
         identity::ReloadIdentity,
         swarm::{HangUp, ListPeers, PresentRenewed, SendEnrolment},
     },
@@ -88,6 +92,7 @@ pub struct RenewalActor {
     /// Who renewed it the last time: asked first.
     last: Option<PeerId>,
     busy: bool,
+    rotation: rotation::Rotation,
     renewed: u64,
     last_error: Option<String>,
 }
@@ -144,6 +149,7 @@ impl RenewalActor {
             plan: Plan::new(rand::random()),
             last: None,
             busy: false,
+            rotation: rotation::Rotation::default(),
             renewed: 0,
             last_error: None,
         }
@@ -169,13 +175,13 @@ impl RenewalActor {
             self.setup.clone(),
             claims.issuer.clone(),
             self.last,
-            request,
+            Request::Enrol { request },
         );
         let old = Arc::clone(chain);
         ctx.spawn(asking.into_actor(self).map(move |answer, act, ctx| {
             act.busy = false;
             match answer {
-                Ok((by, answer)) => act.take(&old, by, &answer, ctx),
+                Ok(Given { by, chain, .. }) => act.take(&old, by, &chain, ctx),
                 Err(failed) => act.failed(failed),
             }
         }));
@@ -272,22 +278,46 @@ impl RenewalActor {
     }
 }
 
-/// Asks one after another; the first good answer and who gave it.
+/// What an issuer gave.
+struct Given {
+    by: PeerId,
+    chain: Vec<u8>,
+    /// Of a rotation: when the old credential is taken back, at the latest.
+    until: Option<Timestamp>,
+}
+
+impl Given {
+    fn of(by: PeerId, answer: Response) -> Result<Self, Failed> {
+        let (chain, until) = match answer {
+            Response::Issued { chain, .. } => (chain, None),
+            Response::Rotated { chain, until } => (chain, Some(until)),
+            Response::Refused(refused) => return Err(Failed::of(by, refused)),
+            Response::Noted => return Err(Failed::alone("a strange answer")),
+        };
+        Ok(Self { by, chain, until })
+    }
+}
+
+/// This node's own issuer.
+async fn ask_self(setup: &RenewalSetup, request: Request) -> Result<Given, Failed> {
+    let answer = match request {
+        Request::Rotate { statement } => setup.issuer.ask(RotateOwn { statement }, PATIENCE).await,
+        Request::Enrol { request } => setup.issuer.ask(RenewOwn { request }, PATIENCE).await,
+        Request::Present { .. } => return Err(Failed::alone("nothing is presented to oneself")),
+    };
+    let answer = answer.map_err(|error| Failed::alone(error.code()))?;
+    Given::of(setup.key.peer(), answer)
+}
+
+/// Asks one after another; the first good answer.
 async fn ask(
     setup: RenewalSetup,
     issuer: Name,
     last: Option<PeerId>,
-    request: Vec<u8>,
-) -> Result<(PeerId, Vec<u8>), Failed> {
+    request: Request,
+) -> Result<Given, Failed> {
     if setup.issues.as_ref() == Some(&issuer) {
-        let me = setup.key.peer();
-        let answer = setup.issuer.ask(RenewOwn { request }, PATIENCE).await;
-        return match answer {
-            Ok(Response::Issued { chain, .. }) => Ok((me, chain)),
-            Ok(Response::Refused(refused)) => Err(Failed::of(me, refused)),
-            Ok(Response::Noted) => Err(Failed::alone("a strange answer")),
-            Err(error) => Err(Failed::alone(error.code())),
-        };
+        return ask_self(&setup, request).await;
     }
     let peers = setup.swarm.ask(ListPeers, PATIENCE).await;
     let peers = peers.map_err(|error| Failed::alone(error.code()))?;
@@ -307,15 +337,14 @@ async fn ask(
     candidates.sort_unstable();
     let mut failed = Failed::alone("no node of the issuer is connected");
     for (_, _, peer) in candidates.into_iter().take(MAX_ASKED) {
-        let request = Request::Enrol {
-            request: request.clone(),
-        };
+        let request = request.clone();
         let sent = setup.swarm.ask(SendEnrolment { peer, request }, PATIENCE);
         match sent.await {
-            Ok(Ok(Response::Issued { chain, .. })) => return Ok((peer, chain)),
             Ok(Ok(Response::Refused(refused))) if refused.code == RefusalCode::NotIssuer => {}
-            Ok(Ok(Response::Refused(refused))) => failed = Failed::of(peer, refused),
-            Ok(Ok(Response::Noted)) => failed = Failed::alone("a strange answer"),
+            Ok(Ok(answer)) => match Given::of(peer, answer) {
+                Ok(given) => return Ok(given),
+                Err(why) => failed = why,
+            },
             Ok(Err(fault)) => tracing::debug!(%peer, %fault, "not asked for renewal"),
             Err(error) => return Err(Failed::alone(error.code())),
         }
@@ -339,6 +368,8 @@ impl Supervise for RenewalActor {
         if self.setup.enabled {
             ctx.run_interval(TICK, Self::tick);
         }
+        // Also where credentials are not renewed: an operator asked for it.
+        ctx.run_interval(TICK, Self::tick_rotation);
         Ok(())
     }
 

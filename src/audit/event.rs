@@ -377,6 +377,21 @@ pub enum AuditEvent {
         /// The rule that allowed it, or the node that issued it.
         rule: String,
     },
+    /// A node goes on with other keys, under another PeerId. On the issuer's node durable *before*
+    /// the credential for them is handed out; on the node itself the first record under them; on
+    /// others when it first shows them. Sent by Issuer, by the node, by the gate.
+    KeyRotated {
+        /// Who the node is.
+        peer: PeerId,
+        /// Who it was.
+        former: PeerId,
+        /// `issuer/subject`.
+        identity: String,
+        /// The sequence of its statement.
+        sequence: u64,
+        /// The rule that allowed it.
+        rule: String,
+    },
     /// No credential was issued or renewed. Sent by Issuer, and by Renewal on the node that asked.
     RenewalRefused {
         /// The other node: who asked, or who was asked.

@@ -390,6 +390,8 @@ pub enum IdentityCommand {
         /// The credential
         file: PathBuf,
     },
+    /// Change this node's keys, and with them its PeerId: under the same name, told by its old keys
+    Rotate(RotateArgs),
     /// Show this node's credential, or one in a file
     Show {
         /// The credential [default: this node's own]
@@ -403,6 +405,17 @@ pub enum IdentityCommand {
         #[arg(long, value_name = "FILE")]
         anchor: Option<PathBuf>,
     },
+}
+
+/// Arguments of `identity rotate`.
+#[derive(Debug, Args)]
+pub struct RotateArgs {
+    /// The request to write, for an issuer that no running node reaches
+    #[arg(long, default_value = "rotation.cose", value_name = "FILE")]
+    pub out: PathBuf,
+    /// Give up the rotation that is under way, and erase the next keys
+    #[arg(long)]
+    pub abandon: bool,
 }
 
 /// Arguments of `identity protect`.

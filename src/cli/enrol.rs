@@ -6,7 +6,11 @@ use thiserror::Error;
 
 use crate::identity::{
     AnchorError, DiskError, IssueError, KeyFileError, Malformed, Name, Refusal, RequestError,
-    StateError, Thumbprint, status::FolderError,
+    StateError, Thumbprint,
+    continuity::ContinuityError,
+    rotation::RotationError,
+    rotations::{NotTaken, RotationsError},
+    status::FolderError,
 };
 
 /// Why an enrolment command failed.
@@ -29,6 +33,34 @@ pub enum EnrolError {
         /// What is wrong.
         why: RequestError,
     },
+    /// The rotation of this node's keys.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
+    /// A request of a node that changes its keys.
+    #[error("{}: {why}", path.display())]
+    Continuity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: ContinuityError,
+    },
+    /// Such a request that this issuer does not take.
+    #[error("{}: {why}", path.display())]
+    NotTaken {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: NotTaken,
+    },
+    /// The issuer's records of rotations.
+    #[error(transparent)]
+    Rotations(#[from] RotationsError),
+    /// Who changes its keys stays what it is.
+    #[error(
+        "{}: a node that changes its keys keeps its subject, groups and attributes: leave \
+         `--subject`, `--group` and `--attribute` away", .0.display()
+    )]
+    RotationGrant(PathBuf),
     /// An anchor, or adding it.
     #[error("{}: {why}", path.display())]
     Anchor {
@@ -122,9 +154,13 @@ impl EnrolError {
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::Key(error) | Self::State(StateError::Key(error)) => key_class(error),
+            Self::Key(error)
+            | Self::State(StateError::Key(error))
+            | Self::Rotation(RotationError::Key(error)) => key_class(error),
             Self::Disk(error)
             | Self::State(StateError::Disk(error))
+            | Self::Rotation(RotationError::Disk(error))
+            | Self::Rotations(RotationsError::Disk(error))
             | Self::Status(FolderError::Disk(error)) => disk_class(error),
             _ => FailureClass::Data,
         }

@@ -18,6 +18,7 @@ use super::{
     output::Out,
     protect,
     revoke::{What, revoke},
+    rotate,
     trust::{self, TrustReport},
 };
 use crate::{
@@ -82,6 +83,7 @@ pub(super) fn identity(
             })?;
             tell_node(global, out)
         }
+        IdentityCommand::Rotate(args) => rotate::command(args, global, out),
         IdentityCommand::Show { file } => {
             let loaded = load(global)?;
             let (paths, rule) = (
@@ -192,12 +194,16 @@ fn issue(args: &IssueArgs, out: &Out) -> Result<(), CliError> {
     };
     let report = identity::issue(&args, SystemClock::new().now())?;
     out.answer("quantraband.identity-issue/1", &report, || {
-        format!(
+        let mut text = format!(
             "{}wrote {}\nNext: hand it back to the node, which runs `quantraband identity \
              import FILE`",
             credential(&report.credential, out),
             report.file.display()
-        )
+        );
+        if let Some(rotated) = &report.rotated {
+            text.push_str(&rotate::take_back_hint(rotated, &args.dir));
+        }
+        text
     })
 }
 
@@ -383,7 +389,18 @@ fn credential(report: &CredentialReport, out: &Out) -> String {
 }
 
 fn shown(report: &ShowReport, out: &Out) -> String {
-    let node = out.list(&[("node", report.peer_id.to_string())]);
+    let mut items = vec![("node", report.peer_id.to_string())];
+    if let Some(next) = &report.rotation {
+        items.push((
+            "next",
+            format!("{} ({})", next.next_peer_id, next.state.words()),
+        ));
+    }
+    if report.former_key {
+        let when = "kept until a member is connected".to_owned();
+        items.push(("former keys", when));
+    }
+    let node = out.list(&items);
     let Some(found) = &report.credential else {
         return format!(
             "{node}no credential yet\nNext: quantraband identity request --subject NAME"

@@ -242,6 +242,7 @@ impl From<StartError> for CliError {
         let exit = match error {
             StartError::DataDir(error) => return error.into(),
             StartError::Key(error) => return EnrolError::from(error).into(),
+            StartError::Rotation(error) => return EnrolError::from(error).into(),
             StartError::Identity(error) => return EnrolError::from(error).into(),
             StartError::Issuer(_)
             | StartError::KeyLog

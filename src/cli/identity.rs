@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::{
     delegation,
     enrol::{EnrolError, hint},
+    rotate::{self, MAX_ROTATION_REQUEST, RotatedReport, RotationReport},
 };
 use crate::{
     identity::{
@@ -150,6 +151,9 @@ pub struct IssueReport {
     pub credential: CredentialReport,
     /// What the request wished for, for comparison.
     pub wished: SigningRequest,
+    /// Of a node that changes its keys: what it had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotated: Option<RotatedReport>,
     /// The file written, to be handed back to the node.
     pub file: PathBuf,
 }
@@ -161,6 +165,10 @@ pub struct IssueReport {
 pub fn issue(args: &IssueArgs, now: Timestamp) -> Result<IssueReport, EnrolError> {
     let issuer = IssuerKey::load(&args.dir.join(ISSUER_KEY_FILE))?;
     let above = delegation::of_issuer(&args.dir)?;
+    let bytes = read_bounded(&args.request, MAX_ROTATION_REQUEST)?;
+    if let Some(found) = rotate::read_request(&args.request, &bytes)? {
+        return rotate::issue(args, &issuer, &above, &found, now);
+    }
     let bytes = read_bounded(&args.request, MAX_REQUEST_BYTES)?;
     let wished = SigningRequest::open(&bytes).map_err(|why| EnrolError::Request {
         path: args.request.clone(),
@@ -176,6 +184,7 @@ pub fn issue(args: &IssueArgs, now: Timestamp) -> Result<IssueReport, EnrolError
     Ok(IssueReport {
         credential: CredentialReport::of(&chain),
         wished,
+        rotated: None,
         file: args.out.clone(),
     })
 }
@@ -264,6 +273,8 @@ impl CredentialReport {
 /// Answer of `identity import`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ImportReport {
+    /// Whether it is of the node's next keys, which it has from its next start on.
+    pub next: bool,
     /// What was imported.
     pub credential: CredentialReport,
     /// Where it is now.
@@ -284,6 +295,14 @@ pub fn import(
     let key = NodeKey::load(&paths.node_key())?;
     let chain = read_chain(file)?;
     let anchors = state::load_anchors(paths)?;
+    if let Some(target) = rotate::import(paths, file, &chain, &anchors, now)? {
+        return Ok(ImportReport {
+            next: true,
+            credential: CredentialReport::of(&chain),
+            file: target,
+            replaced: false,
+        });
+    }
     judge(file, &chain, key.peer(), &anchors, now)?;
     if chain.credential().claims().keys != *key.public() {
         // The PeerId is this node's, another key is not: peers would refuse its proof.
@@ -294,6 +313,7 @@ pub fn import(
     }
     let (target, replaced) = put(paths, &chain)?;
     Ok(ImportReport {
+        next: false,
         credential: CredentialReport::of(&chain),
         file: target,
         replaced,
@@ -322,6 +342,10 @@ pub struct ShowReport {
     pub valid: bool,
     /// Why it does not.
     pub problem: Option<Problem>,
+    /// The rotation of its keys that is under way.
+    pub rotation: Option<RotationReport>,
+    /// Whether its former keys are still there.
+    pub former_key: bool,
 }
 
 /// A refusal for people and for programs.
@@ -344,6 +368,8 @@ pub fn show(
     now: Timestamp,
 ) -> Result<ShowReport, EnrolError> {
     let peer_id = NodeKey::load(&paths.node_key())?.peer();
+    let rotation = rotate::under_way(paths)?;
+    let former_key = paths.retired_key().exists();
     let own = paths.credential();
     let path = file.unwrap_or(&own);
     if file.is_none() && !own.exists() {
@@ -352,6 +378,8 @@ pub fn show(
             credential: None,
             valid: false,
             problem: None,
+            rotation,
+            former_key,
         });
     }
     let chain = read_chain(path)?;
@@ -369,6 +397,8 @@ pub fn show(
             code: refusal.code(),
             detail: format!("{refusal}{}", hint(&refusal)),
         }),
+        rotation,
+        former_key,
     })
 }
 
@@ -409,7 +439,7 @@ pub(super) fn alone(path: &Path) -> Result<TrustAnchors, EnrolError> {
     Ok(anchors)
 }
 
-fn judge(
+pub(super) fn judge(
     path: &Path,
     chain: &Chain,
     peer: PeerId,

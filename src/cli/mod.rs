@@ -26,6 +26,7 @@ mod protect;
 mod receipt;
 pub mod render;
 pub mod revoke;
+mod rotate;
 pub mod trust;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -11,7 +11,9 @@ use super::{
     exit::CliError,
     output::Out,
 };
-use crate::identity::{ISSUER_KEY_FILE, IdentityPaths, IssuerKey, NodeKey, Protection};
+use crate::identity::{
+    ISSUER_KEY_FILE, IdentityPaths, IssuerKey, NodeKey, Protection, rotation::RotationError,
+};
 
 /// Answer of `identity protect`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,9 +41,14 @@ pub(super) fn command(args: &ProtectArgs, global: &Global, out: &Out) -> Result<
             report(path, &before, args.with.as_ref())
         }
         None => {
-            let path = IdentityPaths::new(load(global)?.data_dir).node_key();
+            let paths = IdentityPaths::new(load(global)?.data_dir);
+            let path = paths.node_key();
             let before = NodeKey::protection(&path).map_err(EnrolError::from)?;
             if let Some(with) = &args.with {
+                // The next keys are sealed as these are, and would stay so.
+                if paths.next_key().exists() {
+                    return Err(EnrolError::from(RotationError::UnderWay).into());
+                }
                 NodeKey::protect(&path, with).map_err(EnrolError::from)?;
             }
             report(path, &before, args.with.as_ref())

@@ -47,6 +47,9 @@ pub struct IssuerConfig {
     pub lifetime: Span,
     /// Subjects that get no credential any more.
     pub deny: Vec<Name>,
+    /// How long after it gave a node a credential for new keys it takes back that of the old ones,
+    /// when the new ones were not seen before.
+    pub rotation_grace: Span,
 }
 
 impl Default for IssuerConfig {
@@ -56,6 +59,7 @@ impl Default for IssuerConfig {
             renew: true,
             lifetime: Span(DEFAULT_LIFETIME),
             deny: Vec::new(),
+            rotation_grace: Span(Duration::from_hours(24 * 7)),
         }
     }
 }

@@ -86,6 +86,13 @@ fn identity(check: &mut Check, config: &Config) {
     );
     let issuer = &config.issuer;
     check.span("issuer.lifetime", issuer.lifetime);
+    check.span("issuer.rotation_grace", issuer.rotation_grace);
+    check.that(
+        issuer.rotation_grace.0 <= LONGEST_GRACE,
+        "issuer.rotation_grace",
+        "is too long: keys that a node gave up would be good for half a year more",
+        "write at most \"180d\"",
+    );
     check.that(
         issuer.lifetime.0 <= MAX_LIFETIME && issuer.lifetime.0.as_secs() > 0,
         "issuer.lifetime",

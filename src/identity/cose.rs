@@ -42,6 +42,8 @@ pub enum Domain {
     Delegation,
     /// A node's request for a credential.
     Request,
+    /// A node's word, by its old keys and by its new ones, that they are of one node.
+    Continuity,
     /// What an issuer hands out to be trusted.
     Anchor,
     /// What an issuer says of its status list.
@@ -58,6 +60,7 @@ impl Domain {
             Self::Credential => b"quantraband/credential/2",
             Self::Delegation => b"quantraband/delegation/1",
             Self::Request => b"quantraband/identity-request/2",
+            Self::Continuity => b"quantraband/continuity/1",
             Self::Anchor => b"quantraband/trust-anchor/2",
             Self::StatusHead => b"quantraband/status-head/1",
             Self::Receipt => b"quantraband/receipt/1",

@@ -7,7 +7,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,8 @@ use thiserror::Error;
 
 /// Mode of directories made here: keys and credentials are nobody else's business.
 const DIR_MODE: u32 = 0o700;
+/// Most bytes overwritten: more than any key file has.
+const MAX_ERASED: u64 = 64 * 1024;
 
 /// Why a file could not be read or written.
 #[derive(Debug, Error)]
@@ -125,6 +127,36 @@ pub(crate) fn create_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Dis
             Err(error)
         }
     }
+}
+
+/// Gives a file another name, durably; one that has that name is replaced.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), DiskError> {
+    fs::rename(from, to).map_err(io_error("rename", from))?;
+    sync_parent(to)
+}
+
+/// Gives a file a second name, durably, which must not exist.
+pub(crate) fn link(from: &Path, to: &Path) -> Result<(), DiskError> {
+    fs::hard_link(from, to).map_err(io_error("link", to))?;
+    sync_parent(to)
+}
+
+/// Overwrites a secret file with zeroes, durably, and removes it. A file system that writes anew
+/// what is overwritten, and a disk that levels its wear, may keep the old blocks for a while.
+pub(crate) fn erase(path: &Path) -> Result<(), DiskError> {
+    let named = fs::symlink_metadata(path).map_err(io_error("read", path))?;
+    // Under another name it may still be needed: then this name alone goes.
+    if named.is_file() && named.nlink() == 1 {
+        let zeroes = vec![0; usize::try_from(named.len().min(MAX_ERASED)).unwrap_or(0)];
+        let mut file = OpenOptions::new()
+            .write(true)
+            .open(path)
+            .map_err(io_error("overwrite", path))?;
+        file.write_all(&zeroes)
+            .and_then(|()| file.sync_all())
+            .map_err(io_error("overwrite", path))?;
+    }
+    remove(path)
 }
 
 /// Removes a file, durably.

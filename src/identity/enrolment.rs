@@ -2,7 +2,8 @@
 //!
 //! [`Request::Enrol`] asks an issuer's node for a credential: a member for a new one before its own
 //! ends, one whose credential ended lately, or a node that was invited. Which of them it is, the
-//! connection says, never the request. [`Request::Present`] shows a renewed credential over a
+//! connection says, never the request. [`Request::Rotate`] asks, over a connection made with the old
+//! keys, for a credential for the new ones. [`Request::Present`] shows a renewed credential over a
 //! connection that stands, so that nobody has to connect anew because a credential was replaced.
 //!
 //! Deterministic CBOR, one encoding for each message, bounded before anything is built; the table
@@ -13,10 +14,12 @@ use std::time::Duration;
 
 use ciborium::Value;
 
-use super::{MAX_CHAIN_BYTES, MAX_REQUEST_BYTES, anchor::MAX_ANCHOR_BYTES};
+use super::{MAX_CHAIN_BYTES, MAX_CONTINUITY_BYTES, MAX_REQUEST_BYTES, anchor::MAX_ANCHOR_BYTES};
 use crate::{
     cbor::{self, Fields, Malformed, Read},
+    identity::claims::MAX_SECONDS,
     telemetry::printable,
+    types::Timestamp,
 };
 
 /// The protocol's name; its number changes with any byte of this file.
@@ -37,12 +40,15 @@ const F_BODY: i64 = 2;
 const F_ANCHOR: i64 = 3;
 const F_DETAIL: i64 = 4;
 const F_AGAIN: i64 = 5;
+const F_UNTIL: i64 = 6;
 
 const ENROL: u64 = 1;
 const PRESENT: u64 = 2;
+const ROTATE: u64 = 3;
 const ISSUED: u64 = 1;
 const NOTED: u64 = 2;
 const REFUSED: u64 = 3;
+const ROTATED: u64 = 4;
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +63,11 @@ pub enum Request {
         /// The chain as a file holds it, at most [`MAX_CHAIN_BYTES`].
         chain: Vec<u8>,
     },
+    /// These are my keys from now on: issue me a credential for them.
+    Rotate {
+        /// A continuity statement, at most [`MAX_CONTINUITY_BYTES`].
+        statement: Vec<u8>,
+    },
 }
 
 /// What is answered.
@@ -68,6 +79,13 @@ pub enum Response {
         chain: Vec<u8>,
         /// The issuer's anchor, for a node that was invited; at most [`MAX_ANCHOR_BYTES`].
         anchor: Option<Vec<u8>>,
+    },
+    /// To [`Request::Rotate`].
+    Rotated {
+        /// The chain for the new keys, at most [`MAX_CHAIN_BYTES`].
+        chain: Vec<u8>,
+        /// When the credential of the old keys is taken back, at the latest: in whole seconds.
+        until: Timestamp,
     },
     /// To [`Request::Present`]: it is known now.
     Noted,
@@ -160,6 +178,13 @@ impl RefusalCode {
     }
 }
 
+fn until(seconds: u64) -> Read<Timestamp> {
+    match seconds <= MAX_SECONDS {
+        true => Ok(Timestamp::from_secs(seconds)),
+        false => Err(Malformed("a time is out of range")),
+    }
+}
+
 fn bounded(value: Value, max: usize) -> Read<Vec<u8>> {
     let bytes = cbor::bytes(value)?;
     if bytes.is_empty() || bytes.len() > max {
@@ -175,6 +200,7 @@ impl Request {
         match self {
             Self::Enrol { .. } => "enrol",
             Self::Present { .. } => "present",
+            Self::Rotate { .. } => "rotate",
         }
     }
 
@@ -184,6 +210,7 @@ impl Request {
         let (kind, body) = match self {
             Self::Enrol { request } => (ENROL, request),
             Self::Present { chain } => (PRESENT, chain),
+            Self::Rotate { statement } => (ROTATE, statement),
         };
         cbor::encode(&cbor::int_map([
             (F_KIND, Value::from(kind)),
@@ -207,6 +234,9 @@ impl Request {
             },
             PRESENT => Self::Present {
                 chain: bounded(body, MAX_CHAIN_BYTES)?,
+            },
+            ROTATE => Self::Rotate {
+                statement: bounded(body, MAX_CONTINUITY_BYTES)?,
             },
             _ => return Err(Malformed("a request of unknown kind")),
         };
@@ -236,6 +266,11 @@ impl Response {
                 }
                 fields
             }
+            Self::Rotated { chain, until } => vec![
+                (F_KIND, Value::from(ROTATED)),
+                (F_BODY, Value::Bytes(chain.clone())),
+                (F_UNTIL, Value::from(until.secs())),
+            ],
             Self::Noted => vec![(F_KIND, Value::from(NOTED))],
             Self::Refused(refused) => {
                 let mut fields = vec![
@@ -266,6 +301,10 @@ impl Response {
                     .take(F_ANCHOR)
                     .map(|anchor| bounded(anchor, MAX_ANCHOR_BYTES))
                     .transpose()?,
+            },
+            ROTATED => Self::Rotated {
+                chain: bounded(fields.need(F_BODY)?, MAX_CHAIN_BYTES)?,
+                until: until(cbor::uint(fields.need(F_UNTIL)?)?)?,
             },
             NOTED => Self::Noted,
             REFUSED => Self::Refused(Self::read_refused(&mut fields)?),
@@ -302,9 +341,10 @@ mod tests {
 
     fn requests() -> impl Strategy<Value = Request> {
         let bytes = proptest::collection::vec(any::<u8>(), 1..200);
-        (any::<bool>(), bytes).prop_map(|(enrol, bytes)| match enrol {
-            true => Request::Enrol { request: bytes },
-            false => Request::Present { chain: bytes },
+        (0..3, bytes).prop_map(|(kind, bytes)| match kind {
+            0 => Request::Enrol { request: bytes },
+            1 => Request::Rotate { statement: bytes },
+            _ => Request::Present { chain: bytes },
         })
     }
 
@@ -315,6 +355,10 @@ mod tests {
             (bytes(), proptest::option::of(bytes()))
                 .prop_map(|(chain, anchor)| Response::Issued { chain, anchor }),
             Just(Response::Noted),
+            (bytes(), 0..=MAX_SECONDS).prop_map(|(chain, until)| Response::Rotated {
+                chain,
+                until: Timestamp::from_secs(until)
+            }),
             (code, "[ -~]{0,300}", proptest::option::of(any::<u32>())).prop_map(
                 |(code, detail, again)| {
                     let mut refused = Refused::new(code, &detail);
@@ -368,6 +412,10 @@ mod tests {
             anchor: Some(vec![0; MAX_ANCHOR_BYTES]),
         };
         assert!(Response::decode(&longest.encode()).is_ok());
+        let long = Request::Rotate {
+            statement: vec![0; MAX_CONTINUITY_BYTES + 1],
+        };
+        assert!(Request::decode(&long.encode()).is_err());
         let empty = Request::Present { chain: Vec::new() };
         assert!(Request::decode(&empty.encode()).is_err());
     }

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::{
     Anchor, Chain, Delegation, DiskError, Grant, ISSUER_KEY_FILE, IssueError, IssuerKey,
     KeyFileError, MAX_CHAIN_BYTES, Malformed, Serial, SigningRequest, decode_delegations, disk,
-    issue_chain, longest, take_index,
+    issue_chain, longest, status, take_index,
 };
 use crate::types::Timestamp;
 
@@ -60,6 +60,36 @@ impl IssuerFolder {
         // Read once here, so that what is wrong is an error of the start.
         folder.above()?;
         Ok(folder)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Takes documents back and signs the next list, which holds as long as the last one was meant
+    /// to; the list, as it is handed out.
+    ///
+    /// # Errors
+    /// [`status::FolderError`].
+    pub fn take_back(
+        &self,
+        indexes: &[u32],
+        now: Timestamp,
+    ) -> Result<Vec<u8>, status::FolderError> {
+        let above = self.above().map_err(|error| status::FolderError::State {
+            path: self.dir.join(DELEGATION_FILE),
+            why: error.to_string(),
+        })?;
+        let folder = status::Folder::new(&self.dir, &self.key);
+        let next_update = folder.usual_span();
+        let mut list = folder.publish(&status::Revocation::Refresh, &above, next_update, now)?;
+        for index in indexes {
+            let what = status::Revocation::Index(*index);
+            list = folder.publish(&what, &above, next_update, now)?;
+        }
+        Ok(list.as_bytes().to_vec())
     }
 
     /// The issuer's key.

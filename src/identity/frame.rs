@@ -1,8 +1,9 @@
 //! The gate's frame: what each side shows the other inside the transport upgrade.
 //!
 //! Versioned, at most 64 KiB, in one encoding. Version 2 carries a chain, the proof that its
-//! presenter holds the ML-DSA key of the first link, made for this very connection, and bytes for
-//! the heads of status lists, which another room reads. A frame without a chain is that of a node
+//! presenter holds the ML-DSA key of the first link, made for this very connection, bytes for the
+//! heads of status lists, which another room reads, and the statement of a node whose keys are not
+//! its first ones. A frame without a chain is that of a node
 //! that has no credential; it proves nothing and carries no proof.
 //!
 //! Owner: the identity room; the network room moves the bytes. It fails with a [`Refusal`].
@@ -13,14 +14,15 @@ use super::{
     Chain, NodeKey, Refusal,
     binding::{Channel, Role},
     chain::MAX_CHAIN,
+    continuity::MAX_CONTINUITY_BYTES,
     credential::MAX_CREDENTIAL_BYTES,
     invitation::InvitationProof,
     ml_dsa::ML_DSA_SIGNATURE_BYTES,
 };
 use crate::cbor::{self, Fields, Malformed, Read};
 
-/// Longest frame, checked before parsing: three links of 8 KiB, the proof, the heads, and room for
-/// what later versions add.
+/// Longest frame, checked before parsing: three links of 8 KiB, the proof, the heads, the continuity
+/// statement, and room for what later versions add.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// Longest bytes for heads of status lists: 3.6 KB each, for the lists of a chain's issuers.
 pub const MAX_HEADS_BYTES: usize = 16 * 1024;
@@ -35,6 +37,8 @@ const F_POSSESSION: i64 = 3;
 const F_HEADS: i64 = 4;
 /// An invitation's name and the proof of its secret, of a node without a chain.
 const F_INVITATION: i64 = 5;
+/// A continuity statement that leads to the keys of the first link.
+const F_CONTINUITY: i64 = 6;
 
 /// A frame of version 2.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,6 +47,7 @@ pub struct Frame {
     possession: Option<Vec<u8>>,
     heads: Vec<u8>,
     invitation: Option<InvitationProof>,
+    continuity: Option<Vec<u8>>,
 }
 
 impl Frame {
@@ -65,8 +70,7 @@ impl Frame {
         Self {
             chain,
             possession: Some(possession),
-            heads: Vec::new(),
-            invitation: None,
+            ..Self::default()
         }
     }
 
@@ -90,6 +94,19 @@ impl Frame {
     pub fn with_heads(mut self, heads: Vec<u8>) -> Self {
         self.heads = heads;
         self
+    }
+
+    /// The same frame with a continuity statement, at most [`MAX_CONTINUITY_BYTES`].
+    #[must_use]
+    pub fn with_continuity(mut self, statement: Option<Vec<u8>>) -> Self {
+        self.continuity = statement;
+        self
+    }
+
+    /// The continuity statement, as bytes nobody here has looked at.
+    #[must_use]
+    pub fn continuity(&self) -> Option<&[u8]> {
+        self.continuity.as_deref()
     }
 
     /// The links, as bytes, the presenter's own credential first.
@@ -127,6 +144,9 @@ impl Frame {
         if let Some(proof) = &self.invitation {
             fields.push((F_INVITATION, Value::Bytes(proof.to_bytes())));
         }
+        if let Some(statement) = &self.continuity {
+            fields.push((F_CONTINUITY, Value::Bytes(statement.clone())));
+        }
         cbor::encode(&cbor::int_map(fields))
     }
 
@@ -158,16 +178,24 @@ impl Frame {
             .take(F_INVITATION)
             .map(|proof| Ok::<_, Malformed>(InvitationProof::from_bytes(cbor::exact(proof)?)))
             .transpose()?;
+        let continuity = fields
+            .take(F_CONTINUITY)
+            .map(|statement| bounded(statement, MAX_CONTINUITY_BYTES))
+            .transpose()?;
         fields.finish()?;
         let frame = Self {
             chain,
             possession,
             heads,
             invitation,
+            continuity,
         };
         cbor::same(bytes, &frame.encode())?;
         if frame.invitation.is_some() && !frame.chain.is_empty() {
             return Err(Refusal::Malformed("an invitation beside a credential"));
+        }
+        if frame.continuity.is_some() && frame.chain.is_empty() {
+            return Err(Refusal::Malformed("a continuity of nothing"));
         }
         match (frame.chain.is_empty(), frame.possession.is_some()) {
             (true, true) => Err(Refusal::Malformed("a proof of possession of nothing")),

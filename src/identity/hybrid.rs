@@ -29,7 +29,8 @@ use crate::cbor::{self, Fields, Malformed, Read};
 /// The algorithms that must sign, in the order of the signatures.
 pub const ENFORCED: [i64; 2] = [ED25519, ML_DSA_65];
 
-/// Most signatures read: two are made, and one of a newer kind is to be recognised as such.
+/// Most signatures read: two pairs' at most are made ([`Sealed::sign_all`]), and one of a newer kind
+/// is to be recognised as such.
 pub(crate) const MAX_SIGNATURES: usize = 4;
 
 /// CBOR tag of `COSE_Sign`.
@@ -179,16 +180,27 @@ pub(crate) struct Sealed {
 
 impl Sealed {
     pub(crate) fn sign(signer: &HybridSigner, domain: Domain, payload: Vec<u8>) -> Self {
-        let key = signer.public().thumbprint();
-        let mut signatures: Vec<Signed> = ENFORCED
-            .map(|algorithm| Signed {
-                algorithm,
-                key,
-                signature: Vec::new(),
+        Self::sign_all(&[signer], domain, payload)
+    }
+
+    /// Signs with each of these pairs, at most two of them, in this order.
+    pub(crate) fn sign_all(signers: &[&HybridSigner], domain: Domain, payload: Vec<u8>) -> Self {
+        let pairs = signers.iter().flat_map(|signer| {
+            let key = signer.public().thumbprint();
+            ENFORCED.map(|algorithm| (*signer, algorithm, key))
+        });
+        let (makers, mut signatures): (Vec<&HybridSigner>, Vec<Signed>) = pairs
+            .map(|(signer, algorithm, key)| {
+                let signed = Signed {
+                    algorithm,
+                    key,
+                    signature: Vec::new(),
+                };
+                (signer, signed)
             })
-            .into();
+            .unzip();
         let message = message(&payload, &signatures);
-        for signed in &mut signatures {
+        for (signed, signer) in signatures.iter_mut().zip(makers) {
             let to_sign = to_be_signed(&message, domain, signed);
             signed.signature = signer.sign(signed.algorithm, &to_sign);
         }
@@ -238,19 +250,27 @@ impl Sealed {
 
     /// Both signatures, exactly and in order, by this pair of keys, in this domain.
     pub(crate) fn verify(&self, key: &HybridPublic, domain: Domain) -> Result<(), BadSignature> {
-        if !self.algorithms().eq(ENFORCED) {
+        self.verify_all(&[key], domain)
+    }
+
+    /// Both signatures of each of these pairs, exactly and in order, in this domain.
+    pub(crate) fn verify_all(
+        &self,
+        keys: &[&HybridPublic],
+        domain: Domain,
+    ) -> Result<(), BadSignature> {
+        let wanted = keys.iter().flat_map(|key| ENFORCED.map(|alg| (*key, alg)));
+        let wanted: Vec<(&HybridPublic, i64)> = wanted.collect();
+        let algorithms = wanted.iter().map(|(_, algorithm)| *algorithm);
+        if !self.algorithms().eq(algorithms) {
             return Err(BadSignature::Required);
         }
-        let thumbprint = key.thumbprint();
-        if self
-            .signatures
-            .iter()
-            .any(|signed| signed.key != thumbprint)
-        {
+        let mut said = self.signatures.iter().zip(&wanted);
+        if said.any(|(signed, (key, _))| signed.key != key.thumbprint()) {
             return Err(BadSignature::OtherKey);
         }
         let message = message(&self.payload, &self.signatures);
-        for signed in &self.signatures {
+        for (signed, (key, _)) in self.signatures.iter().zip(&wanted) {
             let signature = &signed.signature;
             let signed_bytes = to_be_signed(&message, domain, signed);
             match signed.algorithm {

@@ -33,7 +33,10 @@ use zeroize::Zeroizing;
 
 use super::{
     disk::{self, DiskError},
-    keystore::{self, Protection, SealError, secret::SecretError},
+    keystore::{
+        self, Protection, SealError,
+        secret::{Secret, SecretError},
+    },
 };
 
 /// Mode of a key file: its owner alone.
@@ -240,31 +243,98 @@ pub(crate) fn create(
     Ok(disk::create_new(path, text.as_bytes(), KEY_MODE)?)
 }
 
+/// A key file that was opened, and with what.
+pub(crate) struct Opened {
+    /// The keys.
+    pub(crate) secrets: Secrets,
+    /// The name, of an issuer.
+    name: String,
+    seal: Seal,
+}
+
+/// How a key file is sealed, and the secret that opened it.
+struct Seal {
+    protection: Protection,
+    secret: Secret,
+}
+
 /// Reads a key file after checking what it is and who else may read it: the key, and for issuers
 /// the name.
 pub(crate) fn load(path: &Path, kind: Kind) -> Result<(Secrets, String), KeyFileError> {
+    let opened = open(path, kind)?;
+    Ok((opened.secrets, opened.name))
+}
+
+/// As [`load`], with what opened it.
+pub(crate) fn open(path: &Path, kind: Kind) -> Result<Opened, KeyFileError> {
+    open_like(path, kind, None)
+}
+
+/// As [`open`]; what opened `like` is tried first, so that nobody is asked twice.
+pub(crate) fn open_like(
+    path: &Path,
+    kind: Kind,
+    like: Option<&Opened>,
+) -> Result<Opened, KeyFileError> {
     let mut text = read_private(path, kind)?;
+    let mut seal = Seal {
+        protection: Protection::None,
+        secret: Secret::default(),
+    };
     if keystore::is_sealed(&text) {
-        text = unseal(path, &text)?;
+        (text, seal) = unseal(path, &text, like)?;
     }
-    decode(&text, kind).map_err(|(line, wanted)| KeyFileError::Content {
+    let decoded = decode(&text, kind).map_err(|(line, wanted)| KeyFileError::Content {
         path: path.into(),
         line,
         wanted,
+    });
+    let (secrets, name) = decoded?;
+    Ok(Opened {
+        secrets,
+        name,
+        seal,
     })
 }
 
-fn unseal(path: &Path, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
-    let sealed = keystore::Sealed::read(text).map_err(|error| seal_error(path, error))?;
-    let secret = keystore::secret::unlock(&sealed.protection, folder(path)).map_err(|why| {
+fn unseal(
+    path: &Path,
+    text: &[u8],
+    like: Option<&Opened>,
+) -> Result<(Zeroizing<Vec<u8>>, Seal), KeyFileError> {
+    let read = || keystore::Sealed::read(text).map_err(|error| seal_error(path, error));
+    let sealed = read()?;
+    let protection = sealed.protection.clone();
+    if let Some(like) = like.filter(|like| like.seal.protection == protection)
+        && let Ok(opened) = sealed.open(&like.seal.secret)
+    {
+        let secret = like.seal.secret.clone();
+        return Ok((opened, Seal { protection, secret }));
+    }
+    let secret = keystore::secret::unlock(&protection, folder(path)).map_err(|why| {
         KeyFileError::Locked {
             path: path.into(),
             why,
         }
     })?;
-    sealed
+    let opened = read()?
         .open(&secret)
-        .map_err(|error| seal_error(path, error))
+        .map_err(|error| seal_error(path, error))?;
+    Ok((opened, Seal { protection, secret }))
+}
+
+/// Writes a key file that must not exist yet, sealed as `like` is.
+pub(crate) fn create_like(
+    path: &Path,
+    kind: Kind,
+    secrets: &Secrets,
+    like: &Opened,
+) -> Result<(), KeyFileError> {
+    let text = encode(kind, None, secrets);
+    let Seal { protection, secret } = &like.seal;
+    let sealed =
+        keystore::seal(&text, protection, secret).map_err(|error| seal_error(path, error))?;
+    Ok(disk::create_new(path, sealed.as_bytes(), KEY_MODE)?)
 }
 
 fn seal_error(path: &Path, error: SealError) -> KeyFileError {

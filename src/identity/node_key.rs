@@ -72,6 +72,31 @@ impl NodeKey {
         Self::from_secrets(&key_file::load(path, Kind::Node)?.0)
     }
 
+    /// Reads the keys at `path`, and those at `next` when there is such a file; makes them when
+    /// `make` says so, sealed as those at `path` are. What opened the first is tried on the second.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub(crate) fn with_next(
+        path: &Path,
+        next: &Path,
+        make: bool,
+    ) -> Result<(Self, Option<Self>), KeyFileError> {
+        let opened = key_file::open(path, Kind::Node)?;
+        let own = Self::from_secrets(&opened.secrets)?;
+        if next.exists() {
+            let secrets = key_file::open_like(next, Kind::Node, Some(&opened))?.secrets;
+            return Ok((own, Some(Self::from_secrets(&secrets)?)));
+        }
+        if !make {
+            return Ok((own, None));
+        }
+        let secrets = Secrets::generate(Kind::Node)?;
+        let key = Self::from_secrets(&secrets)?;
+        key_file::create_like(next, Kind::Node, &secrets, &opened)?;
+        Ok((own, Some(key)))
+    }
+
     /// What opens the file at `path`.
     ///
     /// # Errors

@@ -11,7 +11,9 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use thiserror::Error;
 
-use super::{Chain, Malformed, NodePublic, Refusal, TrustAnchors, claims::Validity, verify_chain};
+use super::{
+    Chain, Continuity, Malformed, NodePublic, Refusal, TrustAnchors, claims::Validity, verify_chain,
+};
 use crate::types::Timestamp;
 
 /// Shortest pause after a try that failed.
@@ -148,6 +150,63 @@ pub fn accept(
     }
     verify_chain(&chain, keys.peer, anchors, now)?;
     Ok(chain)
+}
+
+/// Whether `answer` goes on with `old` for the new keys of the node's statement, by its own anchors.
+/// How long it holds is the issuer's affair.
+///
+/// # Errors
+/// [`NotRenewed`].
+pub fn accept_rotated(
+    old: &Chain,
+    answer: &[u8],
+    statement: &Continuity,
+    anchors: &TrustAnchors,
+    now: Timestamp,
+) -> Result<Chain, NotRenewed> {
+    let chain = Chain::decode(answer)?;
+    let (before, after) = (old.credential().claims(), chain.credential().claims());
+    let keys = statement.new_keys();
+    if after.keys != *keys {
+        return Err(NotRenewed::Keys);
+    }
+    if after.issuer != before.issuer || after.subject != before.subject {
+        return Err(NotRenewed::Other);
+    }
+    verify_chain(&chain, keys.peer, anchors, now)?;
+    Ok(chain)
+}
+
+/// When an issuer is asked for the credential of new keys.
+#[derive(Debug, Default)]
+pub struct Tries {
+    of: Option<[u8; 32]>,
+    due: Timestamp,
+    failures: u32,
+}
+
+impl Tries {
+    /// Whether to ask now for what has this hash; another one than before is asked for at once.
+    pub fn is_due(&mut self, of: [u8; 32], now: Timestamp) -> bool {
+        if self.of != Some(of) {
+            *self = Self {
+                of: Some(of),
+                ..Self::default()
+            };
+        }
+        now >= self.due
+    }
+
+    /// Nobody gave it: the pause doubles, and is at most an hour; not before `again` has passed.
+    pub fn failed(&mut self, now: Timestamp, again: Option<Duration>) {
+        let doublings = self.failures.min(MAX_DOUBLINGS);
+        let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        let pause = SHORTEST
+            .saturating_mul(factor)
+            .max(again.unwrap_or_default());
+        self.failures = self.failures.saturating_add(1);
+        self.due = now.after(pause.min(LONGEST));
+    }
 }
 
 #[cfg(test)]

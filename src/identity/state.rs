@@ -1,6 +1,7 @@
 //! What the Identity actor holds: read from the data directory, judged, published.
 //!
-//! Layout: `DATA/node.key`, `DATA/identity/credential.cose`, `DATA/trust/ISSUER.anchor`.
+//! Layout: `DATA/node.key`, `DATA/identity/credential.cose`, `DATA/trust/ISSUER.anchor`, and the
+//! files of [`super::rotation`].
 //! Owner: the Identity actor; readers see immutable views. Loading either yields a complete state
 //! or a [`StateError`] that names the file: a half-read directory is never published.
 
@@ -14,8 +15,9 @@ use std::{
 use thiserror::Error;
 
 use super::{
-    AnchorError, Chain, Channel, DiskError, Frame, KeyFileError, MAX_CHAIN_BYTES, Malformed, Name,
-    NodeKey, Refusal, Role, SelfSigned, TrustAnchor, TrustAnchors, VerifiedIdentity,
+    AnchorError, Chain, Channel, Continuity, ContinuityError, DiskError, Frame, KeyFileError,
+    MAX_CHAIN_BYTES, MAX_CONTINUITY_BYTES, MAX_LIFETIME, Malformed, Name, NodeKey, Refusal, Role,
+    SelfSigned, TrustAnchor, TrustAnchors, VerifiedIdentity,
     anchor::{MAX_ANCHORS, MAX_ENTRY_BYTES},
     disk, verify_chain,
 };
@@ -51,6 +53,36 @@ impl IdentityPaths {
         self.data.join("identity").join("credential.cose")
     }
 
+    /// The node's next keys, while a rotation is under way.
+    #[must_use]
+    pub fn next_key(&self) -> PathBuf {
+        self.data.join("node.key.next")
+    }
+
+    /// The node's former keys, for as long as they are kept.
+    #[must_use]
+    pub fn retired_key(&self) -> PathBuf {
+        self.data.join("node.key.retired")
+    }
+
+    /// The continuity statement of the rotation under way.
+    #[must_use]
+    pub fn rotation(&self) -> PathBuf {
+        self.data.join("identity").join("rotation.cose")
+    }
+
+    /// The credential for the next keys, and the delegations above it.
+    #[must_use]
+    pub fn next_credential(&self) -> PathBuf {
+        self.data.join("identity").join("credential.next.cose")
+    }
+
+    /// The continuity statement of the last rotation.
+    #[must_use]
+    pub fn continuity(&self) -> PathBuf {
+        self.data.join("identity").join("continuity.cose")
+    }
+
     /// The directory of trust entries.
     #[must_use]
     pub fn trust(&self) -> PathBuf {
@@ -83,6 +115,14 @@ pub enum StateError {
         path: PathBuf,
         /// The broken rule.
         why: Malformed,
+    },
+    /// The continuity statement is none.
+    #[error("{}: {why}; peers need it no more than other nodes': remove the file", path.display())]
+    Continuity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: ContinuityError,
     },
     /// The own credential is of another key.
     #[error(
@@ -131,6 +171,8 @@ pub struct OwnIdentity {
     pub identity: Option<Arc<VerifiedIdentity>>,
     /// Why they do not: expired, issuer not trusted here. Peers may judge otherwise.
     pub problem: Option<Refusal>,
+    /// What this node says of its former keys, for as long as it is shown.
+    pub continuity: Option<Arc<Continuity>>,
 }
 
 impl OwnIdentity {
@@ -142,6 +184,7 @@ impl OwnIdentity {
             chain: None,
             identity: None,
             problem: None,
+            continuity: None,
         }
     }
 
@@ -158,6 +201,7 @@ impl OwnIdentity {
             chain: Some(Arc::new(chain)),
             identity,
             problem,
+            continuity: None,
         }
     }
 
@@ -166,7 +210,12 @@ impl OwnIdentity {
     #[must_use]
     pub fn frame(&self, key: &NodeKey, channel: &Channel, role: Role, heads: Vec<u8>) -> Vec<u8> {
         let frame = match &self.chain {
-            Some(chain) => Frame::of(chain, key, channel, role).with_heads(heads),
+            Some(chain) => {
+                let statement = self.continuity.as_ref().map(|c| c.as_bytes().to_vec());
+                Frame::of(chain, key, channel, role)
+                    .with_heads(heads)
+                    .with_continuity(statement)
+            }
             None => Frame::bare(),
         };
         frame.encode()
@@ -334,7 +383,32 @@ pub fn load_own(
     if bound != peer {
         return Err(StateError::ForeignCredential { path, bound, peer });
     }
-    Ok(OwnIdentity::with(peer, chain, anchors, now))
+    let continuity = load_continuity(paths, &chain, now)?;
+    Ok(OwnIdentity {
+        continuity,
+        ..OwnIdentity::with(peer, chain, anchors, now)
+    })
+}
+
+/// The statement of the last rotation, when it leads to this credential and is young enough to be
+/// of use: nobody can know a credential that is older.
+fn load_continuity(
+    paths: &IdentityPaths,
+    chain: &Chain,
+    now: Timestamp,
+) -> Result<Option<Arc<Continuity>>, StateError> {
+    let path = paths.continuity();
+    let bytes = match disk::read_bounded(&path, MAX_CONTINUITY_BYTES) {
+        Ok(bytes) => bytes,
+        Err(DiskError::Missing(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let statement = Continuity::open(&bytes).map_err(|why| StateError::Continuity { path, why })?;
+    let claims = chain.credential().claims();
+    let names = (&claims.issuer, &claims.subject);
+    let shown = now.since(statement.created()) <= MAX_LIFETIME
+        && statement.leads_to(Some(&claims.keys), names).is_ok();
+    Ok(shown.then(|| Arc::new(statement)))
 }
 
 /// Reads everything: the key (for the peer id alone), the anchors, the own credential.

@@ -247,6 +247,9 @@ pub enum Refusal {
     /// The proof of possession of the ML-DSA key does not hold for this connection.
     #[error("proof of possession: {0}")]
     Possession(&'static str),
+    /// The continuity statement beside the credential does not hold, or is not of it.
+    #[error("continuity statement: {0}")]
+    Continuity(&'static str),
     /// Expired at the time given.
     #[error("the credential expired at {0}")]
     Expired(Timestamp),
@@ -298,6 +301,7 @@ impl Refusal {
             Self::Chain(_) => "chain",
             Self::WrongKey => "wrong_key",
             Self::Possession(_) => "possession",
+            Self::Continuity(_) => "continuity",
             Self::Expired(_) => "expired",
             Self::NotYetValid(_) => "not_yet_valid",
             Self::Revoked => "revoked",
@@ -325,6 +329,7 @@ impl Refusal {
                 | Self::Chain(_)
                 | Self::WrongKey
                 | Self::Possession(_)
+                | Self::Continuity(_)
                 | Self::Violation(_)
         )
     }

@@ -33,7 +33,37 @@ pub struct AskCredential {
     pub request: Vec<u8>,
 }
 
+/// A peer asks for a credential for its new keys; the access decision has allowed that it asks.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Response")]
+pub struct AskRotation {
+    /// Who asks, as the connection proved it.
+    pub peer: PeerId,
+    /// As what it is connected.
+    pub tier: Tier,
+    /// Its verified credential.
+    pub identity: Option<Arc<VerifiedIdentity>>,
+    /// Its continuity statement, at most 13 KiB.
+    pub statement: Vec<u8>,
+}
+
+/// A peer whose keys are not its first ones has proved them at the gate.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct KeyProved {
+    /// The peer, as the connection proved it.
+    pub peer: PeerId,
+}
+
 // Used by Renewal.
+
+/// This node asks its own issuer for a credential for its new keys.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Response")]
+pub struct RotateOwn {
+    /// The continuity statement.
+    pub statement: Vec<u8>,
+}
 
 /// This node asks its own issuer.
 #[derive(Debug, Clone, Message)]

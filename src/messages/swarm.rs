@@ -142,6 +142,9 @@ pub struct PeerReport {
     pub tier: String,
     /// `issuer/subject`, when verified.
     pub identity: Option<String>,
+    /// Who it was, when it showed that it goes on with other keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formerly: Option<PeerId>,
     /// When its credential expires.
     pub expires: Option<Timestamp>,
     /// Since when it is connected.

@@ -116,6 +116,7 @@ impl GateKeeper for Doorman {
             tier: Tier::Unverified,
             identity: None,
             invitation: None,
+            formerly: None,
             rule: "join".to_owned(),
             security: presented.security,
             epoch: 0,
@@ -296,7 +297,7 @@ fn answer(event: Asked) -> Option<Result<Documents, JoinFault>> {
                 anchor: Some(anchor),
             } => Ok((chain, anchor)),
             Response::Refused(refused) => Err(JoinFault::Refused(refused)),
-            Response::Issued { anchor: None, .. } | Response::Noted => {
+            Response::Issued { anchor: None, .. } | Response::Rotated { .. } | Response::Noted => {
                 Err(broken("a strange answer"))
             }
         }),

@@ -7,9 +7,18 @@ use thiserror::Error;
 
 use super::DataDirError;
 use crate::{
-    identity::{FolderError, KeyFileError, StateError},
+    identity::{FolderError, KeyFileError, StateError, rotation::RotationError},
     store::StoreError,
 };
+
+impl From<RotationError> for StartError {
+    fn from(error: RotationError) -> Self {
+        match error {
+            RotationError::Key(key) => Self::Key(key),
+            other => Self::Rotation(other),
+        }
+    }
+}
 
 /// See the module.
 #[derive(Debug, Error)]
@@ -26,6 +35,9 @@ pub enum StartError {
     /// The node key.
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    /// The rotation of the node key.
+    #[error("the rotation of this node's keys: {0}")]
+    Rotation(RotationError),
     /// Own credential or trust anchors.
     #[error(transparent)]
     Identity(#[from] StateError),

@@ -32,15 +32,17 @@ use crate::{
     audit::{AuditEvent, OpenError},
     config::{self, Config, Loaded},
     identity::{
-        IdentityPaths, IssuerFolder, Leniency, NodeKey, OwnIdentity, StatusView, TrustView,
+        Continuity, IdentityPaths, IssuerFolder, Leniency, NodeKey, OwnIdentity, StatusView,
+        TrustView,
         invites::Invites,
+        rotation::{self, RotationError},
     },
     messages::reputation::Ban,
     store::{SetAside, Store},
     supervision::{ActorRef, Placement, Root, Supervise},
     telemetry::{self, LogFilter, Metrics},
     trust::{rate::Limiter, reputation::Standings},
-    types::{Clock, PeerId, Publisher, View},
+    types::{Clock, EventId, PeerId, Publisher, View},
 };
 
 /// How long an actor may take to come up: opening a large log reads its tail.
@@ -70,6 +72,8 @@ pub(super) struct Parts {
     pub(super) policies: policy::Loaded,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) key: NodeKey,
+    /// The rotation that led to this key, when the log was not told of it yet.
+    pub(super) rotated: Option<Continuity>,
     pub(super) store: Store,
     pub(super) set_aside: Option<SetAside>,
     pub(super) sockets: Sockets,
@@ -154,6 +158,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         policies,
         clock,
         key,
+        rotated,
         store,
         set_aside,
         sockets,
@@ -191,6 +196,9 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         audit,
         note,
     };
+    if let Some(statement) = rotated {
+        site.record_rotation(&statement).await?;
+    }
     site.record(AuditEvent::NodeStarted {
         version: crate::VERSION.to_owned(),
         peer,
@@ -216,7 +224,12 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         .await?;
     let invites = Publisher::new(Invites::default());
     let issuer = site
-        .start_issuer((folder.clone(), &invites), &store, &reputation, &own)
+        .start_issuer(
+            (folder.clone(), &invites),
+            &store,
+            (&reputation, &revocation),
+            (&own, &statuses),
+        )
         .await?;
     let health = Arc::new(NodeHealth {
         root: site.root.clone(),
@@ -335,6 +348,27 @@ impl Site {
         recorded
             .map(drop)
             .map_err(|error| StartError::Log(error.to_string()))
+    }
+
+    /// The log is told under which name it goes on, once, before anything else is recorded.
+    async fn record_rotation(&self, statement: &Continuity) -> Result<(), StartError> {
+        let hash = statement.hash();
+        let id = hash.first_chunk().copied().unwrap_or_default();
+        let event = AuditEvent::KeyRotated {
+            peer: self.peer,
+            former: statement.former(),
+            identity: statement.label(),
+            sequence: statement.sequence(),
+            rule: "own".to_owned(),
+        };
+        let recorded = self.audit.record_once(EventId(id), event).await;
+        recorded.map_err(|error| StartError::Log(error.to_string()))?;
+        rotation::finish(&IdentityPaths::new(&self.data_dir)).map_err(RotationError::from)?;
+        tracing::info!(
+            peer = %self.peer, former = %statement.former(),
+            "this node goes on with new keys; the old ones are erased when a member is met"
+        );
+        Ok(())
     }
 
     async fn start_identity(
@@ -540,8 +574,8 @@ impl Site {
         &self,
         (folder, invites): (Option<Arc<IssuerFolder>>, &Publisher<Invites>),
         store: &Store,
-        reputation: &ActorRef<ReputationActor>,
-        own: &View<OwnIdentity>,
+        (reputation, revocation): (&ActorRef<ReputationActor>, &ActorRef<RevocationActor>),
+        (own, statuses): (&View<OwnIdentity>, &Publisher<StatusView>),
     ) -> Result<ActorRef<IssuerActor>, StartError> {
         let setup = IssuerSetup {
             config: self.config.issuer.clone(),
@@ -551,6 +585,8 @@ impl Site {
             clock: Arc::clone(&self.clock),
             store: store.clone(),
             invites: invites.clone(),
+            statuses: statuses.view(),
+            revocation: revocation.clone(),
             reputation: reputation.clone(),
             audit: self.audit.clone(),
             metrics: self.metrics.clone(),

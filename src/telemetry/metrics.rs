@@ -123,6 +123,7 @@ impl Inner {
             "chain",
             "possession",
             "wrong_key",
+            "continuity",
         ] {
             drop(self.denials.get_or_create(&ReasonLabel { reason }));
         }

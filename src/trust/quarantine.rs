@@ -235,7 +235,7 @@ pub fn grant_of(identity: &VerifiedIdentity) -> [u8; 32] {
     put(identity.subject.as_str());
     for group in &identity.groups {
         put("group");
-        put(&group.to_string());
+        put(group);
     }
     for (name, value) in &identity.attributes {
         put("attribute");

@@ -28,13 +28,15 @@ pub(crate) struct Forger {
     /// Whose ML-DSA key proves possession.
     prover: NodeKey,
     credential: Vec<u8>,
+    continuity: Option<Vec<u8>>,
     told: Mutex<Option<Refusal>>,
 }
 
 impl GateKeeper for Forger {
     fn own_frame(&self, channel: &Channel, role: Role) -> Arc<[u8]> {
         let proof = self.prover.prove(channel, role);
-        let frame = Frame::with_parts(vec![self.credential.clone()], proof);
+        let frame = Frame::with_parts(vec![self.credential.clone()], proof)
+            .with_continuity(self.continuity.clone());
         frame.encode().into()
     }
     fn precheck(&self, _: &PeerId, _: Option<IpAddr>) -> Result<(), Refusal> {
@@ -55,6 +57,7 @@ impl GateKeeper for Forger {
             tier: Tier::Member,
             identity: None,
             invitation: None,
+            formerly: None,
             rule,
             security,
             epoch: 0,
@@ -98,7 +101,21 @@ pub(crate) async fn present_by(
     credential: &[u8],
     address: &str,
 ) -> Result<(), String> {
-    let mut swarm = swarm_by(key, prover, credential);
+    dial(swarm_by(key, prover, (credential, None)), address).await
+}
+
+/// As [`present`], with a continuity statement.
+pub(crate) async fn present_continuity(
+    key: &NodeKey,
+    credential: &[u8],
+    statement: &[u8],
+    address: &str,
+) -> Result<(), String> {
+    let shown = (credential, Some(statement.to_vec()));
+    dial(swarm_by(key, key, shown), address).await
+}
+
+async fn dial(mut swarm: Swarm<NodeBehaviour>, address: &str) -> Result<(), String> {
     swarm
         .dial(address.parse::<libp2p::Multiaddr>().expect("an address"))
         .expect("dialling");
@@ -121,13 +138,18 @@ pub(crate) async fn present_by(
 
 /// A Swarm with `key` that presents `credential`; it listens nowhere.
 pub(crate) fn swarm(key: &NodeKey, credential: &[u8]) -> Swarm<NodeBehaviour> {
-    swarm_by(key, key, credential)
+    swarm_by(key, key, (credential, None))
 }
 
-fn swarm_by(key: &NodeKey, prover: &NodeKey, credential: &[u8]) -> Swarm<NodeBehaviour> {
+fn swarm_by(
+    key: &NodeKey,
+    prover: &NodeKey,
+    (credential, continuity): (&[u8], Option<Vec<u8>>),
+) -> Swarm<NodeBehaviour> {
     let forger = Arc::new(Forger {
         prover: prover.clone(),
         credential: credential.to_vec(),
+        continuity,
         told: Mutex::new(None),
     });
     let config = Config::default();

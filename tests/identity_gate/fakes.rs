@@ -91,6 +91,7 @@ impl Keeper {
             tier,
             identity: None,
             invitation: None,
+            formerly: None,
             rule: "test".to_owned(),
             security,
             epoch: 0,

@@ -101,10 +101,19 @@ impl AuditHandle {
     /// # Errors
     /// As [`AuditUnavailable`] says; then nothing may be granted.
     pub async fn record(&self, event: AuditEvent) -> Result<Recorded, AuditUnavailable> {
-        let record = RecordEvent {
-            id: EventId::random(),
-            event,
-        };
+        self.record_once(EventId::random(), event).await
+    }
+
+    /// As [`AuditHandle::record`], under an id of the caller's: a repeat is recognised.
+    ///
+    /// # Errors
+    /// As for [`AuditHandle::record`].
+    pub async fn record_once(
+        &self,
+        id: EventId,
+        event: AuditEvent,
+    ) -> Result<Recorded, AuditUnavailable> {
+        let record = RecordEvent { id, event };
         self.persist(record, self.timeout, AuditFault::is_passing)
             .await
     }

@@ -105,6 +105,24 @@ impl Handler<JobRequest> for SandboxActor {
     }
 }
 
+/// What is written down of who submits.
+fn submitter(
+    peer: PeerId,
+    identity: Option<&VerifiedIdentity>,
+    security: Option<SecurityInfo>,
+) -> Submitter {
+    Submitter {
+        peer,
+        identity: identity.map(|one| format!("{}/{}", one.issuer, one.subject)),
+        expires: identity.map(|one| one.expires),
+        statuses: identity.map_or_else(Vec::new, |one| one.statuses.clone()),
+        groups: identity.map_or_else(Vec::new, |one| one.groups.clone()),
+        attributes: identity.map_or_else(BTreeMap::new, |one| one.attributes.clone()),
+        pq_auth: identity.is_some_and(|one| one.pq_auth),
+        security,
+    }
+}
+
 impl SandboxActor {
     fn on_submit(
         &mut self,
@@ -124,16 +142,7 @@ impl SandboxActor {
                 return now_ready(self.refuse(peer, refusal));
             }
         };
-        let submitter = Submitter {
-            peer,
-            identity: identity.map(|one| format!("{}/{}", one.issuer, one.subject)),
-            expires: identity.map(|one| one.expires),
-            statuses: identity.map_or_else(Vec::new, |one| one.statuses.clone()),
-            groups: identity.map_or_else(Vec::new, |one| one.groups.clone()),
-            attributes: identity.map_or_else(BTreeMap::new, |one| one.attributes.clone()),
-            pq_auth: identity.is_some_and(|one| one.pq_auth),
-            security,
-        };
+        let submitter = submitter(peer, identity.map(|one| &**one), security);
         let label = submitter.identity.clone();
         let (now, short) = (self.now(), self.disk_is_short);
         let Some(running) = self.running.as_mut() else {

@@ -25,7 +25,7 @@ use crate::{
         enrolment::{RefusalCode, Refused, Request, Response},
     },
     messages::{
-        enrolment::AskCredential,
+        enrolment::{AskCredential, AskRotation},
         swarm::{HangUp, PresentRenewed, SendEnrolment, SendFault},
     },
     network::{
@@ -117,6 +117,23 @@ impl SwarmActor {
                     act.answer_enrolment(channel, response);
                 }));
             }
+            Request::Rotate { statement } => {
+                let issuer = self.tools.issuer.clone();
+                let ask = AskRotation {
+                    peer: who,
+                    tier: admitted.tier,
+                    identity: admitted.identity.clone(),
+                    statement,
+                };
+                let asked = async move {
+                    let answer = issuer.ask_for(Origin::peer(who), ask, PATIENCE).await;
+                    answer.unwrap_or_else(|error| again(RefusalCode::Unavailable, error.code()))
+                };
+                ctx.spawn(asked.into_actor(self).map(move |response, act, _| {
+                    act.enrolments.serving.remove(&who);
+                    act.answer_enrolment(channel, response);
+                }));
+            }
             Request::Present { chain } => {
                 let judging = self.tools.keeper.judge_renewed(admitted, chain);
                 ctx.spawn(judging.into_actor(self).map(move |judged, act, _| {
@@ -142,7 +159,7 @@ impl SwarmActor {
         if serving.contains(&who) || serving.len() >= MAX_SERVING {
             return Err(again(RefusalCode::Unavailable, "busy"));
         }
-        if let Request::Enrol { .. } = request {
+        if let Request::Enrol { .. } | Request::Rotate { .. } = request {
             let now = self.tools.clock.now();
             let identity = peer.admitted.identity.as_deref();
             let standings = self.tools.standings.load();

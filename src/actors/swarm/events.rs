@@ -16,7 +16,8 @@ use libp2p::{
 use super::SwarmActor;
 use crate::{
     audit::{AuditEvent, Direction},
-    messages::reputation::CreditConnection,
+    identity::Tier,
+    messages::{enrolment::KeyProved, reputation::CreditConnection},
     network::{self, Due, NodeBehaviourEvent, convert, gate},
     trust::reputation,
     types::PeerId,
@@ -125,6 +126,10 @@ impl SwarmActor {
         let who = admitted.peer;
         let (tier, identity) = (admitted.tier, admitted.identity.clone());
         let security = admitted.security;
+        if admitted.formerly.is_some() && tier == Tier::Member {
+            // When Issuer is full or down it takes the old credential back after its grace.
+            let _ = self.tools.issuer.tell(KeyProved { peer: who });
+        }
         let now = self.tools.clock.now();
         let admitted = Arc::new(admitted);
         self.neighbours

@@ -244,6 +244,7 @@ impl Peer {
             connections: self.connections.iter().map(Connection::report).collect(),
             tier: self.admitted.tier.to_string(),
             identity: identity.map(|i| format!("{}/{}", i.issuer, i.subject)),
+            formerly: self.admitted.formerly,
             expires: identity.map(|i| i.expires),
             since: self.since,
             topics: self.topics.iter().cloned().collect(),

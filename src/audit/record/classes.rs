@@ -71,6 +71,7 @@ pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
         | AuditEvent::JobResult { .. } => job(event, cut),
         AuditEvent::CredentialIssued { .. }
         | AuditEvent::CredentialRenewed { .. }
+        | AuditEvent::KeyRotated { .. }
         | AuditEvent::RenewalRefused { .. }
         | AuditEvent::InvitationMade { .. } => credential(event, cut),
         AuditEvent::Charged { .. }
@@ -533,6 +534,7 @@ fn credential(event: &AuditEvent, cut: &mut Cutter) -> Record {
             record.status_detail = Some(cut.text(detail, TEXT));
             record
         }
+        AuditEvent::KeyRotated { .. } => rotated(event, cut),
         AuditEvent::InvitationMade {
             invitation,
             identity,
@@ -549,6 +551,34 @@ fn credential(event: &AuditEvent, cut: &mut Cutter) -> Record {
         }
         event => granted(event, cut),
     }
+}
+
+fn rotated(event: &AuditEvent, cut: &mut Cutter) -> Record {
+    let mut record = of(
+        Class::ApiActivity,
+        3,
+        Severity::Informational,
+        "key_rotated",
+    );
+    record.api = Some(Api {
+        operation: "rotate".to_owned(),
+    });
+    if let AuditEvent::KeyRotated {
+        peer,
+        former,
+        identity,
+        sequence,
+        rule,
+    } = event
+    {
+        record.actor = Some(actor(Some(peer.to_string()), "peer"));
+        outcome(&mut record, Outcome::Allowed);
+        record.authorizations = Some(decision("allow", rule, cut));
+        record.unmapped.identity = Some(cut.text(identity, NAME));
+        record.unmapped.former = Some(former.to_string());
+        record.unmapped.rotation_sequence = Some(exact(*sequence));
+    }
+    record
 }
 
 fn finding(event: &AuditEvent, cut: &mut Cutter) -> Record {

@@ -141,6 +141,8 @@ pub(super) struct Unmapped {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) former: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) identity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) issuers: Option<Vec<String>>,
@@ -162,6 +164,8 @@ pub(super) struct Unmapped {
     pub(super) receipt: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) revoked: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rotation_sequence: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) score_after: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Variants of [`AuditEvent`]; [`place_of`] does not compile when one is added.
-const VARIANTS: usize = 37;
+const VARIANTS: usize = 38;
 
 fn place_of(event: &AuditEvent) -> usize {
     match event {
@@ -53,6 +53,7 @@ fn place_of(event: &AuditEvent) -> usize {
         AuditEvent::ShadowDiffered { .. } => 34,
         AuditEvent::SettingsChanged { .. } => 35,
         AuditEvent::SettingsRefused { .. } => 36,
+        AuditEvent::KeyRotated { .. } => 37,
     }
 }
 
@@ -160,6 +161,13 @@ impl Stuff {
                 identity: self.text(),
                 credential_hash: [9; 32],
                 expires,
+                rule: self.text(),
+            },
+            AuditEvent::KeyRotated {
+                peer: Self::peer(),
+                former: Self::peer(),
+                identity: self.text(),
+                sequence: self.number,
                 rule: self.text(),
             },
             AuditEvent::RenewalRefused {

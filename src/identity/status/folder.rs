@@ -113,6 +113,25 @@ impl<'a> Folder<'a> {
         self.dir.join(format!("{name}.{STATUS_EXTENSION}"))
     }
 
+    /// Whether the last list takes this back; none does where there is no list.
+    #[must_use]
+    pub fn is_revoked(&self, index: u32) -> bool {
+        let bytes = disk::read_bounded(&self.list_file(), MAX_STATUS_BYTES).ok();
+        let list = bytes.and_then(|bytes| StatusList::decode(&bytes).ok());
+        list.is_some_and(|list| list.is_set(index))
+    }
+
+    /// How long the last list was meant to hold; the longest there is for one that begins: once
+    /// there is a list it must be kept fresh, and whoever never kept one should not have to soon.
+    #[must_use]
+    pub fn usual_span(&self) -> Duration {
+        let bytes = disk::read_bounded(&self.list_file(), MAX_STATUS_BYTES).ok();
+        let list = bytes.and_then(|bytes| StatusList::decode(&bytes).ok());
+        let span = list.map(|list| list.statement().next_update.since(list.statement().issued));
+        span.filter(|span| span.as_secs() > 0)
+            .map_or(MAX_NEXT_UPDATE, |span| span.min(MAX_NEXT_UPDATE))
+    }
+
     /// Takes something back and signs the next list, which holds for `next_update`. `above` are
     /// the delegations to this issuer.
     ///

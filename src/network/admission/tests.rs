@@ -62,6 +62,7 @@ fn admitted(peer: PeerId) -> Admitted {
         tier: Tier::Member,
         identity: None,
         invitation: None,
+        formerly: None,
         rule: "test".to_owned(),
         security: SecurityInfo {
             kind: ChannelKind::Noise,

@@ -118,6 +118,8 @@ pub struct Admitted {
     pub identity: Option<Arc<VerifiedIdentity>>,
     /// The invitation whose secret it proved, for [`Tier::Invited`].
     pub invitation: Option<InvitationId>,
+    /// Who it was, when it showed that it goes on with other keys than its first.
+    pub formerly: Option<PeerId>,
     /// The rule that let it in.
     pub rule: String,
     /// How the connection is encrypted, as the transport proved it.

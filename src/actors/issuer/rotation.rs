@@ -1,0 +1,356 @@
+//! The issuer's part in a rotation: a credential for a member's new keys, and the end of the old
+//! one.
+//!
+//! The statement must be of who asks: of the keys that made the connection and of the subject that
+//! the gate verified. What is decided is on the disk, in the issuer's folder, before it is answered,
+//! so that a repeat gets the same and an older statement nothing. The old credential is taken back
+//! when the new keys were seen, and after the grace at the latest: a node that does not come back
+//! has not rotated for ever.
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use actix::{AsyncContext, Context, Handler, ResponseActFuture, WrapFuture, fut::ActorFutureExt};
+
+use super::{IssuerActor, No, Present, Ready, label, no, not_issued};
+use crate::{
+    audit::AuditEvent,
+    identity::{
+        CLOCK_SKEW, Continuity, IssuerFolder, Name, Refusal, Tier, VerifiedIdentity,
+        enrolment::{RefusalCode, Response},
+        rotations::{self, Record, RotationsError, Weighed},
+    },
+    messages::{
+        enrolment::{AskRotation, KeyProved, RotateOwn},
+        reputation::Severity,
+        revocation::ImportStatusList,
+    },
+    trust::reputation,
+    types::{Origin, PeerId, SubjectId, Timestamp},
+};
+
+/// How often it is looked whether something is to be taken back.
+pub(super) const TICK: Duration = Duration::from_secs(1);
+/// How long Revocation may take to put a list in force.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Pause after a taking back that failed.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// Rotations whose old credentials are still to be taken back.
+#[derive(Debug, Default)]
+pub(super) struct Rotations {
+    open: HashMap<Name, Open>,
+    busy: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Who the subject is now.
+    peer: PeerId,
+    due: Timestamp,
+}
+
+impl Rotations {
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    fn add(&mut self, subject: Name, record: &Record) {
+        if record.old().is_empty() {
+            return;
+        }
+        let open = Open {
+            peer: record.peer(),
+            due: record.until(),
+        };
+        self.open.insert(subject, open);
+    }
+}
+
+/// What the node that asks is known as.
+struct Asker<'a> {
+    peer: PeerId,
+    /// Who answers for what it asks.
+    subject: Option<SubjectId>,
+    present: Present<'a>,
+    /// The place of its credential in this issuer's list.
+    index: Option<u32>,
+}
+
+fn not_kept(error: &RotationsError) -> No {
+    tracing::error!(%error, "a rotation cannot be written down");
+    no(
+        RefusalCode::Unavailable,
+        "the issuer's folder cannot be used",
+    )
+}
+
+impl IssuerActor {
+    pub(super) fn restore_rotations(
+        &mut self,
+        folder: &IssuerFolder,
+    ) -> Result<(), RotationsError> {
+        for (subject, record) in rotations::open(folder.dir())? {
+            self.rotations.add(subject, &record);
+        }
+        Ok(())
+    }
+
+    /// Why these keys of a subject get nothing any more, when it gave them up.
+    pub(super) fn gave_up(
+        &self,
+        folder: &IssuerFolder,
+        subject: &Name,
+        peer: PeerId,
+    ) -> Result<Option<No>, No> {
+        let known = rotations::load(folder.dir(), subject).map_err(|error| not_kept(&error))?;
+        let given_up = known.is_some_and(|record| record.gave_up(peer));
+        let why = "renewal.rotated: these keys were given up";
+        Ok(given_up.then(|| no(RefusalCode::Denied, why)))
+    }
+
+    fn statement(
+        &self,
+        (peer, subject): (PeerId, Option<&SubjectId>),
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> Result<Continuity, No> {
+        let statement = Continuity::open(bytes).map_err(|error| {
+            self.charge(peer, subject, Severity::BadCredential, &error);
+            no(RefusalCode::Invalid, error)
+        })?;
+        if statement.former() != peer {
+            let what = "a continuity statement of another node";
+            self.charge(peer, subject, Severity::BadCredential, &what);
+            return Err(no(RefusalCode::Invalid, what));
+        }
+        if statement.created() > now.after(CLOCK_SKEW) {
+            let what = "the continuity statement is not of now: compare the clocks";
+            return Err(no(RefusalCode::Invalid, what));
+        }
+        Ok(statement)
+    }
+
+    fn decide_rotation(&mut self, ask: &AskRotation, now: Timestamp) -> Result<Ready, No> {
+        let folder = self.folder()?;
+        let subject = reputation::answers(ask.identity.as_deref(), now);
+        let who = (ask.peer, subject.as_ref());
+        let statement = self.statement(who, &ask.statement, now)?;
+        let identity = ask.identity.as_deref();
+        let identity = identity.filter(|i| {
+            ask.tier == Tier::Member && i.issuer == *folder.key().name() && i.peer == ask.peer
+        });
+        let identity = identity.ok_or_else(|| {
+            let what = "rotation.other_issuer: this node knows the members of its issuer alone";
+            no(RefusalCode::Denied, what)
+        })?;
+        let statuses = self.setup.statuses.load();
+        if statuses.of_peer(Some(identity), now).is_revoked() {
+            return Err(no(RefusalCode::Denied, Refusal::Revoked));
+        }
+        let asker = Asker {
+            peer: ask.peer,
+            subject,
+            index: index_of(identity, &folder),
+            present: Present::of(identity).ok_or_else(|| {
+                let what = "rotation.claims: they cannot be issued again";
+                no(RefusalCode::Denied, what)
+            })?,
+        };
+        self.rotate(&folder, asker, &statement, "enrol.rotation", now)
+    }
+
+    fn decide_own_rotation(&mut self, bytes: &[u8], now: Timestamp) -> Result<Ready, No> {
+        let folder = self.folder()?;
+        let own = self.setup.own.load();
+        let statement = self.statement((own.peer, None), bytes, now)?;
+        let chain = own.chain.as_ref().filter(|chain| {
+            let credential = chain.credential();
+            credential.claims().issuer == *folder.key().name()
+                && credential.verify_signatures(folder.key().public()).is_ok()
+        });
+        let what = "rotation.other_issuer";
+        let chain = chain.ok_or_else(|| no(RefusalCode::Denied, what))?;
+        let asker = Asker {
+            peer: own.peer,
+            subject: None,
+            present: Present::of_chain(chain),
+            index: chain.credential().claims().status,
+        };
+        self.rotate(&folder, asker, &statement, "enrol.own_rotation", now)
+    }
+
+    fn rotate(
+        &mut self,
+        folder: &IssuerFolder,
+        asker: Asker<'_>,
+        statement: &Continuity,
+        rule: &str,
+        now: Timestamp,
+    ) -> Result<Ready, No> {
+        let Asker {
+            peer,
+            subject: answers,
+            present,
+            index,
+        } = asker;
+        if !self.setup.config.renew {
+            return Err(no(RefusalCode::Denied, "issuer.renew is off"));
+        }
+        let subject = present.subject.clone();
+        self.may_have(&subject)?;
+        let names = (folder.key().name(), &subject);
+        let of_them = present.keys.is_some_and(|keys| statement.is_from(keys));
+        if !of_them
+            || statement
+                .leads_to(Some(statement.new_keys()), names)
+                .is_err()
+        {
+            let what = "a continuity statement of another subject or of other keys";
+            self.charge(peer, answers.as_ref(), Severity::BadCredential, &what);
+            return Err(no(RefusalCode::Denied, what));
+        }
+        let known = rotations::load(folder.dir(), &subject).map_err(|error| not_kept(&error))?;
+        let weighed = rotations::weigh(known.as_ref(), statement, index)
+            .map_err(|why| no(RefusalCode::Denied, why))?;
+        let (chain, until) = match weighed {
+            Weighed::Answered(chain, until) => (*chain, until),
+            Weighed::New(old) => {
+                let grant = present.grant(self.setup.config.lifetime.0);
+                let issued = folder.issue(&statement.request(), grant, now);
+                let chain = issued.map_err(|error| not_issued(&error))?;
+                let until = now.after(self.setup.config.rotation_grace.0);
+                let record = rotations::answered(statement, &chain, old, until);
+                rotations::save(folder.dir(), &subject, &record)
+                    .map_err(|error| not_kept(&error))?;
+                self.rotations.add(subject, &record);
+                (chain, record.until())
+            }
+        };
+        Ok(Ready {
+            event: AuditEvent::KeyRotated {
+                peer: statement.new_keys().peer,
+                former: statement.former(),
+                identity: label(&chain),
+                sequence: statement.sequence(),
+                rule: rule.to_owned(),
+            },
+            chain: chain.encode(),
+            anchor: None,
+            until: Some(until),
+        })
+    }
+
+    /// Takes back what is due, one subject at a time.
+    pub(super) fn take_back_due(&mut self, ctx: &mut Context<Self>) {
+        let now = self.setup.clock.now();
+        let own = self.setup.own.load().peer;
+        if self.rotations.busy {
+            return;
+        }
+        let mut open = self.rotations.open.iter();
+        let due = open.find(|(_, open)| open.due <= now || open.peer == own);
+        let Some(subject) = due.map(|(subject, _)| subject.clone()) else {
+            return;
+        };
+        match self.take_back(&subject, now) {
+            Ok(list) => self.put_in_force(subject, list, ctx),
+            Err(error) => self.later(&subject, &error),
+        }
+    }
+
+    fn later(&mut self, subject: &Name, why: &dyn fmt::Display) {
+        tracing::error!(%subject, "an old credential is not taken back yet: {why}");
+        let own = self.setup.own.load().peer;
+        let again = self.setup.clock.now().after(AGAIN);
+        if let Some(open) = self.rotations.open.get_mut(subject) {
+            open.due = again;
+            if open.peer == own {
+                // Tried again at the next start, and not in every second until then.
+                self.rotations.open.remove(subject);
+            }
+        }
+    }
+
+    fn take_back(&self, subject: &Name, now: Timestamp) -> Result<Vec<u8>, String> {
+        let folder = self.setup.folder.as_ref().ok_or("no folder")?;
+        let text = |error: &dyn fmt::Display| error.to_string();
+        let record = rotations::load(folder.dir(), subject).map_err(|error| text(&error))?;
+        let record = record.ok_or("its record is gone")?;
+        folder
+            .take_back(record.old(), now)
+            .map_err(|error| text(&error))
+    }
+
+    /// Has Revocation publish the list; then the rotation is over.
+    fn put_in_force(&mut self, subject: Name, list: Vec<u8>, ctx: &mut Context<Self>) {
+        self.rotations.busy = true;
+        let revocation = self.setup.revocation.clone();
+        let import = ImportStatusList { bytes: list };
+        let asked = async move {
+            match revocation.ask(import, PATIENCE).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(why)) => Err(why),
+                Err(error) => Err(error.code().to_owned()),
+            }
+        };
+        ctx.spawn(asked.into_actor(self).map(move |taken, act, _| {
+            act.rotations.busy = false;
+            let over = taken.and_then(|()| act.over(&subject).map_err(|e| e.to_string()));
+            match over {
+                Ok(()) => drop(act.rotations.open.remove(&subject)),
+                Err(why) => act.later(&subject, &why),
+            }
+        }));
+    }
+
+    fn over(&self, subject: &Name) -> Result<(), RotationsError> {
+        let Some(folder) = &self.setup.folder else {
+            return Ok(());
+        };
+        if let Some(record) = rotations::load(folder.dir(), subject)? {
+            rotations::save(folder.dir(), subject, &record.done())?;
+        }
+        tracing::info!(%subject, "the credential of its former keys was taken back");
+        Ok(())
+    }
+}
+
+/// The place of a verified credential in this issuer's list.
+fn index_of(identity: &VerifiedIdentity, folder: &IssuerFolder) -> Option<u32> {
+    let signer = folder.key().public().thumbprint();
+    let first = identity.statuses.first()?;
+    (first.issuer == *folder.key().name() && first.signer == signer.0).then_some(first.index)
+}
+
+impl Handler<AskRotation> for IssuerActor {
+    type Result = ResponseActFuture<Self, Response>;
+
+    fn handle(&mut self, ask: AskRotation, _: &mut Context<Self>) -> Self::Result {
+        let _scope = self.incarnation.handling(Origin::peer(ask.peer));
+        let decided = self.decide_rotation(&ask, self.setup.clock.now());
+        self.answer(ask.peer, decided)
+    }
+}
+
+impl Handler<RotateOwn> for IssuerActor {
+    type Result = ResponseActFuture<Self, Response>;
+
+    fn handle(&mut self, ask: RotateOwn, _: &mut Context<Self>) -> Self::Result {
+        let decided = self.decide_own_rotation(&ask.statement, self.setup.clock.now());
+        let peer = self.setup.own.load().peer;
+        self.answer(peer, decided)
+    }
+}
+
+impl Handler<KeyProved> for IssuerActor {
+    type Result = ();
+
+    fn handle(&mut self, proved: KeyProved, ctx: &mut Context<Self>) {
+        let now = self.setup.clock.now();
+        let open = self.rotations.open.values_mut();
+        for open in open.filter(|open| open.peer == proved.peer) {
+            open.due = open.due.min(now);
+        }
+        self.take_back_due(ctx);
+    }
+}

@@ -1,0 +1,230 @@
+//! The issuer's side of rotation: which statement of a subject it took last, and what of the old
+//! keys it has to take back.
+//!
+//! `DIR/rotations/SUBJECT`, one file for each subject, replaced as a whole. It is written, durably,
+//! before the credential is handed out, and holds it: a repeat of the same statement gives the same
+//! answer, also after a crash, and an older one gives none. Owner: the issuer actor and the commands
+//! on the issuer's folder. It fails with a [`RotationsError`] that names the file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{Chain, Continuity, DiskError, MAX_CHAIN_BYTES, Name, disk};
+use crate::types::{PeerId, Timestamp};
+
+/// The folder in the issuer's.
+const DIR: &str = "rotations";
+/// The chain in hexadecimal, and a few numbers.
+const MAX_RECORD_BYTES: usize = 2 * MAX_CHAIN_BYTES + 4 * 1024;
+/// Most subjects looked through at a start.
+const MAX_SUBJECTS: usize = 1 << 16;
+/// Most documents of one subject that wait to be taken back; a node that rotates more often within
+/// one grace is told to wait.
+const MAX_OLD: usize = 16;
+const MODE: u32 = 0o600;
+
+/// Why nothing can be said of a subject's rotations.
+#[derive(Debug, Error)]
+pub enum RotationsError {
+    /// A file.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A record that is none.
+    #[error(
+        "{}: {why}; restore it from a backup: it keeps an older statement from being taken",
+        path.display()
+    )]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Why a statement is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NotTaken {
+    /// It is no newer than the last one.
+    #[error("rotation.replayed: a statement with the sequence {0} was taken before")]
+    Replayed(u64),
+    /// Too many old credentials wait to be taken back.
+    #[error("rotation.often: the last rotations are not over yet")]
+    Often,
+}
+
+/// What is known of a subject's rotations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    sequence: u64,
+    #[serde(with = "hex::serde")]
+    statement: [u8; 32],
+    /// Who the subject was.
+    former: PeerId,
+    /// Who it is.
+    peer: PeerId,
+    /// The credential given for the last statement; empty once the old ones were taken back.
+    #[serde(with = "hex::serde")]
+    chain: Vec<u8>,
+    /// Indexes to be taken back, oldest first.
+    old: Vec<u32>,
+    /// When they are, at the latest; seconds since 1970.
+    until: u64,
+}
+
+/// What is to be done with a statement.
+#[derive(Debug)]
+pub(crate) enum Weighed {
+    /// It was answered before, with this.
+    Answered(Box<Chain>, Timestamp),
+    /// It is new: what else is to be taken back, then.
+    New(Vec<u32>),
+}
+
+impl Record {
+    /// Who the subject is by its last statement.
+    pub(crate) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Whether these keys were given up.
+    pub(crate) fn gave_up(&self, peer: PeerId) -> bool {
+        self.former == peer
+    }
+
+    /// What is to be taken back.
+    pub(crate) fn old(&self) -> &[u32] {
+        &self.old
+    }
+
+    /// When, at the latest.
+    pub(crate) fn until(&self) -> Timestamp {
+        Timestamp::from_secs(self.until)
+    }
+
+    /// The record after its old credentials were taken back.
+    pub(crate) fn done(mut self) -> Self {
+        self.old.clear();
+        self.chain.clear();
+        self
+    }
+}
+
+/// Weighs a statement against what is known of its subject; `shown` is the index of the credential
+/// that the node showed, when this issuer gave it.
+///
+/// # Errors
+/// [`NotTaken`].
+pub(crate) fn weigh(
+    known: Option<&Record>,
+    statement: &Continuity,
+    shown: Option<u32>,
+) -> Result<Weighed, NotTaken> {
+    let Some(known) = known else {
+        return Ok(Weighed::New(shown.into_iter().collect()));
+    };
+    let answer = Chain::decode(&known.chain).ok();
+    if known.statement == statement.hash()
+        && let Some(chain) = &answer
+    {
+        return Ok(Weighed::Answered(Box::new(chain.clone()), known.until()));
+    }
+    if statement.sequence() <= known.sequence {
+        return Err(NotTaken::Replayed(known.sequence));
+    }
+    // A rotation that is not over: what it gave may be of keys that were abandoned.
+    let given = answer.and_then(|chain| chain.credential().claims().status);
+    let mut old = known.old.clone();
+    for index in given.into_iter().chain(shown) {
+        if !old.contains(&index) {
+            old.push(index);
+        }
+    }
+    match old.len() <= MAX_OLD {
+        true => Ok(Weighed::New(old)),
+        false => Err(NotTaken::Often),
+    }
+}
+
+/// The record of a statement that was answered with `chain`.
+pub(crate) fn answered(
+    statement: &Continuity,
+    chain: &Chain,
+    old: Vec<u32>,
+    until: Timestamp,
+) -> Record {
+    Record {
+        sequence: statement.sequence(),
+        statement: statement.hash(),
+        former: statement.former(),
+        peer: statement.new_keys().peer,
+        chain: chain.encode(),
+        old,
+        until: until.secs(),
+    }
+}
+
+fn path(dir: &Path, subject: &Name) -> PathBuf {
+    dir.join(DIR).join(subject.as_str())
+}
+
+/// Reads what is known of a subject.
+pub(crate) fn load(dir: &Path, subject: &Name) -> Result<Option<Record>, RotationsError> {
+    let path = path(dir, subject);
+    let bytes = match disk::read_bounded(&path, MAX_RECORD_BYTES) {
+        Ok(bytes) => bytes,
+        Err(DiskError::Missing(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|why| RotationsError::Record {
+            path,
+            why: why.to_string(),
+        })
+}
+
+/// Keeps what is known of a subject, durably.
+pub(crate) fn save(dir: &Path, subject: &Name, record: &Record) -> Result<(), RotationsError> {
+    let path = path(dir, subject);
+    disk::make_dir(&dir.join(DIR))?;
+    let text = serde_json::to_vec(record).map_err(|why| RotationsError::Record {
+        path: path.clone(),
+        why: why.to_string(),
+    })?;
+    Ok(disk::write_atomic(&path, &text, MODE)?)
+}
+
+/// The subjects whose old credentials are still to be taken back, with their records.
+pub(crate) fn open(dir: &Path) -> Result<Vec<(Name, Record)>, RotationsError> {
+    let listed = dir.join(DIR);
+    let listing = match fs::read_dir(&listed) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(disk::io_error("list", &listed)(error).into()),
+    };
+    let mut all = Vec::new();
+    for entry in listing.take(MAX_SUBJECTS) {
+        let entry = entry.map_err(disk::io_error("list", &listed))?;
+        // A temporary file begins with a dot, and so has no name.
+        let Some(subject) = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| Name::try_new(n).ok())
+        else {
+            continue;
+        };
+        let record = load(dir, &subject)?.filter(|record| !record.old.is_empty());
+        all.extend(record.map(|record| (subject, record)));
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests;
