@@ -285,6 +285,7 @@ impl Gatekeeper {
             standing: Some(standing),
             status: tools.status_of(identity.as_deref()),
             topic: None,
+            command: None,
             security: Some(security),
             ip,
             now,

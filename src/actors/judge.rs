@@ -81,6 +81,8 @@ pub struct Question<'a> {
     pub status: Status,
     /// On which topic.
     pub topic: Option<&'a Topic>,
+    /// By which command, to administer.
+    pub command: Option<&'static str>,
     /// How its connection is encrypted.
     pub security: Option<SecurityInfo>,
     /// Its address, when known.
@@ -137,6 +139,7 @@ impl Judge {
                 quarantined: held.is_some(),
             },
             topic: question.topic,
+            command: question.command,
             security: question.security,
             ip: question.ip,
             now,

@@ -207,6 +207,14 @@ pub enum Request {
         /// Which.
         job: JobId,
     },
+    /// Has a connected peer carry out a command; answered as the command is. Whether it does is
+    /// the peer's policies' business.
+    Remote {
+        /// The peer.
+        node: PeerId,
+        /// The command.
+        request: Box<Request>,
+    },
     /// Stops the node in order. Answered by [`Response::ShuttingDown`] before it begins.
     Shutdown {},
 }
@@ -245,6 +253,7 @@ impl Request {
             Self::JobShow { .. } => "job_show",
             Self::JobFollow { .. } => "job_follow",
             Self::JobCancel { .. } => "job_cancel",
+            Self::Remote { .. } => "remote",
             Self::Shutdown {} => "shutdown",
         }
     }
@@ -266,6 +275,7 @@ impl Request {
                 | Self::ConfigReload {}
                 | Self::Invite { .. }
                 | Self::JobCancel { .. }
+                | Self::Remote { .. }
                 | Self::Shutdown {}
         )
     }

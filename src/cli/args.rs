@@ -14,7 +14,7 @@ use super::output::Format;
 use crate::{
     admin::protocol::{FaultKind, MAX_TEXT},
     identity::{GroupPattern, MAX_DEPTH, Name, Protection, sealed::SealTo},
-    types::{Party, Span, Timestamp, Topic},
+    types::{Party, PeerId, Span, Timestamp, Topic},
 };
 
 pub use policy::{ExplainArgs, PolicyCommand};
@@ -56,6 +56,9 @@ pub struct Global {
     /// Sets a key for this run, over file and environment: limits.connections=500
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
+    /// Have a connected peer carry the command out; it must be permitted there to administer it
+    #[arg(long, global = true, value_name = "PEER")]
+    pub node: Option<PeerId>,
     /// How answers are printed
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     pub output: Format,

@@ -32,6 +32,10 @@ use crate::{
 /// actors and for audit records (5 s each, one after the other), so that its answer is heard.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
 
+/// The same for what takes longer: a reload tries policies first, another node is far. Longer than
+/// the node's own deadline for these (65 s).
+pub const SLOW_DEADLINE: Duration = Duration::from_secs(75);
+
 /// Why the node could not be asked.
 #[derive(Debug, Error)]
 pub enum ClientError {

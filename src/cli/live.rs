@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, Read},
     path::Path,
+    time::Duration,
 };
 
 use serde_json::json;
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{
     args::{ActorsCommand, PeersCommand, PublishArgs, StatusCommand, SubscribeArgs},
-    client::{AdminClient, ClientError},
+    client::{ANSWER_DEADLINE, AdminClient, ClientError, SLOW_DEADLINE},
     enrol::EnrolError,
     exit::{CliError, Exit},
     output::{Format, Out},
@@ -43,9 +44,18 @@ pub fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<
 pub fn ask(data_dir: &Path, request: &Request, out: &Out) -> Result<(), CliError> {
     let answer = block_on(async {
         let client = AdminClient::connect(data_dir).await?;
-        Ok(client.ask(request).await?)
+        Ok(client.with_deadline(patience(request)).ask(request).await?)
     })?;
     render::answer(&answer, out)
+}
+
+/// How long the node may take for an answer.
+fn patience(request: &Request) -> Duration {
+    match request {
+        // Policies are tried before they are used; another node is far.
+        Request::ConfigReload {} | Request::Remote { .. } => SLOW_DEADLINE,
+        _ => ANSWER_DEADLINE,
+    }
 }
 
 /// `status list | show | import`.

@@ -34,7 +34,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser;
 
 use crate::{admin::protocol::Request, config::Loaded};
-use args::{AuditCommand, Cli, Command, ConfigCommand, DevnetArgs, Global, RunArgs};
+use args::{AuditCommand, Cli, Command, ConfigCommand, DevnetArgs, Global, PolicyCommand, RunArgs};
 use exit::{CliError, Exit};
 use output::Out;
 
@@ -91,7 +91,11 @@ fn refuse(error: &clap::Error) -> Exit {
 
 fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
     let global = &cli.global;
-    let ask = |request: &Request| live::ask(&data_dir(global)?, request, out);
+    let ask = |request: &Request| live::ask(&data_dir(global)?, &sent(request, global), out);
+    if global.node.is_some() && !is_sent(&cli.command) {
+        let why = "this command cannot be sent to another node: leave --node away";
+        return Err(CliError::new(Exit::Usage, why));
+    }
     match &cli.command {
         Command::Init(args) => init::command(args, global, out),
         Command::Run(args) => node.run(config::load(global)?, *args, out),
@@ -119,11 +123,38 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
         Command::Invite(args) => ask(&invite::request(args)),
         Command::Join(args) => join::command(args, global, out),
         Command::Receipt(command) => receipt::command(command, out),
+        Command::Policy(PolicyCommand::Status) => ask(&Request::Policies {}),
         Command::Policy(command) => policy::command(command, global, out),
         Command::Devnet(args) => node.devnet(args, out),
         // Carried out before anything was set up.
         Command::SandboxWorker => Ok(()),
         Command::Stop => ask(&Request::Shutdown {}),
+    }
+}
+
+/// Whether `--node` makes sense of a command: those that are one question to a running node.
+fn is_sent(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Config(ConfigCommand::Reload)
+            | Command::Policy(PolicyCommand::Status)
+            | Command::Status { command: None }
+            | Command::Peers { .. }
+            | Command::Actors { .. }
+            | Command::Audit(AuditCommand::Rotate)
+            | Command::Invite(_)
+            | Command::Stop
+    )
+}
+
+/// The request itself, or one to have another node carry it out.
+fn sent(request: &Request, global: &Global) -> Request {
+    match global.node {
+        None => request.clone(),
+        Some(node) => Request::Remote {
+            node,
+            request: Box::new(request.clone()),
+        },
     }
 }
 

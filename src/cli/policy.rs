@@ -93,6 +93,8 @@ pub(super) fn command(command: &PolicyCommand, global: &Global, out: &Out) -> Re
         PolicyCommand::Test { dir } => test(&Source::of(dir.as_deref(), global)?, out),
         PolicyCommand::Explain(args) => why(&Source::of(args.dir.as_deref(), global)?, args, out),
         PolicyCommand::Show { dir } => show(&Source::of(dir.as_deref(), global)?, out),
+        // Asked of the running node.
+        PolicyCommand::Status => Ok(()),
         PolicyCommand::Schema => {
             let report = SchemaReport { text: SCHEMA };
             out.answer("quantraband.policy-schema/1", &report, || SCHEMA.to_owned())
@@ -296,6 +298,7 @@ fn sketch(args: &ExplainArgs) -> Sketch {
             transport: args.transport.clone(),
             post_quantum: args.post_quantum,
             pq_auth: args.pq_auth,
+            command: args.command.clone(),
             ip: args.ip,
             now: args.now,
         },

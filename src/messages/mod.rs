@@ -3,6 +3,7 @@
 //! Knows no actor and does no I/O. A message is a noun or an imperative; its fields carry their
 //! units in their types; what it answers is its `rtype`.
 
+pub mod admin;
 pub mod audit;
 pub mod enrolment;
 pub mod identity;

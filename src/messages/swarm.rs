@@ -199,14 +199,24 @@ pub struct SendJobRequest {
     pub request: Request,
 }
 
+/// Has a peer carry out a command.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<crate::admin::protocol::Response, SendFault>")]
+pub struct SendCommand {
+    /// The peer.
+    pub peer: PeerId,
+    /// The command.
+    pub command: crate::admin::protocol::Request,
+}
+
 /// Why there is no answer of the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SendFault {
     /// It is not connected.
     #[error("the peer is not connected")]
     NotConnected,
-    /// It does not speak the job protocol.
-    #[error("the peer does not run jobs")]
+    /// It does not speak the protocol: an older version, or another program.
+    #[error("the peer does not speak this protocol")]
     Unsupported,
     /// No answer in time, or the connection broke.
     #[error("the connection broke, or the peer did not answer in time")]

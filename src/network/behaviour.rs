@@ -7,7 +7,7 @@ use libp2p::{gossipsub, identify, ping, swarm::NetworkBehaviour};
 use super::{
     admission,
     attribution::Attributed,
-    exchange::{self, Enrolment, Identity, Jobs},
+    exchange::{self, Administration, Enrolment, Identity, Jobs},
     gossip::Gossip,
 };
 
@@ -31,6 +31,8 @@ pub struct NodeBehaviour {
     pub jobs: Attributed<exchange::Behaviour<Jobs>>,
     /// Requests of the enrolment protocol, both ways.
     pub enrolment: Attributed<exchange::Behaviour<Enrolment>>,
+    /// Commands of operators elsewhere, both ways.
+    pub admin: Attributed<exchange::Behaviour<Administration>>,
     /// Notices dead connections.
     pub ping: Attributed<ping::Behaviour>,
 }
@@ -48,6 +50,8 @@ pub enum NodeBehaviourEvent {
     Jobs(Box<exchange::Event<Jobs>>),
     /// A request or an answer of the enrolment protocol.
     Enrolment(Box<exchange::Event<Enrolment>>),
+    /// A request or an answer of the administration protocol.
+    Admin(Box<exchange::Event<Administration>>),
     /// A ping came back, or did not.
     Ping(ping::Event),
 }
@@ -85,6 +89,12 @@ impl From<exchange::Event<Jobs>> for NodeBehaviourEvent {
 impl From<exchange::Event<Enrolment>> for NodeBehaviourEvent {
     fn from(event: exchange::Event<Enrolment>) -> Self {
         Self::Enrolment(Box::new(event))
+    }
+}
+
+impl From<exchange::Event<Administration>> for NodeBehaviourEvent {
+    fn from(event: exchange::Event<Administration>) -> Self {
+        Self::Admin(Box::new(event))
     }
 }
 

@@ -45,6 +45,10 @@ const IDENTITY_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const IDENTITY_STREAMS: usize = 16;
 /// How long an answer of the enrolment protocol may take: a few durable writes of a busy issuer.
 const ENROLMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer of the administration protocol may take: a reload tries policies first.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(70);
+/// Commands under way on one connection, both directions together; each holds at most an answer.
+const ADMIN_STREAMS: usize = 4;
 /// Requests of the enrolment protocol under way on one connection: one each way, and one more.
 const ENROLMENT_STREAMS: usize = 4;
 
@@ -191,6 +195,10 @@ fn behaviour(
         ),
         enrolment: Attributed::new(
             exchange::behaviour(ENROLMENT_TIMEOUT, ENROLMENT_STREAMS),
+            setup.attribution.clone(),
+        ),
+        admin: Attributed::new(
+            exchange::behaviour(ADMIN_TIMEOUT, ADMIN_STREAMS),
             setup.attribution.clone(),
         ),
         ping: Attributed::new(ping::Behaviour::new(ping), setup.attribution.clone()),

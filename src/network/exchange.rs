@@ -18,6 +18,7 @@ use libp2p::{
 };
 
 use crate::{
+    admin::remote as admin,
     cbor::Malformed,
     identity::{enrolment, wire as identity},
     sandbox::wire as jobs,
@@ -92,6 +93,11 @@ protocol!(
 protocol!(
     /// The enrolment protocol: credentials of one's own.
     Enrolment, "enrolment", enrolment
+);
+
+protocol!(
+    /// The administration protocol: an operator's commands.
+    Administration, "administration", admin
 );
 
 /// A request as it came. Dropping the response channel of a malformed one ends its stream. What

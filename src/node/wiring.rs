@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -62,6 +62,9 @@ const RESERVED: usize = 4;
 const MARKS: &str = "node";
 /// The mark that the bans in the log were taken over.
 const BANS_RECOVERED: &[u8] = b"bans_recovered";
+
+/// Admin, which starts after Swarm does.
+type AdminSlot = Arc<OnceLock<ActorRef<AdminActor>>>;
 
 /// What `node.rs` made before any actor runs.
 pub(super) struct Parts {
@@ -257,11 +260,12 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         deadline: ASK_DEADLINE,
         pending: Arc::new(Semaphore::new(site.config.limits.pending_decisions)),
     });
+    let admin_slot = AdminSlot::default();
     let sandbox = site
         .start_sandbox(&gatekeeper, &key, (&store, &bench))
         .await?;
     let swarm = site
-        .start_swarm(&gatekeeper, &key, (&sandbox, &issuer, &bench))
+        .start_swarm(&gatekeeper, &key, (&sandbox, &issuer, &bench, &admin_slot))
         .await?;
     // Nothing else fills it.
     let _ = slot.set(swarm.clone());
@@ -291,7 +295,9 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         record: site.audit.clone(),
         stop,
     });
-    site.start_admin(desk, sockets, health.clone()).await?;
+    let admin = site.start_admin(desk, sockets, health.clone()).await?;
+    // Nothing else fills it.
+    let _ = admin_slot.set(admin);
     Ok(Running {
         swarm,
         sandbox,
@@ -537,7 +543,12 @@ impl Site {
         &self,
         gatekeeper: &Gatekeeper,
         key: &NodeKey,
-        (sandbox, issuer, bench): (&ActorRef<SandboxActor>, &ActorRef<IssuerActor>, &Bench),
+        (sandbox, issuer, bench, admin): (
+            &ActorRef<SandboxActor>,
+            &ActorRef<IssuerActor>,
+            &Bench,
+            &AdminSlot,
+        ),
     ) -> Result<ActorRef<SwarmActor>, StartError> {
         let views = gatekeeper.tools();
         let tools = SwarmTools {
@@ -558,6 +569,7 @@ impl Site {
             revocation: views.revocation.clone(),
             sandbox: sandbox.clone(),
             issuer: issuer.clone(),
+            admin: Arc::clone(admin),
             audit: self.audit.clone(),
             cooldowns: self.root.cooldowns(),
             metrics: self.metrics.clone(),
@@ -691,7 +703,7 @@ impl Site {
         desk: Desk,
         sockets: Sockets,
         health: Arc<NodeHealth>,
-    ) -> Result<(), StartError> {
+    ) -> Result<ActorRef<AdminActor>, StartError> {
         let connections = self.config.admin.connections;
         let tools = AdminTools {
             desk,
@@ -712,7 +724,7 @@ impl Site {
                 }
             })?;
         }
-        Ok(())
+        Ok(actor)
     }
 
     fn facts(&self, loaded: &Loaded, http: Option<SocketAddr>) -> NodeFacts {

@@ -122,6 +122,7 @@ fn context(facts: &Facts, mentions: Mentions) -> Result<Context, Box<dyn std::er
         number("now", facts.now),
         ("settings".to_owned(), settings),
     ];
+    pairs.extend(how.command.as_ref().map(|command| text("command", command)));
     // Parsing an address costs as much as a small decision; a set that reads none does not pay.
     if let Some(ip) = facts.ip.filter(|_| mentions.ip) {
         pairs.push(("ip".to_owned(), Value::new_ip(ip.to_string())));

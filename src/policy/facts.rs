@@ -102,6 +102,8 @@ pub struct Context {
     pub post_quantum: bool,
     /// The peer proved its ML-DSA key.
     pub pq_auth: bool,
+    /// The command it gives; to administer.
+    pub command: Option<String>,
     /// `policy.connect_min_score`, in hundredths.
     pub connect_min_trust: u8,
     /// `policy.messages_min_score`, in hundredths.
@@ -147,6 +149,7 @@ impl Facts {
                 transport: request.security.map(|info| info.kind),
                 post_quantum: request.security.is_some_and(|info| info.is_hybrid()),
                 pq_auth: identity.is_some_and(|id| id.pq_auth),
+                command: request.command.map(str::to_owned),
                 connect_min_trust: settings.connect_min_trust,
                 messages_min_trust: settings.messages_min_trust,
             },

@@ -90,6 +90,8 @@ pub struct Request<'a> {
     pub subject: Subject<'a>,
     /// On which topic; needed to publish and to subscribe.
     pub topic: Option<&'a Topic>,
+    /// Which command; of use to administer.
+    pub command: Option<&'a str>,
     /// How the peer's connection is encrypted, the weakest when it has several; `None` for an
     /// author who is not connected. To hold a connection there must be a proof.
     pub security: Option<SecurityInfo>,

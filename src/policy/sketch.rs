@@ -93,6 +93,8 @@ pub struct SketchContext {
     pub post_quantum: Option<bool>,
     /// The peer proved its ML-DSA key.
     pub pq_auth: bool,
+    /// The command, to administer.
+    pub command: Option<String>,
     /// The peer's address.
     pub ip: Option<IpAddr>,
     /// The time, Unix seconds.
@@ -138,6 +140,7 @@ impl Sketch {
                 transport,
                 post_quantum: self.context.post_quantum.unwrap_or(stacked),
                 pq_auth: self.context.pq_auth,
+                command: self.context.command.clone(),
                 connect_min_trust: settings.connect_min_trust,
                 messages_min_trust: settings.messages_min_trust,
             },

@@ -8,7 +8,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
 };
 
-use super::{Desk, jobs::Follow};
+use super::{Desk, desk::By, jobs::Follow};
 use crate::{
     admin::{
         lines::{self, LineError, LineReader},
@@ -69,7 +69,7 @@ pub(super) async fn serve(stream: UnixStream, desk: Desk, streams: &Semaphore) {
             }
         }
         other => {
-            let answer = desk.answer(other, uid).await;
+            let answer = desk.answer(other, By::User(uid)).await;
             send(&mut writer, &answer).await
         }
     };

@@ -17,9 +17,12 @@ use crate::{
         settings::SettingsActor,
         swarm::SwarmActor,
     },
-    admin::protocol::{
-        ActorFault, ActorReport, Failure, FailureCode, FaultKind, MAX_TEXT, Request, Response,
-        StatusReport, millis,
+    admin::{
+        protocol::{
+            ActorFault, ActorReport, Failure, FailureCode, FaultKind, MAX_TEXT, Request, Response,
+            StatusReport, millis,
+        },
+        remote::is_taken,
     },
     audit::AuditEvent,
     messages::{
@@ -32,7 +35,7 @@ use crate::{
         settings::ReloadSettings,
         swarm::{
             Delivered, DescribeSwarm, GetSealingKey, ListPeers, Publish, PublishFault, SealingKey,
-            Subscribe,
+            SendCommand, SendFault, Subscribe,
         },
     },
     supervision::{ActorControl, ActorRef, ActorSnapshot, AskError, ControlError, Inject, Root},
@@ -104,6 +107,15 @@ pub struct DeskTools {
     pub stop: mpsc::Sender<String>,
 }
 
+/// Whose command it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum By {
+    /// A local user, by id, when known: who may open the socket.
+    User(Option<u32>),
+    /// A peer that a policy lets administer this node.
+    Peer(PeerId),
+}
+
 /// Carries out commands. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk(Arc<DeskTools>);
@@ -159,7 +171,7 @@ impl Desk {
     }
 
     /// Answers anything but the requests that stream.
-    pub(super) async fn answer(&self, request: Request, uid: Option<u32>) -> Response {
+    pub(super) async fn answer(&self, request: Request, by: By) -> Response {
         let note = request
             .changes_something()
             .then(|| (request.name(), detail(&request)));
@@ -167,11 +179,15 @@ impl Desk {
         if let Some((command, detail)) = note {
             // Local administration is never refused for want of a record: it must be possible to
             // repair a node whose disk is full.
+            let (uid, peer) = match by {
+                By::User(uid) => (uid, None),
+                By::Peer(peer) => (None, Some(peer)),
+            };
             self.0.record.note(AuditEvent::Administration {
                 command: command.to_owned(),
                 detail,
                 uid,
-                peer: None,
+                peer,
                 success: answer.is_ok(),
             });
         }
@@ -278,6 +294,7 @@ impl Desk {
                     .map(Response::ConfigReloaded)
                     .map_err(|why| Failure::new(FailureCode::Invalid, why))
             }
+            Request::Remote { node, request } => self.send(node, *request).await,
             Request::Policies {} => {
                 let report = tools.policy.ask(DescribePolicies, DEADLINE).await;
                 report.map(Response::Policies).map_err(no_answer)
@@ -382,6 +399,26 @@ impl Desk {
         answer
             .map(Response::Banned)
             .map_err(|why| Failure::new(FailureCode::Failed, why))
+    }
+
+    /// Has another node carry out a command.
+    async fn send(&self, node: PeerId, command: Request) -> Result<Response, Failure> {
+        if !is_taken(&command) {
+            let why = format!("`{}` cannot be sent to another node", command.name());
+            return Err(Failure::new(FailureCode::Invalid, why));
+        }
+        let send = SendCommand {
+            peer: node,
+            command,
+        };
+        let sent = self.0.swarm.ask(send, RELOAD_DEADLINE).await;
+        sent.map_err(no_answer)?.map_err(|fault| {
+            let code = match fault {
+                SendFault::NotConnected | SendFault::Unsupported => FailureCode::Unavailable,
+                SendFault::Broken | SendFault::Busy => FailureCode::Again,
+            };
+            Failure::new(code, format!("{node}: {fault}"))
+        })
     }
 
     async fn quarantine(
@@ -539,6 +576,9 @@ fn detail(request: &Request) -> String {
         } => format!("{party} for {span}: {reason}"),
         Request::Unban { party } | Request::Release { party } => party.to_string(),
         Request::JobCancel { job } => job.to_string(),
+        Request::Remote { node, request } => {
+            format!("{} at {node} {}", request.name(), detail(request))
+        }
         Request::StatusImport { bytes } => format!("{} bytes", bytes.len()),
         Request::Invite { subject, .. } => subject.to_string(),
         _ => String::new(),

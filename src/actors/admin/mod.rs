@@ -19,15 +19,18 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Context};
+use actix::{Actor, Context, Handler, ResponseActFuture, WrapFuture};
 use serde::Serialize;
 use tokio::{net::UnixListener, sync::Semaphore, task::JoinHandle};
 
 use crate::{
+    admin::protocol::{Failure, FailureCode, Response},
+    messages::admin::RemoteCommand,
     supervised,
     supervision::{Fault, Incarnation, Supervise},
 };
 
+use desk::By;
 pub use desk::{Desk, DeskTools, NodeFacts};
 
 /// Wait after an `accept` that failed, as when file descriptors are used up.
@@ -94,6 +97,24 @@ impl Drop for AdminActor {
         if let Some(task) = self.accepting.take() {
             task.abort();
         }
+    }
+}
+
+impl Handler<RemoteCommand> for AdminActor {
+    type Result = ResponseActFuture<Self, Response>;
+
+    fn handle(&mut self, message: RemoteCommand, _: &mut Context<Self>) -> Self::Result {
+        let RemoteCommand { peer, command } = message;
+        self.tools.served.fetch_add(1, Ordering::Relaxed);
+        let desk = self.tools.desk.clone();
+        // A task of its own, like a command of the socket: it survives a restart of this actor.
+        let done = actix::spawn(async move { desk.answer(command, By::Peer(peer)).await });
+        let done = async move {
+            done.await.unwrap_or_else(|error| {
+                Response::Error(Failure::new(FailureCode::Again, error.to_string()))
+            })
+        };
+        Box::pin(done.into_actor(self))
     }
 }
 

@@ -39,6 +39,7 @@ impl SandboxActor {
             standing: self.setup.standings.load().standing_of(&peer, known, now),
             status: self.setup.statuses.load().of_peer(known, now),
             topic: None,
+            command: None,
             security,
             ip: None,
             now,
@@ -141,6 +142,7 @@ impl SandboxActor {
             // It began while the lists were fresh: only revocation ends it.
             status: statuses.standing(identity, now).for_running(),
             topic: None,
+            command: None,
             // The connection it came by may be gone while the job lives.
             security: record.submitter.security,
             ip: None,

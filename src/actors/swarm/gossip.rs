@@ -39,6 +39,7 @@ impl SwarmActor {
             NodeBehaviourEvent::Jobs(event) => self.on_jobs(*event, ctx),
             NodeBehaviourEvent::Identity(event) => self.on_identity(*event, ctx),
             NodeBehaviourEvent::Enrolment(event) => self.on_enrolment(*event, ctx),
+            NodeBehaviourEvent::Admin(event) => self.on_admin(*event, ctx),
             NodeBehaviourEvent::Ping(ping::Event {
                 peer,
                 result: Ok(rtt),
@@ -269,6 +270,7 @@ impl SwarmActor {
             standing,
             status: statuses.of_peer(identity.map(|one| &**one), now),
             topic,
+            command: None,
             security: Some(peer.security()),
             ip: peer.ip(),
             now,

@@ -50,6 +50,7 @@ impl SwarmActor {
                 .load()
                 .of_peer(identity.map(|one| &**one), now),
             topic: Some(topic),
+            command: None,
             security: None,
             ip: None,
             now,

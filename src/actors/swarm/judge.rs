@@ -140,6 +140,7 @@ pub(super) fn judge_known(
         standing: views.standings.standing_of(&peer, known, views.now),
         status: views.statuses.of_peer(known, views.now),
         topic: Some(topic),
+        command: None,
         security: *security,
         ip: *ip,
         now: views.now,

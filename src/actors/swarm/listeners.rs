@@ -158,6 +158,7 @@ impl Listeners for Neighbours {
             standing: standings.standing_of(peer, identity, now),
             status: self.statuses.load().of_peer(identity, now),
             topic: Some(topic),
+            command: None,
             security: Some(security),
             ip,
             now,

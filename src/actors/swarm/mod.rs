@@ -8,6 +8,7 @@
 //! It never waits for another actor: messages are judged from published views, connections by
 //! the gate inside the transport upgrade ([`super::gatekeeper`]).
 
+mod admin;
 mod attribution;
 mod authors;
 mod charges;
@@ -29,7 +30,7 @@ mod subscribers;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -40,6 +41,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     actors::{
+        admin::AdminActor,
         audit::AuditHandle,
         identity::IdentityActor,
         issuer::IssuerActor,
@@ -62,6 +64,7 @@ use crate::{
     types::{Clock, PeerId, Publisher, Topic, View},
 };
 
+use admin::Commands;
 use attribution::SwarmAttribution;
 use authors::ParkedMessage;
 use drive::Drive;
@@ -118,6 +121,8 @@ pub struct SwarmTools {
     pub sandbox: ActorRef<SandboxActor>,
     /// Gives credentials to peers.
     pub issuer: ActorRef<IssuerActor>,
+    /// Carries out commands of peers. Starts after Swarm does.
+    pub admin: Arc<OnceLock<ActorRef<AdminActor>>>,
     /// Told of everything.
     pub audit: AuditHandle,
     /// Told of peers whose input made a connection task panic.
@@ -170,6 +175,7 @@ pub struct SwarmActor {
     identity_calls: IdentityCalls,
     parking: Parking<ParkedMessage>,
     enrolments: Enrolments,
+    commands: Commands,
     next_review: Duration,
     next_report: Duration,
     sequence: u64,
@@ -254,6 +260,7 @@ impl SwarmActor {
                 tools.config.gossip.history_length,
             )),
             enrolments: Enrolments::default(),
+            commands: Commands::default(),
             next_review: Duration::ZERO,
             next_report: Duration::ZERO,
             sequence,

@@ -10,7 +10,7 @@ use crate::{
     types::{PeerId, Topic},
 };
 
-/// `policy …`. None needs a running node.
+/// `policy …`. None but `status` needs a running node.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
     /// Parse, validate and test policies: 0 when they may be used, 65 when not
@@ -33,6 +33,8 @@ pub enum PolicyCommand {
     },
     /// Print the schema: what policies may speak of
     Schema,
+    /// The policies that the running node has in force
+    Status,
 }
 
 /// Arguments of `policy explain`.
@@ -86,6 +88,9 @@ pub struct ExplainArgs {
     /// It proved its ML-DSA key
     #[arg(long)]
     pub pq_auth: bool,
+    /// The command it gives, for --action administer: peers, ban, config_reload
+    #[arg(long, value_name = "NAME")]
+    pub command: Option<String>,
     /// Its address
     #[arg(long)]
     pub ip: Option<IpAddr>,
