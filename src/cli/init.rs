@@ -108,6 +108,7 @@ mod tests {
 
     fn run(dir: &Path) -> Result<InitReport, CliError> {
         let global = Global {
+            node: None,
             config: None,
             set: Vec::new(),
             output: Format::Text,

@@ -1,6 +1,5 @@
-//! Trust: rate budgets, reputation, and the access decision. Pure cores; time is an argument.
+//! Trust: quarantine, rate budgets, reputation. Pure cores; time is an argument.
 
-pub mod decision;
 pub mod quarantine;
 pub mod rate;
 pub mod reputation;

@@ -229,7 +229,7 @@ fn note(
                 gossipsub::Event::Subscribed { .. } => now.subscriptions += 1,
                 _ => {}
             },
-            NodeBehaviourEvent::Identity(_) => {}
+            NodeBehaviourEvent::Identity(_) | NodeBehaviourEvent::Admin(_) => {}
             NodeBehaviourEvent::Identify(event) => {
                 if let identify::Event::Received { info, .. } = *event {
                     now.identified.push(info.agent_version);

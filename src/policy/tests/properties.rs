@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{identity::status::Why, trust::decision as old};
+use crate::identity::status::Why;
 
 static BUILT: LazyLock<PolicySet> = LazyLock::new(|| PolicySet::built_in().unwrap());
 
@@ -101,62 +101,9 @@ fn cases() -> impl Strategy<Value = Case> {
     })
 }
 
-/// The answer as it was before there were policies.
-fn before(case: &Case) -> Option<old::Decision> {
-    let action = match case.action {
-        Action::Connect => old::Action::Connect,
-        Action::Publish => old::Action::Publish,
-        Action::Subscribe => old::Action::Subscribe,
-        Action::RunJob => old::Action::RunJob,
-        Action::Enrol => old::Action::Enrol,
-        Action::Administer => return None,
-    };
-    Some(old::evaluate(&old::Request {
-        action,
-        subject: old::Subject {
-            peer: peer(1),
-            tier: case.tier,
-            identity: case.identity.as_ref(),
-            standing: case.standing,
-            status: case.status,
-        },
-        topic: case.topic.as_ref(),
-        security: case.security,
-        now: case.now,
-        policy: &case.config,
-    }))
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// What was decided before is decided now, by the rule of the same name. Where two rules deny,
-    /// the floor's name comes first, for it is asked first.
-    #[test]
-    fn the_built_in_policies_say_what_was_said_before(mut case in cases()) {
-        case.quarantined = false;
-        case.config.restricted_topics = Vec::new();
-        let Some(before) = before(&case) else { return Ok(()) };
-        let set = &*BUILT;
-        let now = case.judge(set);
-        let first = ["identity.status_stale", "connect.security_unknown", "topic.missing",
-            "tier.limited"];
-        let floor_first = first.contains(&now.rule.as_str())
-            && matches!(before.verdict, old::Verdict::Deny(_));
-        let action_permits = match before.verdict {
-            old::Verdict::Allow => true,
-            old::Verdict::Quarantine => case.action == Action::Connect,
-            old::Verdict::Deny(_) => false,
-        };
-        prop_assert_eq!(now.verdict.name(), before.verdict.name());
-        prop_assert_eq!(now.permits(), action_permits);
-        if !floor_first {
-            prop_assert_eq!(now.rule.as_str(), before.rule);
-        }
-    }
-
-    /// What the policies can be told conforms to the schema (the tests check each entity), and
-    /// none of the built-in policies errs.
     #[test]
     fn no_built_in_policy_errs(case in cases()) {
         let decision = case.judge(&BUILT);
