@@ -78,7 +78,6 @@ struct Case {
     anomaly: u8,
     quarantined: bool,
     topic: Option<Topic>,
-    command: None,
     security: Option<SecurityInfo>,
     now: Timestamp,
     config: PolicyConfig,
