@@ -2,7 +2,8 @@
 //!
 //! Bare checks and whole verifications are measured in the same run, in turns, so that a busy
 //! machine slows both alike; the ratio is the result. *Cold* is one verification after the other,
-//! on one thread, with nothing remembered; *batched* is the same on every core at once.
+//! on one thread, with nothing remembered; *cached* is the same when the verified-identity cache
+//! knows the chain; *batched* is cold, on every core at once.
 //! `cargo bench --bench credential`, about twenty seconds.
 #![expect(
     clippy::print_stdout,
@@ -24,8 +25,8 @@ use aws_lc_rs::signature::{ML_DSA_65, ML_DSA_65_SIGNING, ParsedPublicKey, PqdsaK
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use quantraband::{
     identity::{
-        Anchor, Attributes, BINDING_BYTES, Binding, Chain, Channel, Delegation, Frame, Grant,
-        Grants, GroupPattern, Groups, IssuerKey, ML_DSA_SIGNATURE_BYTES, Name, NodeKey, Role,
+        Anchor, Attributes, BINDING_BYTES, Binding, By, Chain, Channel, Delegation, Frame, Grant,
+        Grants, GroupPattern, Groups, IdentityCache, IssuerKey, ML_DSA_SIGNATURE_BYTES, Name, NodeKey, Role,
         Scope, Serial, SigningRequest, TrustAnchor, TrustAnchors, delegate, issue_chain,
         verify_chain, verify_frame,
     },
@@ -206,8 +207,19 @@ fn main() {
         black_box(judged).unwrap();
     };
 
+    let by = By {
+        anchors: &anchors,
+        leniency: None,
+        epoch: 1,
+        now: NOW,
+        elapsed: Duration::ZERO,
+    };
+    let mut cache = IdentityCache::default();
+    let links: Vec<Vec<u8>> = chains[0].links().map(<[u8]>::to_vec).collect();
+    black_box(cache.verify_chain(&links, peer, by).0).unwrap();
+
     let threads = cores();
-    let mut times: [Vec<Duration>; 9] = Default::default();
+    let mut times: [Vec<Duration>; 11] = Default::default();
     for _ in 0..ROUNDS {
         let turn = [
             time(|| bare.ed25519()),
@@ -222,6 +234,12 @@ fn main() {
                 bare.ml_dsa();
             }),
             batched(threads, || verify(&files[0])),
+            time(|| drop(black_box(cache.verify_chain(black_box(&links), peer, by)))),
+            time(|| {
+                let frame = black_box(&frame);
+                let judged = cache.verify_frame(frame, peer, (&channel, Role::Opener), by);
+                black_box(judged.0).unwrap();
+            }),
         ];
         times
             .iter_mut()
@@ -238,6 +256,8 @@ fn main() {
         proof,
         bare_batch,
         batch,
+        cached,
+        cached_gate,
     ] = times.map(median);
     report(
         [ed25519, ml_dsa],
@@ -246,6 +266,15 @@ fn main() {
         [bare_batch, batch],
         threads,
     );
+    let line = |what: &str, time: f64, cold: f64| {
+        println!(
+            "{what:<35} {time:8.1} us  {:8.0} a second  {:.3} of cold",
+            1e6 / time,
+            time / cold
+        );
+    };
+    line("credential, cached, one thread", cached, one);
+    line("gate frame, chain cached", cached_gate, gated);
     println!(
         "bytes: credential {}, chains {:?}, frame {}",
         chains[0].credential().as_bytes().len(),
