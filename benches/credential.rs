@@ -26,9 +26,9 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use quantraband::{
     identity::{
         Anchor, Attributes, BINDING_BYTES, Binding, By, Chain, Channel, Delegation, Frame, Grant,
-        Grants, GroupPattern, Groups, IdentityCache, IssuerKey, ML_DSA_SIGNATURE_BYTES, Name, NodeKey, Role,
-        Scope, Serial, SigningRequest, TrustAnchor, TrustAnchors, delegate, issue_chain,
-        verify_chain, verify_frame,
+        Grants, GroupPattern, Groups, IdentityCache, IssuerKey, ML_DSA_SIGNATURE_BYTES, Name,
+        NodeKey, Role, Scope, Serial, SigningRequest, TrustAnchor, TrustAnchors, delegate,
+        issue_chain, verify_chain, verify_frame,
     },
     types::{PeerId, Span, Timestamp},
 };

@@ -115,7 +115,9 @@ fn five_nodes_follow_policy_score_and_quarantine_and_innocents_lose_nothing() {
     };
     let heard = victim.gather("orders");
     traffic.flow();
-    eventually("the victim hears it, too", || heard.has("order 19").then_some(()));
+    eventually("the victim hears it, too", || {
+        heard.has("order 19").then_some(())
+    });
 
     // Policy: it is silenced by its name, on connections that stand.
     for node in &nodes {

@@ -39,7 +39,7 @@ use crate::{
         rate::Limiter,
         reputation::{Barred, Standings, subject_of},
     },
-    types::{Clock, Origin, Party, PeerId, SecurityInfo, Timestamp, View},
+    types::{Clock, Footing, Origin, Party, PeerId, SecurityInfo, Timestamp, View},
 };
 
 /// What the gatekeeper judges from and whom it asks.
@@ -286,8 +286,11 @@ impl Gatekeeper {
             status: tools.status_of(identity.as_deref()),
             topic: None,
             command: None,
-            security: Some(security),
-            ip,
+            footing: Some(Footing {
+                security,
+                pq_auth: identity.as_ref().is_some_and(|one| one.pq_auth),
+                ip,
+            }),
             now,
         });
         let rule = &decision.rule;
@@ -342,7 +345,12 @@ impl Gatekeeper {
     }
 
     /// A renewed credential over a connection that stands.
-    async fn renewed(self, known: Arc<Admitted>, chain: Vec<u8>) -> Result<Admitted, Refusal> {
+    async fn renewed(
+        self,
+        known: Arc<Admitted>,
+        ip: Option<IpAddr>,
+        chain: Vec<u8>,
+    ) -> Result<Admitted, Refusal> {
         let tools = &self.0;
         let old = known
             .identity
@@ -367,7 +375,7 @@ impl Gatekeeper {
         new.pq_auth = old.pq_auth;
         let way = Way {
             peer: known.peer,
-            ip: None,
+            ip,
             direction: Direction::Inbound,
             security: known.security,
         };
@@ -477,9 +485,10 @@ impl GateKeeper for Gatekeeper {
     fn judge_renewed(
         &self,
         known: Arc<Admitted>,
+        ip: Option<IpAddr>,
         chain: Vec<u8>,
     ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
-        self.clone().renewed(known, chain).boxed()
+        self.clone().renewed(known, ip, chain).boxed()
     }
 
     fn refused(&self, peer: &PeerId, ip: Option<IpAddr>, direction: Direction, why: &Refusal) {

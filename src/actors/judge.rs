@@ -9,7 +9,6 @@
 use std::{
     collections::HashSet,
     fmt,
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,7 +23,7 @@ use crate::{
     policy::{Action, Cache, Decision, Request, Subject, Verdict, judge},
     supervision::ActorRef,
     telemetry::Metrics,
-    types::{Clock, Origin, PeerId, SecurityInfo, Timestamp, Topic, View},
+    types::{Clock, Footing, Origin, PeerId, Timestamp, Topic, View},
 };
 
 /// Oddities told once in each [`TELL_AGAIN`]; all are counted in the metrics.
@@ -83,10 +82,8 @@ pub struct Question<'a> {
     pub topic: Option<&'a Topic>,
     /// By which command, to administer.
     pub command: Option<&'static str>,
-    /// How its connection is encrypted.
-    pub security: Option<SecurityInfo>,
-    /// Its address, when known.
-    pub ip: Option<IpAddr>,
+    /// How it is connected; `None` for an author who is not.
+    pub footing: Option<Footing>,
     /// When.
     pub now: Timestamp,
 }
@@ -140,8 +137,9 @@ impl Judge {
             },
             topic: question.topic,
             command: question.command,
-            security: question.security,
-            ip: question.ip,
+            security: question.footing.map(|one| one.security),
+            pq_auth: question.footing.is_some_and(|one| one.pq_auth),
+            ip: question.footing.and_then(|one| one.ip),
             now,
             node: self.bench.node,
             settings: &view.settings,

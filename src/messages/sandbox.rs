@@ -14,7 +14,7 @@ use crate::{
         sent::SentFault,
         wire::{Request, Response},
     },
-    types::{PeerId, SecurityInfo, Timestamp},
+    types::{Footing, PeerId, Timestamp},
 };
 
 // Used by Swarm, and by Jobs for what this node runs itself.
@@ -29,8 +29,8 @@ pub struct JobRequest {
     pub identity: Option<Arc<VerifiedIdentity>>,
     /// The epoch of the trust entries under which it was verified.
     pub epoch: u64,
-    /// How its connection is encrypted; `None` for this node's own requests.
-    pub security: Option<SecurityInfo>,
+    /// How it is connected; `None` for this node's own requests.
+    pub footing: Option<Footing>,
     /// What it asks.
     pub request: Request,
 }

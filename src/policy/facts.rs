@@ -148,7 +148,7 @@ impl Facts {
             context: Context {
                 transport: request.security.map(|info| info.kind),
                 post_quantum: request.security.is_some_and(|info| info.is_hybrid()),
-                pq_auth: identity.is_some_and(|id| id.pq_auth),
+                pq_auth: request.pq_auth && identity.is_some(),
                 command: request.command.map(str::to_owned),
                 connect_min_trust: settings.connect_min_trust,
                 messages_min_trust: settings.messages_min_trust,

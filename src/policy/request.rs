@@ -95,6 +95,9 @@ pub struct Request<'a> {
     /// How the peer's connection is encrypted, the weakest when it has several; `None` for an
     /// author who is not connected. To hold a connection there must be a proof.
     pub security: Option<SecurityInfo>,
+    /// Whether the peer proved its ML-DSA key over each of its connections. (What its identity
+    /// says of that is of one of them.)
+    pub pq_auth: bool,
     /// The peer's address; `None` when it is unknown or a relay's.
     pub ip: Option<IpAddr>,
     /// When.

@@ -124,6 +124,7 @@ impl Case {
             topic: self.topic.as_ref(),
             command: None,
             security: self.security,
+            pq_auth: self.identity.as_ref().is_some_and(|one| one.pq_auth),
             ip: None,
             now: self.now,
             node: peer(9),

@@ -4,6 +4,7 @@
 //! here does I/O, and nothing here knows actix, libp2p or sled.
 
 mod channel;
+mod footing;
 mod ids;
 mod lru;
 mod peer_id;
@@ -14,6 +15,7 @@ mod units;
 mod view;
 
 pub use channel::{ChannelFault, ChannelKind, Cipher, Group, Layer, SecurityInfo, SecurityLevel};
+pub use footing::Footing;
 pub use ids::{EventId, Origin, Party, SubjectId, SubjectIdError};
 pub(crate) use lru::Lru;
 pub use peer_id::{PeerId, PeerIdError};

@@ -112,7 +112,7 @@ impl JobsActor {
                     peer: me,
                     identity: own.identity.clone(),
                     epoch: 0,
-                    security: None,
+                    footing: None,
                     request,
                 };
                 let answer = sandbox.ask(request, deadline).await;

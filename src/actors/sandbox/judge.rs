@@ -11,7 +11,7 @@ use crate::{
     identity::{Name, Tier, VerifiedIdentity},
     policy::Action,
     sandbox::{CancelledBy, JobId, registry::JobRecord},
-    types::{Party, PeerId, SecurityInfo, Timestamp},
+    types::{Footing, Party, PeerId, Timestamp},
 };
 
 /// The rule for what this node's own operator submits: whoever may command the node may run what
@@ -24,7 +24,7 @@ impl SandboxActor {
         &self,
         peer: PeerId,
         identity: Option<&Arc<VerifiedIdentity>>,
-        security: Option<SecurityInfo>,
+        footing: Option<Footing>,
     ) -> Result<String, String> {
         if peer == self.setup.key.peer() {
             return Ok(LOCAL.to_owned());
@@ -40,8 +40,7 @@ impl SandboxActor {
             status: self.setup.statuses.load().of_peer(known, now),
             topic: None,
             command: None,
-            security,
-            ip: None,
+            footing,
             now,
         });
         let rule = &decision.rule;
@@ -144,8 +143,7 @@ impl SandboxActor {
             topic: None,
             command: None,
             // The connection it came by may be gone while the job lives.
-            security: record.submitter.security,
-            ip: None,
+            footing: record.submitter.footing,
             now,
         });
         (!decision.permits()).then_some("denied by policy")
@@ -170,7 +168,7 @@ fn as_recorded(record: &JobRecord, issuer: Name, anchor: &Name) -> Option<Verifi
         anchor: anchor.clone(),
         subject: subject.parse().ok()?,
         statuses: submitter.statuses.clone(),
-        pq_auth: submitter.pq_auth,
+        pq_auth: submitter.footing.is_some_and(|one| one.pq_auth),
         keys: None,
         groups: submitter.groups.clone(),
         attributes: submitter.attributes.clone(),

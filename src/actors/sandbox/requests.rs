@@ -19,7 +19,7 @@ use crate::{
         spool::Spool,
         wire::{MAX_WAIT, Piece, RefusalCode, Refused, Request, Response, Wanted},
     },
-    types::{PeerId, SecurityInfo},
+    types::{Footing, PeerId},
 };
 
 /// When a peer that was told to come again should do so.
@@ -79,12 +79,12 @@ impl Handler<JobRequest> for SandboxActor {
             peer,
             identity,
             epoch,
-            security,
+            footing,
             request,
         } = message;
         self.remember(identity.as_ref(), epoch);
         match request {
-            Request::Submit(spec) => self.on_submit(peer, identity.as_ref(), security, *spec),
+            Request::Submit(spec) => self.on_submit(peer, identity.as_ref(), footing, *spec),
             Request::Put {
                 job,
                 blob,
@@ -109,7 +109,7 @@ impl Handler<JobRequest> for SandboxActor {
 fn submitter(
     peer: PeerId,
     identity: Option<&VerifiedIdentity>,
-    security: Option<SecurityInfo>,
+    footing: Option<Footing>,
 ) -> Submitter {
     Submitter {
         peer,
@@ -118,8 +118,7 @@ fn submitter(
         statuses: identity.map_or_else(Vec::new, |one| one.statuses.clone()),
         groups: identity.map_or_else(Vec::new, |one| one.groups.clone()),
         attributes: identity.map_or_else(BTreeMap::new, |one| one.attributes.clone()),
-        pq_auth: identity.is_some_and(|one| one.pq_auth),
-        security,
+        footing,
     }
 }
 
@@ -128,21 +127,21 @@ impl SandboxActor {
         &mut self,
         peer: PeerId,
         identity: Option<&Arc<VerifiedIdentity>>,
-        security: Option<SecurityInfo>,
+        footing: Option<Footing>,
         spec: JobSpec,
     ) -> Answer {
         if self.draining {
             let detail = "the node is stopping";
             return now_ready(refused(RefusalCode::Stopping, detail, Some(COME_AGAIN)));
         }
-        let rule = match self.decide(peer, identity, security) {
+        let rule = match self.decide(peer, identity, footing) {
             Ok(rule) => rule,
             Err(why) => {
                 let refusal = refused(RefusalCode::Denied, why, None);
                 return now_ready(self.refuse(peer, refusal));
             }
         };
-        let submitter = submitter(peer, identity.map(|one| &**one), security);
+        let submitter = submitter(peer, identity.map(|one| &**one), footing);
         let label = submitter.identity.clone();
         let (now, short) = (self.now(), self.disk_is_short);
         let Some(running) = self.running.as_mut() else {

@@ -142,8 +142,7 @@ impl SwarmActor {
             status: self.tools.statuses.load().of_peer(known, now),
             topic: None,
             command: Some(name),
-            security: Some(peer.security()),
-            ip: peer.ip(),
+            footing: Some(peer.footing()),
             now,
         });
         let record = AuditEvent::Decided {

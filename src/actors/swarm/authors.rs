@@ -200,8 +200,7 @@ impl SwarmActor {
             let known = Author {
                 tier: identity.tier,
                 identity: Some(Arc::clone(identity)),
-                security: peer.map(Peer::security),
-                ip: peer.and_then(Peer::ip),
+                footing: peer.map(Peer::footing),
             };
             judge_known(author, &known, &topic, envelope, &views)
         } else {

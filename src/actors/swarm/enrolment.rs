@@ -17,7 +17,7 @@ use actix::{
 use libp2p::request_response::{OutboundRequestId, ResponseChannel};
 use tokio::sync::oneshot;
 
-use super::{SwarmActor, exchange::Heard};
+use super::{SwarmActor, exchange::Heard, peers::Peer};
 use crate::{
     audit::Direction,
     identity::{
@@ -135,7 +135,8 @@ impl SwarmActor {
                 }));
             }
             Request::Present { chain } => {
-                let judging = self.tools.keeper.judge_renewed(admitted, chain);
+                let ip = self.peers.get(&who).and_then(Peer::ip);
+                let judging = self.tools.keeper.judge_renewed(admitted, ip, chain);
                 ctx.spawn(judging.into_actor(self).map(move |judged, act, _| {
                     act.enrolments.serving.remove(&who);
                     let response = act.renewed(who, judged);
@@ -179,7 +180,7 @@ impl SwarmActor {
             Ok(admitted) => {
                 let admitted = Arc::new(admitted);
                 if self.peers.renewed(&admitted, self.tools.clock.now()) {
-                    self.neighbours.connected(admitted, None);
+                    self.tell_footing(who);
                     tracing::info!(peer = %who, "the peer's credential was renewed");
                 }
                 Response::Noted

@@ -132,9 +132,18 @@ impl SwarmActor {
         }
         let now = self.tools.clock.now();
         let admitted = Arc::new(admitted);
-        self.neighbours
-            .connected(Arc::clone(&admitted), convert::ip_of(&address));
         let first = self.peers.connected(admitted, id, address, direction, now);
+        self.tell_footing(who);
+        if self
+            .peers
+            .get(&who)
+            .is_some_and(|one| one.closing.is_some())
+        {
+            // It is being thrown out: a connection that it makes meanwhile must not keep it in.
+            if let Some(swarm) = self.swarm.as_mut() {
+                swarm.close_connection(id);
+            }
+        }
         self.plan.connected(&who, self.tools.clock.elapsed());
         self.tools.metrics.connected(direction, security);
         if first {
@@ -151,12 +160,20 @@ impl SwarmActor {
         }
     }
 
+    /// Tells those who judge a neighbour's subscriptions how it is connected now.
+    pub(super) fn tell_footing(&self, who: PeerId) {
+        if let Some(peer) = self.peers.get(&who) {
+            self.neighbours.stands(&peer.admitted, peer.footing());
+        }
+    }
+
     fn on_closed(&mut self, peer: &libp2p::PeerId, id: ConnectionId, cause: Option<String>) {
         self.tools.metrics.disconnected();
         let Ok(who) = convert::from_libp2p(peer) else {
             return;
         };
         let Some(gone) = self.peers.closed(&who, id) else {
+            self.tell_footing(who);
             return;
         };
         self.neighbours.gone(&who);

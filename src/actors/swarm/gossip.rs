@@ -20,12 +20,12 @@ use crate::{
     identity::StatusView,
     messages::{reputation::Standing, swarm::Delivery},
     network::{Envelope, NodeBehaviourEvent, convert},
-    policy::{Action, Decision, Verdict},
+    policy::{Action, Decision},
     trust::{rate::Limiter, reputation::Standings},
     types::{Origin, PeerId, Timestamp, Topic},
 };
 
-/// Pairs of author and topic whose grant was recorded; about 200 bytes each.
+/// Author, topic and rule of decisions that were recorded; about 250 bytes each.
 const MAX_PUBLISHERS: usize = 4_096;
 
 impl SwarmActor {
@@ -157,11 +157,11 @@ impl SwarmActor {
         judgement: Judgement,
     ) {
         match judgement {
-            Judgement::Accept(envelope, rule) => {
+            Judgement::Accept(envelope, decision) => {
                 self.answer(id, neighbour, MessageAcceptance::Accept);
                 self.received = self.received.saturating_add(1);
                 self.tools.metrics.message_received();
-                self.record_publisher(author, &topic, rule.as_str());
+                self.record_publisher(author, &topic, &decision);
                 self.deliver(topic, author, envelope);
             }
             // A message is parked once.
@@ -169,6 +169,11 @@ impl SwarmActor {
             Judgement::Ignore(reason) => {
                 self.answer(id, neighbour, MessageAcceptance::Ignore);
                 self.refuse_message(reason, author);
+            }
+            Judgement::Deny(reason, decision) => {
+                self.answer(id, neighbour, MessageAcceptance::Ignore);
+                self.refuse_message(reason, author);
+                self.record_publisher(author, &topic, &decision);
             }
             Judgement::Reject(reason) => {
                 self.answer(id, neighbour, MessageAcceptance::Reject);
@@ -178,9 +183,10 @@ impl SwarmActor {
         }
     }
 
-    /// Writes down that an author's messages on a topic are accepted: once, not for each.
-    fn record_publisher(&mut self, author: PeerId, topic: &Topic, rule: &str) {
-        let key = (author, topic.clone());
+    /// Writes down what becomes of an author's messages on a topic, and by which rule: once, not
+    /// for each message.
+    fn record_publisher(&mut self, author: PeerId, topic: &Topic, decision: &Decision) {
+        let key = (author, topic.clone(), decision.rule.clone());
         if self.publishers.contains(&key) {
             return;
         }
@@ -189,13 +195,14 @@ impl SwarmActor {
             self.publishers.clear();
         }
         self.publishers.insert(key);
-        self.tools.metrics.decided(Action::Publish, Verdict::Allow);
+        let verdict = decision.verdict;
+        self.tools.metrics.decided(Action::Publish, verdict);
         self.tools.audit.note(AuditEvent::Decided {
             action: Action::Publish.name().to_owned(),
             peer: author,
             topic: Some(topic.clone()),
-            verdict: Verdict::Allow.name().to_owned(),
-            rule: rule.to_owned(),
+            verdict: verdict.name().to_owned(),
+            rule: decision.rule.to_string(),
         });
     }
 
@@ -271,8 +278,7 @@ impl SwarmActor {
             status: statuses.of_peer(identity.map(|one| &**one), now),
             topic,
             command: None,
-            security: Some(peer.security()),
-            ip: peer.ip(),
+            footing: Some(peer.footing()),
             now,
         })
     }

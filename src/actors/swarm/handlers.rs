@@ -51,8 +51,7 @@ impl SwarmActor {
                 .of_peer(identity.map(|one| &**one), now),
             topic: Some(topic),
             command: None,
-            security: None,
-            ip: None,
+            footing: None,
             now,
         });
         if decision.permits() {

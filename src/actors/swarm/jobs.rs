@@ -21,7 +21,7 @@ use crate::{
     },
     network::exchange::{self, Jobs},
     sandbox::wire::{MAX_WAIT, RefusalCode, Refused, Request, Response},
-    types::{Origin, PeerId, SecurityInfo},
+    types::{Footing, Origin, PeerId},
 };
 
 /// How long Sandbox may take beyond what the request itself waits for: one durable record and
@@ -87,7 +87,7 @@ impl SwarmActor {
         channel: ResponseChannel<Response>,
         ctx: &mut Context<Self>,
     ) {
-        let (identity, epoch, security) = match self.may_ask(who, &request) {
+        let (identity, epoch, footing) = match self.may_ask(who, &request) {
             Ok(known) => known,
             Err(refusal) => return self.respond(channel, refusal),
         };
@@ -97,7 +97,7 @@ impl SwarmActor {
             peer: who,
             identity,
             epoch,
-            security: Some(security),
+            footing: Some(footing),
             request,
         };
         let deadline = MAX_WAIT.saturating_add(GRACE);
@@ -119,7 +119,7 @@ impl SwarmActor {
         &self,
         who: PeerId,
         request: &Request,
-    ) -> Result<(Option<Arc<VerifiedIdentity>>, u64, SecurityInfo), Response> {
+    ) -> Result<(Option<Arc<VerifiedIdentity>>, u64, Footing), Response> {
         if self.memory.draining {
             let again = Some(COME_AGAIN);
             return Err(refuse(RefusalCode::Stopping, "the node is stopping", again));
@@ -145,7 +145,7 @@ impl SwarmActor {
             return Err(refuse(RefusalCode::Unavailable, "busy", Some(COME_AGAIN)));
         }
         let admitted = &peer.admitted;
-        Ok((admitted.identity.clone(), admitted.epoch, peer.security()))
+        Ok((admitted.identity.clone(), admitted.epoch, peer.footing()))
     }
 
     fn respond(&mut self, channel: ResponseChannel<Response>, response: Response) {

@@ -5,29 +5,31 @@
 //! that is over a budget, unknown or not permitted is ignored, so that honest neighbours who
 //! forward it are not punished.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     actors::judge::{Judge, Question},
     identity::{StatusView, Tier, VerifiedIdentity},
     network::{Envelope, replay::ReplayWindows},
-    policy::{Action, DenyReason, Rule, Verdict},
+    policy::{Action, Decision, DenyReason, Verdict},
     trust::{
         rate::Limiter,
         reputation::{Standings, answers},
     },
-    types::{PeerId, SecurityInfo, Timestamp, Topic},
+    types::{Footing, PeerId, Timestamp, Topic},
 };
 
 /// What is done with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// Forward and deliver.
-    Accept(Envelope, Rule),
+    Accept(Envelope, Arc<Decision>),
     /// Whoever forwarded it shall show the credential it names; then it is judged further.
     Park(Envelope, [u8; 32]),
     /// Neither forward nor deliver; nobody is punished.
     Ignore(&'static str),
+    /// The same, because a rule says so.
+    Deny(&'static str, Arc<Decision>),
     /// Neither; the forwarder's gossip score falls and the author is charged.
     Reject(&'static str),
 }
@@ -51,10 +53,9 @@ pub(super) struct Author {
     pub(super) tier: Tier,
     /// Its verified identity, unless it has none.
     pub(super) identity: Option<Arc<VerifiedIdentity>>,
-    /// How its connection is encrypted and where it comes from, when it is a neighbour. A message
-    /// may come over any number of other connections; that does not matter.
-    pub(super) security: Option<SecurityInfo>,
-    pub(super) ip: Option<IpAddr>,
+    /// How it is connected, when it is a neighbour. A message may come over any number of other
+    /// connections; that does not matter.
+    pub(super) footing: Option<Footing>,
 }
 
 /// The views a judgement is made from.
@@ -128,8 +129,7 @@ pub(super) fn judge_known(
     let Author {
         tier,
         identity,
-        security,
-        ip,
+        footing,
     } = author;
     let known = identity.as_deref();
     let decision = views.judge.review(&Question {
@@ -141,8 +141,7 @@ pub(super) fn judge_known(
         status: views.statuses.of_peer(known, views.now),
         topic: Some(topic),
         command: None,
-        security: *security,
-        ip: *ip,
+        footing: *footing,
         now: views.now,
     });
     // Beside its key's, which was charged before anybody knew whose it is: a new key brings no new
@@ -154,11 +153,12 @@ pub(super) fn judge_known(
         return Judgement::Ignore("author_rate");
     }
     if decision.permits() {
-        return Judgement::Accept(envelope, decision.rule.clone());
+        return Judgement::Accept(envelope, decision);
     }
-    Judgement::Ignore(match decision.verdict {
-        Verdict::Deny(DenyReason::Banned) => "author_banned",
+    let reason = match decision.verdict {
+        Verdict::Deny(DenyReason::Banned) => return Judgement::Ignore("author_banned"),
         Verdict::Deny(DenyReason::Quarantined) | Verdict::Quarantine { .. } => "quarantine",
         _ => "policy",
-    })
+    };
+    Judgement::Deny(reason, decision)
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,22 +13,30 @@ use crate::{
     audit::AuditEvent,
     identity::StatusView,
     network::{Admitted, Listeners},
-    policy::{Action, Decision},
+    policy::{Action, Decision, Rule},
     telemetry::Metrics,
-    trust::reputation::{self, Standings},
-    types::{Clock, PeerId, SecurityInfo, SubjectId, Topic, View},
+    trust::{
+        rate::Limiter,
+        reputation::{self, Standings},
+    },
+    types::{Clock, Footing, PeerId, SubjectId, Topic, View},
 };
 
 /// Decisions about one neighbour that are written down, one for each topic: as many as it may
 /// listen to. What it asks beyond is decided and counted, not recorded.
 const RECORDED: usize = 128;
+/// Topics asked for in vain that are remembered of one neighbour: each is asked about again in
+/// every review. Of more it hears when it connects the next time.
+const DENIED: usize = 16;
+/// What a subscription weighs in a neighbour's budget, bytes: a decision takes some tens of
+/// microseconds, as long as forwarding a message of this size. With the default budget some three
+/// thousand a second.
+const SUBSCRIPTION_BYTES: u64 = 16 << 10;
 
 struct Neighbour {
     admitted: Arc<Admitted>,
-    ip: Option<IpAddr>,
-    /// The weakest encryption of its connections: libp2p may use any of them.
-    security: SecurityInfo,
-    recorded: HashSet<(Topic, bool)>,
+    footing: Footing,
+    recorded: HashSet<(Topic, Rule)>,
     /// Topics it asked for in vain.
     denied: BTreeSet<Topic>,
 }
@@ -41,6 +48,7 @@ pub(super) struct Neighbours {
     audit: AuditHandle,
     standings: View<Standings>,
     statuses: View<StatusView>,
+    limiter: View<Limiter>,
     judge: Arc<Judge>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -49,7 +57,7 @@ pub(super) struct Neighbours {
 impl Neighbours {
     pub(super) fn new(
         audit: AuditHandle,
-        (standings, statuses): (View<Standings>, View<StatusView>),
+        (standings, statuses, limiter): (View<Standings>, View<StatusView>, View<Limiter>),
         judge: Arc<Judge>,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
@@ -59,6 +67,7 @@ impl Neighbours {
             audit,
             standings,
             statuses,
+            limiter,
             judge,
             clock,
             metrics,
@@ -69,20 +78,17 @@ impl Neighbours {
         self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A peer was let in, or showed a newer credential over a connection that stands; `ip` is
-    /// then what it was.
-    pub(super) fn connected(&self, admitted: Arc<Admitted>, ip: Option<IpAddr>) {
+    /// A peer was let in, showed a newer credential, or has a connection more or less.
+    pub(super) fn stands(&self, admitted: &Arc<Admitted>, footing: Footing) {
         let mut all = self.admitted();
         let neighbour = all.entry(admitted.peer).or_insert_with(|| Neighbour {
-            admitted: Arc::clone(&admitted),
-            ip,
-            security: admitted.security,
+            admitted: Arc::clone(admitted),
+            footing,
             recorded: HashSet::new(),
             denied: BTreeSet::new(),
         });
-        neighbour.security = neighbour.security.weaker(admitted.security);
-        neighbour.admitted = admitted;
-        neighbour.ip = neighbour.ip.or(ip);
+        neighbour.admitted = Arc::clone(admitted);
+        neighbour.footing = footing;
     }
 
     /// The topics that a neighbour asked for in vain.
@@ -116,11 +122,13 @@ impl Neighbours {
         };
         if allowed {
             neighbour.denied.remove(topic);
-        } else if neighbour.denied.len() < RECORDED {
+        } else if neighbour.denied.len() < DENIED {
             neighbour.denied.insert(topic.clone());
         }
         if neighbour.recorded.len() >= RECORDED
-            || !neighbour.recorded.insert((topic.clone(), allowed))
+            || !neighbour
+                .recorded
+                .insert((topic.clone(), decision.rule.clone()))
         {
             return;
         }
@@ -143,10 +151,16 @@ impl Listeners for Neighbours {
         let known = self
             .admitted()
             .get(peer)
-            .map(|one| (Arc::clone(&one.admitted), one.ip, one.security));
-        let Some((admitted, ip, security)) = known else {
+            .map(|one| (Arc::clone(&one.admitted), one.footing));
+        let Some((admitted, footing)) = known else {
             return false;
         };
+        // A decision costs time, and who asks pays for it.
+        let limiter = self.limiter.load();
+        if limiter.charge_neighbour(*peer, SUBSCRIPTION_BYTES).is_err() {
+            self.metrics.denied("subscribe_rate");
+            return false;
+        }
         let now = self.clock.now();
         let standings = self.standings.load();
         let identity = admitted.identity.as_deref();
@@ -159,8 +173,7 @@ impl Listeners for Neighbours {
             status: self.statuses.load().of_peer(identity, now),
             topic: Some(topic),
             command: None,
-            security: Some(security),
-            ip,
+            footing: Some(footing),
             now,
         });
         self.record(*peer, topic, &decision);

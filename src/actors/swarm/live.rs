@@ -12,6 +12,10 @@ use crate::{
     types::{PeerId, Timestamp},
 };
 
+/// Questions asked about live connections in one tick, a tenth of a second: some tens of
+/// milliseconds when none of the answers is remembered. A thousand peers with a handful of topics
+/// each are looked at in less than a second.
+const QUESTIONS: usize = 1_000;
 /// How long a peer that may do nothing but ask for a credential stays connected: many times what
 /// one answer takes.
 const LIMITED_STAY: Duration = Duration::from_secs(60);
@@ -28,6 +32,7 @@ impl SwarmActor {
             self.leave_topics();
             self.review();
         }
+        self.review_rights();
         if elapsed >= self.next_report {
             self.next_report = elapsed.saturating_add(self.tools.config.audit.aggregate.0);
             self.report_refusals();
@@ -43,17 +48,22 @@ impl SwarmActor {
         }
     }
 
-    /// Ends every connection that would not be let in now.
+    /// Ends every connection of those who are nobody here any more, and begins a round of looking
+    /// at what the others may.
     fn review(&mut self) {
         let now = self.tools.clock.now();
-        let standing = self.peers.iter().filter(|(_, peer)| peer.closing.is_none());
-        let doomed: Vec<(PeerId, &'static str)> = standing
-            .filter_map(|(who, peer)| Some((*who, self.why_not(*who, peer, now)?)))
+        let doomed: Vec<(PeerId, &'static str)> = self
+            .peers
+            .iter()
+            .filter_map(|(who, peer)| {
+                Some((*who, peer.closing.or_else(|| self.barred(*who, peer, now))?))
+            })
             .collect();
         for (who, why) in doomed {
-            tracing::warn!(peer = %who, why, "closing a live connection");
-            self.tools.metrics.denied("live_review");
-            self.close_peer(who, why);
+            self.throw_out(who, why);
+        }
+        if self.reviewing.is_empty() {
+            self.reviewing = self.peers.iter().map(|(who, _)| *who).collect();
         }
         let trust = self.tools.trust.load();
         let statuses = self.tools.statuses.load();
@@ -64,8 +74,38 @@ impl SwarmActor {
         });
     }
 
-    /// Why a connected peer would not be let in now.
-    fn why_not(&self, who: PeerId, peer: &Peer, now: Timestamp) -> Option<&'static str> {
+    /// Looks at what peers may, as many as fit in one tick.
+    fn review_rights(&mut self) {
+        let now = self.tools.clock.now();
+        let mut asked = 0_usize;
+        while asked < QUESTIONS
+            && let Some(who) = self.reviewing.pop_front()
+        {
+            let Some(peer) = self.peers.get(&who).filter(|one| one.closing.is_none()) else {
+                continue;
+            };
+            asked = asked.saturating_add(peer.topics.len()).saturating_add(1);
+            if let Some(why) = self.not_permitted(who, peer, now) {
+                self.throw_out(who, why);
+            }
+        }
+    }
+
+    /// Closes a peer's connections; again, when it was told before and is still there.
+    fn throw_out(&mut self, who: PeerId, why: &'static str) {
+        if self
+            .peers
+            .get(&who)
+            .is_some_and(|one| one.closing.is_none())
+        {
+            tracing::warn!(peer = %who, why, "closing a live connection");
+            self.tools.metrics.denied("live_review");
+        }
+        self.close_peer(who, why);
+    }
+
+    /// Why a connected peer is nobody here any more, whatever the policies say.
+    fn barred(&self, who: PeerId, peer: &Peer, now: Timestamp) -> Option<&'static str> {
         let standings = self.tools.standings.load();
         let limited = peer.admitted.tier.is_limited();
         if limited && now.since(peer.since) >= LIMITED_STAY {
@@ -100,9 +140,13 @@ impl SwarmActor {
         let standing = standings.standing_of(&who, peer.admitted.identity.as_deref(), now);
         // Where nobody knows, nobody stays.
         let barred = standing.is_none_or(|standing| standing.banned_until.is_some());
-        if barred || peer.addresses().any(banned) {
-            return Some("banned");
-        }
+        (barred || peer.addresses().any(banned)).then_some("banned")
+    }
+
+    /// What a connected peer does that it may not do now.
+    fn not_permitted(&self, who: PeerId, peer: &Peer, now: Timestamp) -> Option<&'static str> {
+        let standings = self.tools.standings.load();
+        let standing = standings.standing_of(&who, peer.admitted.identity.as_deref(), now);
         let may = |action, topic| {
             self.evaluate(action, who, peer, standing, topic, now)
                 .permits()

@@ -28,7 +28,7 @@ mod sealed;
 mod subscribers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     fmt,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -57,6 +57,7 @@ use crate::{
         self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Tasks, parking::Parking,
         replay::ReplayWindows,
     },
+    policy::Rule,
     supervised,
     supervision::{ActorRef, CoolDowns, Fault, Incarnation, Supervise},
     telemetry::Metrics,
@@ -168,14 +169,16 @@ pub struct SwarmActor {
     /// Addresses it listens on now, without `/p2p`.
     listening: BTreeSet<Multiaddr>,
     windows: ReplayWindows,
-    /// Authors and topics whose grant was recorded.
-    publishers: HashSet<(PeerId, Topic)>,
+    /// Authors and topics about which a rule has decided on record.
+    publishers: HashSet<(PeerId, Topic, Rule)>,
     refused: Aggregator<(&'static str, Option<PeerId>)>,
     calls: Calls,
     identity_calls: IdentityCalls,
     parking: Parking<ParkedMessage>,
     enrolments: Enrolments,
     commands: Commands,
+    /// Peers whose rights are still to be looked at in this round.
+    reviewing: VecDeque<PeerId>,
     next_review: Duration,
     next_report: Duration,
     sequence: u64,
@@ -238,7 +241,11 @@ impl SwarmActor {
             peers: Peers::default(),
             neighbours: Arc::new(Neighbours::new(
                 tools.audit.clone(),
-                (tools.standings.clone(), tools.statuses.clone()),
+                (
+                    tools.standings.clone(),
+                    tools.statuses.clone(),
+                    tools.limiter.clone(),
+                ),
                 Arc::clone(&judge),
                 Arc::clone(&tools.clock),
                 tools.metrics.clone(),
@@ -261,6 +268,7 @@ impl SwarmActor {
             )),
             enrolments: Enrolments::default(),
             commands: Commands::default(),
+            reviewing: VecDeque::new(),
             next_review: Duration::ZERO,
             next_report: Duration::ZERO,
             sequence,

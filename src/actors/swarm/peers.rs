@@ -18,7 +18,7 @@ use crate::{
     identity::VerifiedIdentity,
     messages::swarm::{ConnectionReport, PeerReport},
     network::{Admitted, convert},
-    types::{PeerId, SecurityInfo, Timestamp, Topic},
+    types::{Footing, PeerId, SecurityInfo, Timestamp, Topic},
 };
 
 /// Topics remembered of one peer: as many as the subscription filter lets it have.
@@ -156,8 +156,7 @@ impl Peers {
         let known = |tier, identity| Author {
             tier,
             identity,
-            security: peer.map(Peer::security),
-            ip: peer.and_then(Peer::ip),
+            footing: peer.map(Peer::footing),
         };
         if let Some(named) = remembered
             && credential == Some(&named.credential_hash)
@@ -207,6 +206,15 @@ impl Peer {
     /// Addresses of all its connections.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &Multiaddr> {
         self.connections.iter().map(|one| &one.address)
+    }
+
+    /// How it is connected.
+    pub(super) fn footing(&self) -> Footing {
+        Footing {
+            security: self.security(),
+            pq_auth: self.connections.iter().all(|one| one.pq_auth),
+            ip: self.ip(),
+        }
     }
 
     /// Where it comes from: the address of its oldest connection.

@@ -70,13 +70,15 @@ pub trait GateKeeper: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Admitted, Refusal>>;
 
     /// Judges a renewed chain that a peer shows over a connection that stands: of the same keys,
-    /// issuer and subject as `known`, whose possession it proved when it connected.
+    /// issuer and subject as `known`, whose possession it proved when it connected. `ip` is where
+    /// that connection comes from.
     fn judge_renewed(
         &self,
         known: Arc<Admitted>,
+        ip: Option<IpAddr>,
         chain: Vec<u8>,
     ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
-        drop((known, chain));
+        drop((known, ip, chain));
         Box::pin(futures::future::ready(Err(Refusal::Unavailable(
             "renewal is not served here",
         ))))

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     identity::StatusEntry,
     sandbox::{CancelledBy, JobId, JobSpec, JobState, Limits, Outcome, Usage},
-    types::{PeerId, SecurityInfo, Timestamp},
+    types::{Footing, PeerId, Timestamp},
 };
 
 /// Who submitted a job, as it was proved then.
@@ -28,12 +28,9 @@ pub struct Submitter {
     /// What else its issuer says of it.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
-    /// Whether it proved its ML-DSA key over the connection the job came by.
+    /// How it was connected.
     #[serde(default)]
-    pub pq_auth: bool,
-    /// How that connection was encrypted.
-    #[serde(default)]
-    pub security: Option<SecurityInfo>,
+    pub footing: Option<Footing>,
 }
 
 /// One job, all that must survive a restart. The output lies in its spool.

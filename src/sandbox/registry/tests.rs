@@ -38,8 +38,7 @@ fn who(n: u8) -> Submitter {
         expires: None,
         groups: Vec::new(),
         attributes: BTreeMap::new(),
-        pq_auth: false,
-        security: None,
+        footing: None,
     }
 }
 
