@@ -186,6 +186,7 @@ impl Bare {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "what is measured, one line each")]
 fn main() {
     let World {
         node,
