@@ -170,7 +170,10 @@ async fn who_presents_a_document_that_names_another_harms_itself_alone() {
     for (key, shown) in [(&thief, &good), (&forger, &forged)] {
         let who = key.peer().to_string();
         eventually_banned(&node, key, shown).await;
-        assert!(records(&node, &[&format!("charge:{who}"), "bad_credential"]) >= 5);
+        eventually("each is on record", || {
+            let charge = format!("charge:{who}");
+            (records(&node, &[&charge, "bad_credential"]) >= 5).then_some(())
+        });
         harmed.push(who);
         harmed.sort();
         assert_eq!(bans(&node), harmed);
