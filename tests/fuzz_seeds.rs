@@ -57,6 +57,20 @@ fn made() -> BTreeMap<String, Vec<u8>> {
         ("enrolment/request", fixture("identity/request.cose")),
         ("enrolment/anchor", fixture("identity/acme.anchor.cose")),
         ("gate_frame/rotated", fixture("identity/rotated-frame.cbor")),
+        ("administration/peers", br#"{"command":"peers"}"#.to_vec()),
+        (
+            "administration/ban",
+            br#"{"command":"ban","party":{"subject":"acme/n"},"span":"1h","reason":"x"}"#.to_vec(),
+        ),
+        (
+            "administration/remote",
+            br#"{"command":"remote","node":"12D3KooW","request":{"command":"bans"}}"#.to_vec(),
+        ),
+        ("administration/later", br#"{"command":"dance"}"#.to_vec()),
+        (
+            "administration/answer",
+            br#"{"answer":"bans","bans":[]}"#.to_vec(),
+        ),
         ("continuity/body", payload(&statement)),
         ("continuity/whole", statement),
         ("status_list/list", list),

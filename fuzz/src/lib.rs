@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use ciborium::Value;
 use ed25519_dalek::{Signer, SigningKey};
 use quantraband::{
+    admin::remote,
     identity::{
         Anchor, BINDING_BYTES, Binding, Chain, Channel, Continuity, Credential, Delegation, Domain,
         Frame, Grants, IssuerKey, MAX_CREDENTIAL_BYTES, Name, NodeKey, Refusal, Role,
@@ -43,7 +44,8 @@ const EXECUTOR: [u8; 32] = [0x45; 32];
 pub type Property = fn(&[u8]);
 
 /// The name and the property of every target.
-pub const TARGETS: [(&str, Property); 13] = [
+pub const TARGETS: [(&str, Property); 14] = [
+    ("administration", administration),
     ("gate_message", gate_message),
     ("gate_frame", gate_frame),
     ("credential", credential),
@@ -116,6 +118,17 @@ pub fn continuity(bytes: &[u8]) {
     }
     let sealed = issuer().signer().seal(Domain::Continuity, bytes);
     assert!(Continuity::open(&sealed).is_err(), "one pair is not two");
+}
+
+/// A command from afar, or its answer. JSON has many texts for one value; the value is one.
+pub fn administration(bytes: &[u8]) {
+    if let Ok(request @ remote::Request::Command(_)) = remote::Request::decode(bytes) {
+        assert_eq!(remote::Request::decode(&request.encode()), Ok(request));
+    }
+    if let Ok(answer) = remote::Response::decode(bytes) {
+        let again = remote::Response::decode(&answer.encode());
+        assert!(again.is_ok(), "{answer:?}");
+    }
 }
 
 /// A request of the identity protocol.
