@@ -25,7 +25,7 @@ use crate::{
         reputation::{ReputationActor, ReputationSetup},
         revocation::{RevocationActor, RevocationSetup, SwarmSlot},
         sandbox::{SandboxActor, SandboxSetup},
-        settings::{SettingsActor, SettingsSetup},
+        settings::{Pending, SettingsActor, SettingsSetup},
         swarm::{SwarmActor, SwarmMemory, SwarmTools},
     },
     admin::protocol::SOCKET,
@@ -503,6 +503,7 @@ impl Site {
             log,
             policy: bench.policy.clone(),
             note: Arc::clone(&self.note),
+            pending: Pending::default(),
         };
         let actor = self.root.spawn(Placement::Own, move |life| {
             Ok(SettingsActor::new(life, setup.clone()))
