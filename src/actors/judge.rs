@@ -23,7 +23,7 @@ use crate::{
     policy::{Action, Cache, Decision, Request, Subject, Verdict, judge},
     supervision::ActorRef,
     telemetry::Metrics,
-    types::{Clock, Footing, Origin, PeerId, Timestamp, Topic, View},
+    types::{Clock, Footing, PeerId, Timestamp, Topic, View},
 };
 
 /// Oddities told once in each [`TELL_AGAIN`]; all are counted in the metrics.
@@ -163,7 +163,6 @@ impl Judge {
         until: Option<Timestamp>,
     ) {
         let Question { peer, now, .. } = *question;
-        let origin = Origin::peer(peer);
         if matches!(decision.verdict, Verdict::Quarantine { .. }) && !question.tier.is_limited() {
             // As long as its cause lasts it is prolonged, in its second half.
             let lasts = until.is_some_and(|until| until.since(now) > view.span / 2);
@@ -173,8 +172,9 @@ impl Judge {
                     identity: question.identity.cloned(),
                     rule: decision.rule.as_str().into(),
                 };
-                // Told again with the next decision.
-                let _ = self.bench.policy.tell_for(origin, message);
+                // Told again with the next decision. Not in the peer's name: if it fails, that is
+                // the disk's fault, for which no peer is blamed.
+                let _ = self.bench.policy.tell(message);
             }
         }
         if until.is_none()
@@ -186,7 +186,7 @@ impl Judge {
                 peer,
                 identity: Arc::clone(identity),
             };
-            let _ = self.bench.policy.tell_for(origin, message);
+            let _ = self.bench.policy.tell(message);
         }
         self.tell_oddities(question.action, decision);
     }

@@ -2,14 +2,17 @@
 //!
 //! It judges nothing: judges ([`Judge`](super::judge::Judge)) read the published view. A set of
 //! policies replaces another as a whole or not at all: it is read, parsed, validated and passes
-//! its own tests before. A quarantine takes effect first, is then made durable, and then told to
-//! the log.
+//! its own tests before, on a thread for that, and then waits until it is taken
+//! ([`PreparePolicies`](crate::messages::policy::PreparePolicies)). A quarantine takes effect first,
+//! is told to the log, and then made durable.
 //!
 //! # Invariants
 //! - The view always holds a set that was good: the node does not start without one, and a reload
 //!   that fails changes nothing.
 //! - A new incarnation takes the set from the view, not from the disk, where meanwhile something
 //!   else may lie.
+//! - A quarantine that could not be made durable stays in force: the next incarnation finds it in
+//!   the view and stores it.
 //!
 //! # When it fails
 //! Judges go on with the last view, in which quarantines still end by themselves; a peer that a
@@ -33,7 +36,7 @@ use crate::{
     config::PolicyConfig,
     messages::policy::{Oddity, PolicyReport},
     policy::Settings,
-    store::{Store, StoreError, Tree},
+    store::{Batch, Store, StoreError, Tree},
     supervised,
     supervision::{Fault, Incarnation, Supervise},
     telemetry::Metrics,
@@ -115,6 +118,18 @@ pub struct PolicyActor {
     /// Oddities beyond those that are kept apart.
     others: u64,
     next_report: Duration,
+    /// Whether a set is being read.
+    preparing: bool,
+    /// Names the set that was read last.
+    ticket: u64,
+    /// A good set, until it is taken or another is read.
+    prepared: Option<Prepared>,
+}
+
+/// A set that passed its tests, and the configuration that names it.
+struct Prepared {
+    loaded: Loaded,
+    config: PolicyConfig,
 }
 
 /// What an operator sees.
@@ -139,32 +154,53 @@ impl PolicyActor {
             oddities: BTreeMap::new(),
             others: 0,
             next_report: Duration::ZERO,
+            preparing: false,
+            ticket: 0,
+            prepared: None,
         }
     }
 
+    /// Takes over what was stored and what the former incarnation had in force: a disk that failed
+    /// ends no quarantine.
     fn restore(&mut self) -> Result<(), StoreError> {
         let tree: Tree<Entry> = self.setup.store.tree(TREE, TREE_VERSION)?;
         let now = self.setup.clock.now();
-        let mut stored = Vec::new();
+        let mut batch = Batch::default();
+        let mut all = BTreeMap::new();
         for (key, entry) in tree.scan(MAX_RECORDS)? {
-            let party = std::str::from_utf8(&key).ok().and_then(|t| t.parse().ok());
-            match party {
-                Some(party) if now < entry.until => stored.push((party, entry)),
-                _ => tree.remove(&key)?,
+            match std::str::from_utf8(&key).ok().and_then(|t| t.parse().ok()) {
+                Some(party) => drop(all.insert(party, entry)),
+                None => batch.remove(&key),
             }
         }
+        for (party, entry) in self.view.quarantines.iter() {
+            if all.get(party) != Some(entry) {
+                batch.put(party.to_string().as_bytes(), entry.clone());
+                all.insert(party.clone(), entry.clone());
+            }
+        }
+        let (ended, lasting): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, entry)| entry.until <= now);
+        for (party, _) in &ended {
+            batch.remove(party.to_string().as_bytes());
+        }
+        self.view.quarantines = Arc::new(Quarantines::restore(lasting, now));
+        self.publish();
+        for (party, _) in &ended {
+            self.ended(party, "expired");
+        }
+        if !batch.is_empty() {
+            tree.apply(&batch)?;
+            self.setup.store.flush_durable()?;
+        }
         self.tree = Some(tree);
-        self.change(|quarantines| *quarantines = Quarantines::restore(stored, now));
         Ok(())
     }
 
-    /// Changes who is in quarantine, and publishes it.
-    fn change<T>(&mut self, change: impl FnOnce(&mut Quarantines) -> T) -> T {
-        let mut quarantines = Quarantines::clone(&self.view.quarantines);
-        let done = change(&mut quarantines);
+    /// Who is in quarantine from now on.
+    fn put_in_force(&mut self, quarantines: Quarantines) {
         self.view.quarantines = Arc::new(quarantines);
         self.publish();
-        done
     }
 
     fn publish(&self) {
@@ -173,50 +209,67 @@ impl PolicyActor {
         self.setup.publisher.publish(self.view.clone());
     }
 
-    /// Writes what `party` is now, durably.
-    fn save(&self, party: &Party) -> Result<(), StoreError> {
+    /// Writes what these are now: together, and durably.
+    fn save(&self, parties: &[Party]) -> Result<(), StoreError> {
         let Some(tree) = &self.tree else {
             return Ok(());
         };
-        let key = party.to_string();
-        match self.view.quarantines.get(party) {
-            Some(entry) => tree.put(key.as_bytes(), entry)?,
-            None => tree.remove(key.as_bytes())?,
+        let mut batch = Batch::default();
+        for party in parties {
+            let key = party.to_string();
+            match self.view.quarantines.get(party) {
+                Some(entry) => batch.put(key.as_bytes(), entry.clone()),
+                None => batch.remove(key.as_bytes()),
+            }
         }
+        tree.apply(&batch)?;
         self.setup.store.flush_durable()
     }
 
     /// Puts a party in quarantine. In effect at once, whatever becomes of the store.
     fn begin(&mut self, party: &Party, entry: Entry) -> Result<Begun, StoreError> {
         let reason = entry.reason.clone();
-        let begun = self.change(|all| all.begin(party.clone(), entry));
-        if let Begun::New(gone) = &begun {
-            let until = self.view.quarantines.get(party).map(|entry| entry.until);
-            tracing::warn!(%party, reason, "in quarantine");
-            (self.setup.note)(AuditEvent::QuarantineStarted {
-                party: party.clone(),
-                until: until.unwrap_or_default(),
-                reason,
-            });
-            if let Some(gone) = gone {
-                self.ended(gone, "yielded");
-                self.save(gone)?;
+        let mut quarantines = Quarantines::clone(&self.view.quarantines);
+        let begun = quarantines.begin(party.clone(), entry);
+        let mut changed = vec![party.clone()];
+        match &begun {
+            Begun::Known | Begun::Full => return Ok(begun),
+            Begun::Prolonged => self.put_in_force(quarantines),
+            Begun::New(gone) => {
+                self.put_in_force(quarantines);
+                let until = self.view.quarantines.get(party).map(|entry| entry.until);
+                tracing::warn!(%party, reason, "in quarantine");
+                (self.setup.note)(AuditEvent::QuarantineStarted {
+                    party: party.clone(),
+                    until: until.unwrap_or_default(),
+                    reason,
+                });
+                if let Some(gone) = gone {
+                    self.ended(gone, "yielded");
+                    changed.push(gone.clone());
+                }
             }
         }
-        match begun {
-            Begun::New(_) | Begun::Prolonged => self.save(party)?,
-            Begun::Known | Begun::Full => {}
-        }
+        self.save(&changed)?;
         Ok(begun)
     }
 
-    fn end(&mut self, party: &Party, cause: &'static str) -> Result<bool, StoreError> {
-        if self.view.quarantines.get(party).is_none() {
+    /// Releases those of `parties` that are in quarantine; whether one was.
+    fn end(&mut self, parties: &[Party], cause: &'static str) -> Result<bool, StoreError> {
+        let held = |party: &&Party| self.view.quarantines.get(party).is_some();
+        let ended: Vec<Party> = parties.iter().filter(held).cloned().collect();
+        if ended.is_empty() {
             return Ok(false);
         }
-        self.change(|all| all.release(party));
-        self.ended(party, cause);
-        self.save(party)?;
+        let mut quarantines = Quarantines::clone(&self.view.quarantines);
+        for party in &ended {
+            quarantines.release(party);
+        }
+        self.put_in_force(quarantines);
+        for party in &ended {
+            self.ended(party, cause);
+        }
+        self.save(&ended)?;
         Ok(true)
     }
 
@@ -231,11 +284,15 @@ impl PolicyActor {
     fn tick(&mut self) {
         let now = self.setup.clock.now();
         if self.view.quarantines.has_ended(now) {
-            for party in self.change(|all| all.sweep(now)) {
-                self.ended(&party, "expired");
-                if let Err(error) = self.save(&party) {
-                    return self.incarnation.fail(error);
-                }
+            let mut quarantines = Quarantines::clone(&self.view.quarantines);
+            let swept = quarantines.sweep(now);
+            self.put_in_force(quarantines);
+            for party in &swept {
+                self.ended(party, "expired");
+            }
+            // One flush, however many end at once: each may take a second on a busy disk.
+            if let Err(error) = self.save(&swept) {
+                return self.incarnation.fail(error);
             }
         }
         let elapsed = self.setup.clock.elapsed();
@@ -280,21 +337,24 @@ impl PolicyActor {
         }
     }
 
-    fn load(&mut self, config: &PolicyConfig) -> Result<PolicyReport, String> {
-        let loaded = load(config, &self.setup.home).inspect_err(|why| {
-            tracing::error!(
-                why,
-                "policies were not taken: the former ones stay in force"
-            );
-            (self.setup.note)(AuditEvent::PolicyRefused { why: why.clone() });
-        })?;
+    fn refused(&self, why: &str) {
+        tracing::error!(
+            why,
+            "policies were not taken: the former ones stay in force"
+        );
+        (self.setup.note)(AuditEvent::PolicyRefused {
+            why: why.to_owned(),
+        });
+    }
+
+    fn take(&mut self, loaded: Loaded, config: &PolicyConfig) -> PolicyReport {
         let report = loaded.report.clone();
         self.view.loaded = Arc::new(loaded);
         self.view.settings = Arc::new(Settings::new(config, self.setup.max_cpu));
         self.view.span = config.quarantine.0;
         self.publish();
         self.tell_loaded();
-        Ok(report)
+        report
     }
 
     fn tell_loaded(&self) {

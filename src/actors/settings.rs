@@ -2,11 +2,15 @@
 //!
 //! The file and the policies are read again, checked as at the start, and merged with what is in
 //! force ([`crate::config::merge`]). Only when all of it is good is anything changed: the policies
-//! first, for they can still be refused; then the configuration in force is published; then the
-//! actors whose settings changed begin anew with it. The rest is said to wait for a start.
+//! are read and tried first and taken last, for they can be refused; then the configuration in
+//! force is published; then the actors whose settings changed begin anew with it. The rest is said
+//! to wait for a start.
 //!
 //! # Invariants
 //! - On any error everything stays as it is.
+//! - Once the configuration is published, the reload is on record, and its report names the actors
+//!   that did not begin anew. These are remembered, also beyond this incarnation: the next reload
+//!   has them begin anew, though no key of theirs differs any more.
 //! - One reload at a time.
 //!
 //! # When it fails
@@ -14,7 +18,15 @@
 //! way may have applied the policies and not the rest, and can be repeated. Runs on an arbiter of
 //! its own, since reading files blocks.
 
-use std::{fmt, sync::Arc, time::Duration};
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use actix::{
     Actor, Context, Handler, ResponseActFuture, WrapFuture,
@@ -27,7 +39,7 @@ use crate::{
     audit::AuditEvent,
     config::{Config, Loaded, Machine, Merged, derive, hash, merge},
     messages::{
-        policy::LoadPolicies,
+        policy::{PolicyReport, PreparePolicies, PreparedPolicies, TakePolicies},
         settings::{ReloadSettings, SettingsReport},
     },
     supervised,
@@ -38,6 +50,8 @@ use crate::{
 
 /// How long Policy may take to read and try its policies: a thousand take a second or two.
 const POLICY_DEADLINE: Duration = Duration::from_secs(30);
+/// How long it may take to put them in force: a pointer is changed.
+const TAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long an actor may take to begin anew.
 const RESTART_DEADLINE: Duration = Duration::from_secs(10);
 /// How often it is looked whether it has.
@@ -45,6 +59,30 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Where the actor tells the audit log what happened.
 pub type Note = Arc<dyn Fn(AuditEvent) + Send + Sync>;
+
+/// Actors that have not begun anew yet with settings that are in force. Clones share it, so that it
+/// outlives an incarnation and a reload that was cut off.
+#[derive(Debug, Clone, Default)]
+pub struct Pending(Arc<Mutex<BTreeSet<&'static str>>>);
+
+impl Pending {
+    fn with<T>(&self, f: impl FnOnce(&mut BTreeSet<&'static str>) -> T) -> T {
+        // A set of names is whole whatever panicked.
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, actors: &[&'static str]) {
+        self.with(|all| all.extend(actors));
+    }
+
+    fn done(&self, actor: &str) {
+        self.with(|all| all.remove(actor));
+    }
+
+    fn all(&self) -> Vec<&'static str> {
+        self.with(|all| all.iter().copied().collect())
+    }
+}
 
 /// What an incarnation is made of.
 #[derive(Clone)]
@@ -61,6 +99,8 @@ pub struct SettingsSetup {
     pub policy: ActorRef<PolicyActor>,
     /// Usually `AuditHandle::note`.
     pub note: Note,
+    /// Actors still to begin anew; empty at the start.
+    pub pending: Pending,
 }
 
 impl fmt::Debug for SettingsSetup {
@@ -116,19 +156,11 @@ impl SettingsSetup {
             changes,
             actors,
         } = merged;
-        let load = LoadPolicies {
-            config: config.policy.clone(),
-        };
-        let loaded = self.policy.ask(load, POLICY_DEADLINE).await;
-        let policy = loaded.map_err(|error| format!("the policies were not read: {error}"))??;
-        self.log
-            .set(&config.log.level)
-            .map_err(|error| error.to_string())?;
+        let ticket = self.prepare(&config).await?;
+        let policy = self.take(&config, ticket).await?;
         let hash = hash(&config);
+        self.pending.add(&actors);
         self.live.publish(config);
-        for actor in &actors {
-            self.begin_anew(actor).await?;
-        }
         let keys = |applied: bool| {
             let of = changes.iter().filter(move |one| one.applied == applied);
             of.map(|change| change.key.clone()).collect()
@@ -138,13 +170,64 @@ impl SettingsSetup {
             applied: keys(true),
             waiting: keys(false),
         });
+        let (restarted, failed) = self.begin_all_anew().await;
         Ok(SettingsReport {
             config: self.loaded.path.clone(),
             hash,
             changes,
-            restarted: actors.into_iter().map(str::to_owned).collect(),
+            restarted,
+            failed,
             policy,
         })
+    }
+
+    /// Has the policies read and tried; names them, to take them.
+    async fn prepare(&self, config: &Config) -> Result<u64, String> {
+        let prepare = PreparePolicies {
+            config: config.policy.clone(),
+        };
+        let prepared = self.policy.ask(prepare, POLICY_DEADLINE).await;
+        let prepared = prepared.map_err(|error| format!("the policies were not read: {error}"))?;
+        prepared.map(|PreparedPolicies { ticket, .. }| ticket)
+    }
+
+    /// The level of the log, then the policies: the last steps that can be refused.
+    async fn take(&self, config: &Config, ticket: u64) -> Result<PolicyReport, String> {
+        self.log
+            .set(&config.log.level)
+            .map_err(|error| error.to_string())?;
+        let taken = self
+            .policy
+            .ask(TakePolicies { ticket }, TAKE_DEADLINE)
+            .await;
+        let taken = taken.unwrap_or_else(|error| {
+            Err(format!(
+                "it is not known whether the policies were taken, reload again: {error}"
+            ))
+        });
+        if taken.is_err() {
+            // The former level was good.
+            let _ = self.log.set(&self.live.view().load().log.level);
+        }
+        taken
+    }
+
+    /// Has every actor begin anew that has to: those that did, and what kept the others.
+    async fn begin_all_anew(&self) -> (Vec<String>, Vec<String>) {
+        let (mut restarted, mut failed) = (Vec::new(), Vec::new());
+        for actor in self.pending.all() {
+            match self.begin_anew(actor).await {
+                Ok(()) => {
+                    self.pending.done(actor);
+                    restarted.push(actor.to_owned());
+                }
+                Err(why) => {
+                    tracing::error!(actor, why, "an actor has not taken over its settings");
+                    failed.push(why);
+                }
+            }
+        }
+        (restarted, failed)
     }
 
     /// Has an actor begin anew, and waits until it runs.

@@ -225,7 +225,8 @@ pub enum PeersCommand {
     /// Put a peer or a member in quarantine: it stays connected, may talk on
     /// policy.restricted_topics, and runs nothing
     Quarantine {
-        /// A peer id, or a member as issuer/subject (acme/node-3)
+        /// A member as issuer/subject (acme/node-3), or a peer id: that holds the key alone, and a
+        /// member that comes with another key goes free
         #[arg(value_parser = party)]
         party: Party,
         /// How long

@@ -64,12 +64,30 @@ pub struct SawOddity(pub Oddity);
 
 // Used by Settings.
 
-/// Loads the policies anew under these settings: all or nothing.
+/// Reads the policies anew under these settings and tries them. Nothing changes before they are
+/// taken ([`TakePolicies`]); those that were prepared before cannot be taken any more.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<PolicyReport, String>")]
-pub struct LoadPolicies {
+#[rtype(result = "Result<PreparedPolicies, String>")]
+pub struct PreparePolicies {
     /// `[policy]`.
     pub config: PolicyConfig,
+}
+
+/// Policies that are good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreparedPolicies {
+    /// Names them, to take them.
+    pub ticket: u64,
+    /// What they are.
+    pub report: PolicyReport,
+}
+
+/// Puts policies in force that were prepared.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<PolicyReport, String>")]
+pub struct TakePolicies {
+    /// Which.
+    pub ticket: u64,
 }
 
 /// The policies in force.

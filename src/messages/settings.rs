@@ -11,7 +11,8 @@ use crate::config::Change;
 // Used by Admin, and by the node on SIGHUP.
 
 /// Reads the configuration file and the policies again and takes over what a running node can.
-/// All or nothing: on any error everything stays as it is.
+/// On any error everything stays as it is. When all is good but an actor does not begin anew, that
+/// is no error: the report says so, and the next reload tries again.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<SettingsReport, String>")]
 pub struct ReloadSettings;
@@ -27,6 +28,8 @@ pub struct SettingsReport {
     pub changes: Vec<Change>,
     /// Actors that began anew with their new settings.
     pub restarted: Vec<String>,
+    /// Actors that still run with their former settings, and why. The next reload tries again.
+    pub failed: Vec<String>,
     /// The policies in force.
     pub policy: PolicyReport,
 }

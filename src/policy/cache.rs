@@ -20,8 +20,10 @@ use super::{
 };
 use crate::types::Lru;
 
-/// Verdicts remembered: a thousand peers on a handful of topics each. About 1 KB apiece.
-const MAX_VERDICTS: usize = 8_192;
+/// Verdicts remembered: a thousand peers on four topics each. About 1 KB apiece, and never more than
+/// 16 KiB, 64 MiB in all: the groups and attributes of a credential of 8 KiB, each group with its
+/// issuer's name of at most 64 characters, and what containers and the decision take.
+const MAX_VERDICTS: usize = 4_096;
 
 /// The sets in force.
 #[derive(Debug, Clone)]

@@ -100,7 +100,7 @@ fn limited(request: &Request<'_>) -> Decision {
     let standing = request.subject.standing;
     let trust = standing.map_or(0, |standing| rounded_down(standing.score));
     if trust < settings.connect_min_trust {
-        return Decision::deny(DenyReason::Score, "reputation.connect_min_score");
+        return Decision::deny(DenyReason::Score, "tier.connect_min_score");
     }
     if let Some(denied) = security_unknown(request) {
         return denied;
@@ -121,7 +121,7 @@ fn limited(request: &Request<'_>) -> Decision {
         let permitted = request.action == Action::Connect;
         return Decision::new(
             Verdict::Quarantine { permitted },
-            Rule::new("reputation.messages_min_score"),
+            Rule::new("tier.messages_min_score"),
         );
     }
     Decision::new(Verdict::Allow, Rule::new(rule))
@@ -133,13 +133,14 @@ pub(super) fn is_reserved(id: &str) -> bool {
     const NAMES: [&str; 8] = [
         "standing.unknown",
         "reputation.banned",
-        "tier.limited",
         "topic.missing",
         "connect.security_unknown",
         "connect.renewal_only",
         "connect.invited",
+        // What this node's own operator submits.
+        "run_job.local",
         Rule::DEFAULT_DENY,
     ];
-    const SPACES: [&str; 3] = ["identity.", "enrol.", "policy."];
+    const SPACES: [&str; 4] = ["identity.", "enrol.", "policy.", "tier."];
     NAMES.contains(&id) || SPACES.iter().any(|space| id.starts_with(space))
 }

@@ -13,6 +13,9 @@ use super::{
     load::{MAX_BYTES, MAX_FILES},
 };
 
+/// How often a folder is read until two readings agree: who copies a folder is done by then, or
+/// writes all the time.
+const READINGS: usize = 3;
 /// Most entries of a folder that are looked at: policies lie in a folder of their own.
 const MAX_ENTRIES: usize = 4_096;
 
@@ -38,7 +41,7 @@ impl Stock {
                 tests: vec![(name.to_owned(), text.to_owned())],
             });
         };
-        let files = read_dir(dir, ".cedar")?;
+        let (files, tests) = read_whole(dir)?;
         if files.is_empty() {
             let wrong = format!("{}: no file *.cedar", clean(&dir.display().to_string()));
             let remedy = "name the folder of the policies; to deny everything, write one forbid";
@@ -46,7 +49,7 @@ impl Stock {
         }
         Ok(Self {
             set: PolicySet::load(&files)?,
-            tests: read_dir(dir, ".test.toml")?,
+            tests,
         })
     }
 
@@ -57,6 +60,40 @@ impl Stock {
     pub fn test(&self) -> Result<Vec<TestResult>, PolicyError> {
         run_tests(&self.set, &self.tests)
     }
+}
+
+/// Names and texts of files, by name.
+type Texts = Vec<(String, String)>;
+
+/// The policies and the tests of a folder, all of the same moment as far as that can be told: it is
+/// read file by file, and a set of which half was replaced meanwhile is nobody's set.
+fn read_whole(dir: &Path) -> Result<(Texts, Texts), PolicyError> {
+    settled(dir, || {
+        Ok((read_dir(dir, ".cedar")?, read_dir(dir, ".test.toml")?))
+    })
+}
+
+/// The first reading that is the same as the one after it.
+fn settled<T: PartialEq>(
+    dir: &Path,
+    mut read: impl FnMut() -> Result<T, PolicyError>,
+) -> Result<T, PolicyError> {
+    let mut last = read()?;
+    for _ in 0..READINGS {
+        let again = read()?;
+        if again == last {
+            return Ok(again);
+        }
+        last = again;
+    }
+    Err(PolicyError::one(
+        None,
+        format!(
+            "{}: it changes while it is read",
+            clean(&dir.display().to_string())
+        ),
+        "write policies to another folder and rename it to this one",
+    ))
 }
 
 /// Names and texts of the folder's files that end in `suffix` (`.cedar`), by name. Regular files
@@ -122,4 +159,23 @@ fn read(path: &Path, left: usize) -> io::Result<String> {
         )));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readings(texts: &[&'static str]) -> Result<&'static str, PolicyError> {
+        let mut texts = texts.iter();
+        settled(Path::new("own"), || Ok(*texts.next().unwrap()))
+    }
+
+    #[test]
+    fn what_changes_while_it_is_read_is_not_taken() {
+        assert_eq!(readings(&["a", "a"]).unwrap(), "a");
+        assert_eq!(readings(&["a", "b", "b"]).unwrap(), "b", "it settled");
+        let error = readings(&["a", "b", "c", "a"]).unwrap_err().to_string();
+        assert!(error.contains("changes while it is read"), "{error}");
+        assert!(error.contains("rename"), "{error}");
+    }
 }

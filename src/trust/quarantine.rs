@@ -9,7 +9,12 @@
 //! - A quarantine has an end, at most [`MAX_SPAN`] away. While its cause lasts it is prolonged.
 //! - A renewed credential releases nobody: renewal is automatic. Only one that was issued later and
 //!   *grants* something else (another group, another attribute) does, since an issuer decided that
-//!   anew; and only where a policy, not the operator, was the cause.
+//!   anew; and only where a policy, not the operator, was the cause. It must be later than the last
+//!   cause, not only than the first.
+//! - An issuer that changes what a member is granted must revoke the former credential: else the
+//!   member holds two, and is released, or judged, by whichever it shows.
+//! - A peer's score has no part in its end: one that is above the line again stays for the whole
+//!   span.
 //! - The table is bounded. When it is full the one that ends soonest yields, an operator's never.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -35,6 +40,8 @@ const MAX_REASON: usize = 256;
 pub struct Entry {
     /// Since when.
     pub since: Timestamp,
+    /// When there was a cause the last time: a credential of before releases nobody.
+    pub caused: Timestamp,
     /// Until when.
     pub until: Timestamp,
     /// The policy's id, or the operator's words.
@@ -86,7 +93,7 @@ impl Quarantines {
 
     /// Puts a party in quarantine, or prolongs it.
     pub fn begin(&mut self, party: Party, mut entry: Entry) -> Begun {
-        entry.until = entry.until.min(entry.since.after(MAX_SPAN));
+        entry.until = entry.until.min(entry.caused.after(MAX_SPAN));
         entry.reason = entry.reason.chars().take(MAX_REASON).collect();
         if let Some(known) = self.0.get_mut(&party) {
             let stronger = entry.by_operator && !known.by_operator;
@@ -166,6 +173,11 @@ impl Quarantines {
         self.0.values().any(|entry| entry.until <= now)
     }
 
+    /// All, by party.
+    pub fn iter(&self) -> impl Iterator<Item = (&Party, &Entry)> {
+        self.0.iter()
+    }
+
     /// One entry.
     #[must_use]
     pub fn get(&self, party: &Party) -> Option<&Entry> {
@@ -205,7 +217,7 @@ fn released_by(entry: &Entry, identity: Option<&VerifiedIdentity>) -> bool {
     // When it was issued is told by its place on its issuer's list.
     let mut places = identity.statuses.iter();
     let own = places.find(|place| place.issuer == identity.issuer);
-    own.is_some_and(|own| own.issued > entry.since) && grant_of(identity) != then
+    own.is_some_and(|own| own.issued > entry.caused) && grant_of(identity) != then
 }
 
 /// As whom a peer is put in quarantine: a member by its name, so that another key or credential of

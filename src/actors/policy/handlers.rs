@@ -1,12 +1,15 @@
 //! What others tell and ask of Policy.
 
-use actix::{Context, Handler, MessageResult};
+use actix::{
+    Context, Handler, MessageResult, ResponseActFuture, WrapFuture,
+    fut::{self, ActorFutureExt},
+};
 
-use super::PolicyActor;
+use super::{PolicyActor, Prepared, load};
 use crate::{
     messages::policy::{
-        DescribePolicies, ListQuarantines, LoadPolicies, PolicyReport, PutInQuarantine,
-        Quarantined, Release, ReleasedByCredential, SawOddity,
+        DescribePolicies, ListQuarantines, PolicyReport, PreparePolicies, PreparedPolicies,
+        PutInQuarantine, Quarantined, Release, ReleasedByCredential, SawOddity, TakePolicies,
     },
     trust::quarantine::{Begun, Entry, QuarantineInfo, grant_of, party_of},
     types::Party,
@@ -21,14 +24,21 @@ impl Handler<Quarantined> for PolicyActor {
     fn handle(&mut self, message: Quarantined, _: &mut Context<Self>) {
         let now = self.setup.clock.now();
         let identity = message.identity.as_deref();
+        let party = party_of(&message.peer, identity);
+        // Many judges tell of the same peer before they see the view that holds it.
+        let known = self.view.quarantines.get(&party);
+        if known.is_some_and(|known| known.until.since(now) > self.view.span / 2) {
+            return;
+        }
         let entry = Entry {
             since: now,
+            caused: now,
             until: now.after(self.view.span),
             reason: message.rule.to_string(),
             by_operator: false,
             grant: identity.map(grant_of),
         };
-        if let Err(error) = self.begin(&party_of(&message.peer, identity), entry) {
+        if let Err(error) = self.begin(&party, entry) {
             self.incarnation.fail(error);
         }
     }
@@ -39,10 +49,9 @@ impl Handler<ReleasedByCredential> for PolicyActor {
 
     fn handle(&mut self, message: ReleasedByCredential, _: &mut Context<Self>) {
         let ReleasedByCredential { peer, identity } = message;
-        for party in self.view.quarantines.released(&peer, &identity) {
-            if let Err(error) = self.end(&party, "credential") {
-                return self.incarnation.fail(error);
-            }
+        let released = self.view.quarantines.released(&peer, &identity);
+        if let Err(error) = self.end(&released, "credential") {
+            self.incarnation.fail(error);
         }
     }
 }
@@ -60,11 +69,47 @@ impl Handler<SawOddity> for PolicyActor {
     }
 }
 
-impl Handler<LoadPolicies> for PolicyActor {
+impl Handler<PreparePolicies> for PolicyActor {
+    type Result = ResponseActFuture<Self, Result<PreparedPolicies, String>>;
+
+    fn handle(&mut self, message: PreparePolicies, _: &mut Context<Self>) -> Self::Result {
+        if self.preparing {
+            let why = "policies are being read already: try again".to_owned();
+            return Box::pin(fut::ready(Err(why)));
+        }
+        self.preparing = true;
+        // The former one is not taken any more, whatever comes of this one.
+        self.prepared = None;
+        self.ticket = self.ticket.saturating_add(1);
+        let (config, home) = (message.config.clone(), self.setup.home.clone());
+        // A large set with its tests takes seconds, which an actor's thread may not be away for.
+        let tried = tokio::task::spawn_blocking(move || load(&config, &home));
+        Box::pin(tried.into_actor(self).map(move |tried, act, _| {
+            act.preparing = false;
+            let tried = tried.unwrap_or_else(|error| Err(format!("not read: {error}")));
+            let loaded = tried.inspect_err(|why| act.refused(why))?;
+            let report = loaded.report.clone();
+            act.prepared = Some(Prepared {
+                loaded,
+                config: message.config,
+            });
+            Ok(PreparedPolicies {
+                ticket: act.ticket,
+                report,
+            })
+        }))
+    }
+}
+
+impl Handler<TakePolicies> for PolicyActor {
     type Result = Result<PolicyReport, String>;
 
-    fn handle(&mut self, message: LoadPolicies, _: &mut Context<Self>) -> Self::Result {
-        self.load(&message.config)
+    fn handle(&mut self, message: TakePolicies, _: &mut Context<Self>) -> Self::Result {
+        let prepared = self.prepared.take_if(|_| message.ticket == self.ticket);
+        let Some(Prepared { loaded, config }) = prepared else {
+            return Err("others were prepared meanwhile: try again".to_owned());
+        };
+        Ok(self.take(loaded, &config))
     }
 }
 
@@ -91,6 +136,7 @@ impl Handler<PutInQuarantine> for PolicyActor {
         let now = self.setup.clock.now();
         let entry = Entry {
             since: now,
+            caused: now,
             until: now.after(span),
             reason,
             by_operator: true,
@@ -115,7 +161,8 @@ impl Handler<Release> for PolicyActor {
     type Result = Result<bool, String>;
 
     fn handle(&mut self, message: Release, _: &mut Context<Self>) -> Self::Result {
-        self.end(&message.party, "released").map_err(|error| {
+        let ended = self.end(std::slice::from_ref(&message.party), "released");
+        ended.map_err(|error| {
             self.incarnation.fail(&error);
             error.to_string()
         })

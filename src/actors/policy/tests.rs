@@ -12,7 +12,8 @@ use super::*;
 use crate::{
     identity::testing::node,
     messages::policy::{
-        ListQuarantines, LoadPolicies, PutInQuarantine, Quarantined, Release, SawOddity,
+        ListQuarantines, PreparePolicies, PreparedPolicies, PutInQuarantine, Quarantined, Release,
+        SawOddity, TakePolicies,
     },
     supervision::{ActorRef, Placement, Root},
     trust::quarantine::QuarantineInfo,
@@ -29,6 +30,7 @@ struct House {
     events: Arc<Mutex<Vec<AuditEvent>>>,
     actor: ActorRef<PolicyActor>,
     root: Root,
+    store: Store,
 }
 
 fn house() -> House {
@@ -49,7 +51,7 @@ fn house() -> House {
         max_cpu: Duration::from_secs(60),
         aggregate: Duration::ZERO,
         clock: clock.clone(),
-        store,
+        store: store.clone(),
         publisher: publisher.clone(),
         note: Arc::new(move |event| told.lock().unwrap().push(event)),
         metrics: Metrics::new(),
@@ -66,6 +68,7 @@ fn house() -> House {
         events,
         actor,
         root,
+        store,
     }
 }
 
@@ -85,8 +88,11 @@ impl House {
             dir: dir.into(),
             ..PolicyConfig::default()
         };
-        let load = LoadPolicies { config };
-        self.actor.ask(load, DEADLINE).await.unwrap()
+        let prepare = PreparePolicies { config };
+        let prepared = self.actor.ask(prepare, DEADLINE).await.unwrap()?;
+        let ticket = prepared.ticket;
+        let taken = self.actor.ask(TakePolicies { ticket }, DEADLINE).await;
+        taken.unwrap()
     }
 }
 
@@ -136,6 +142,138 @@ async fn a_quarantine_survives_the_actor_and_ends_with_its_time() {
     );
     house.clock.advance(Duration::from_hours(2));
     assert!(house.list().await.is_empty(), "also before it is swept");
+}
+
+impl House {
+    fn publish(&self, change: impl FnOnce(&mut PolicyView)) {
+        let mut view = PolicyView::clone(&self.publisher.view().load());
+        change(&mut view);
+        self.publisher.publish(view);
+    }
+
+    async fn begin_anew(&self) {
+        let mut generation = self.actor.generation();
+        let control = self.root.control("policy").unwrap();
+        control.restart("test").unwrap();
+        generation.wait_for(|now| *now == 2).await.unwrap();
+    }
+}
+
+fn entry(until: Timestamp) -> Entry {
+    Entry {
+        since: NOW,
+        caused: NOW,
+        until,
+        reason: "deny.anomaly".to_owned(),
+        by_operator: false,
+        grant: None,
+    }
+}
+
+#[actix::test]
+async fn a_quarantine_that_could_not_be_stored_stays_in_force() {
+    let house = house();
+    house.actor.ask(quarantined(), DEADLINE).await.unwrap();
+    // In effect, and not on the disk: as it is when its save failed.
+    let party = Party::Peer(crate::identity::testing::mallory().peer());
+    let mut all = Quarantines::clone(&house.publisher.view().load().quarantines);
+    all.begin(party.clone(), entry(NOW.after(Duration::from_hours(1))));
+    house.publish(|view| view.quarantines = Arc::new(all));
+    house.begin_anew().await;
+    assert_eq!(house.list().await.len(), 2);
+    // And now it is on the disk, too.
+    let tree: Tree<Entry> = house.store.tree(TREE, TREE_VERSION).unwrap();
+    let key = party.to_string();
+    assert!(tree.get(key.as_bytes()).unwrap().is_some());
+}
+
+#[actix::test]
+async fn what_ended_while_it_was_down_is_told() {
+    let house = house();
+    house.actor.ask(quarantined(), DEADLINE).await.unwrap();
+    house.clock.advance(Duration::from_hours(2));
+    house.begin_anew().await;
+    // By the new incarnation, or by the former one's tick: once.
+    assert_eq!(house.told("QuarantineEnded"), 1);
+    assert!(house.publisher.view().load().quarantines.is_empty());
+    let tree: Tree<Entry> = house.store.tree(TREE, TREE_VERSION).unwrap();
+    assert!(tree.scan(1).unwrap().is_empty());
+}
+
+#[actix::test]
+async fn told_twice_it_costs_nothing() {
+    let house = house();
+    house.actor.ask(quarantined(), DEADLINE).await.unwrap();
+    let (view, syncs) = (house.publisher.view().load(), house.store.syncs());
+    // A little later: it would last longer, but not by much.
+    house.clock.advance(Duration::from_mins(1));
+    house.actor.ask(quarantined(), DEADLINE).await.unwrap();
+    assert!(Arc::ptr_eq(&view, &house.publisher.view().load()));
+    assert_eq!(house.store.syncs(), syncs);
+    house.clock.advance(Duration::from_mins(30));
+    house.actor.ask(quarantined(), DEADLINE).await.unwrap();
+    let all = house.list().await;
+    assert_eq!(all[0].until, NOW.after(Duration::from_mins(91)));
+    assert_eq!(all[0].since, NOW);
+}
+
+#[actix::test]
+async fn many_that_end_at_once_are_one_flush() {
+    let house = house();
+    let until = NOW.after(Duration::from_hours(1));
+    let mut all = Quarantines::default();
+    for last in 0..50 {
+        let party = Party::address([192, 0, 2, last].into());
+        all.begin(party, entry(until));
+    }
+    house.publish(|view| view.quarantines = Arc::new(all));
+    house.begin_anew().await;
+    assert_eq!(house.list().await.len(), 50);
+    let syncs = house.store.syncs();
+    house.clock.advance(Duration::from_hours(2));
+    let swept = || house.publisher.view().load().quarantines.is_empty();
+    for _ in 0..1_000 {
+        if swept() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(swept());
+    // Answered when the sweep, flush included, is over.
+    assert!(house.list().await.is_empty());
+    assert_eq!(house.told("QuarantineEnded"), 50);
+    assert_eq!(house.store.syncs(), syncs + 1);
+}
+
+#[actix::test]
+async fn what_is_prepared_changes_nothing_until_it_is_taken() {
+    let house = house();
+    let before = Arc::clone(&house.publisher.view().load().loaded);
+    let in_force = || Arc::clone(&house.publisher.view().load().loaded);
+    let prepare = || PreparePolicies {
+        config: PolicyConfig::default(),
+    };
+    let first = house.actor.ask(prepare(), DEADLINE).await.unwrap();
+    assert!(Arc::ptr_eq(&before, &in_force()));
+    let second = house.actor.ask(prepare(), DEADLINE).await.unwrap();
+    let take = async |prepared: Result<PreparedPolicies, String>| {
+        let ticket = prepared.unwrap().ticket;
+        let taken = house.actor.ask(TakePolicies { ticket }, DEADLINE).await;
+        taken.unwrap()
+    };
+    assert!(take(first).await.is_err(), "another came after it");
+    assert!(take(second.clone()).await.is_ok());
+    assert!(!Arc::ptr_eq(&before, &in_force()));
+    assert!(take(second).await.is_err(), "once");
+    // Two at once: the other is told so.
+    let (one, other) = tokio::join!(
+        house.actor.ask(prepare(), DEADLINE),
+        house.actor.ask(prepare(), DEADLINE)
+    );
+    let refused = [one.unwrap(), other.unwrap()].into_iter();
+    let refused: Vec<_> = refused.filter_map(Result::err).collect();
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].contains("try again"), "{refused:?}");
 }
 
 #[actix::test]

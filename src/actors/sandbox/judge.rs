@@ -8,7 +8,7 @@ use super::{MAX_KNOWN, SandboxActor};
 use crate::{
     actors::judge::Question,
     audit::AuditEvent,
-    identity::{Name, Tier, VerifiedIdentity},
+    identity::{Tier, VerifiedIdentity},
     policy::Action,
     sandbox::{CancelledBy, JobId, registry::JobRecord},
     types::{Footing, Party, PeerId, Timestamp},
@@ -104,42 +104,33 @@ impl SandboxActor {
         }
         let trust = self.setup.trust.load();
         let statuses = self.setup.statuses.load();
-        let absent;
-        let identity = match self.known.get(&peer) {
-            Some((identity, epoch)) => {
-                if !trust.covers(&identity.anchor, *epoch) {
-                    return Some("its issuer is no longer trusted");
-                }
-                identity
-            }
-            // Not heard of since this process began: what was proved then has to do.
-            None => {
-                let Some(issuer) = issuer_of(record) else {
-                    return Some("nothing is known of its credential");
-                };
-                let Some(anchor) = trust.anchors.nearest(&issuer) else {
-                    return Some("its issuer is no longer trusted");
-                };
-                let Some(recorded) = as_recorded(record, issuer, &anchor.issuer) else {
-                    return Some("nothing is known of its credential");
-                };
-                absent = Arc::new(recorded);
-                &absent
-            }
+        // Not heard of since this process began: what was proved then has to do, and was proved
+        // under the trust entries that are there now, if they are.
+        let (identity, epoch) = match self.known.get(&peer) {
+            Some((identity, epoch)) => (Some(Arc::clone(identity)), *epoch),
+            None => (record.submitter.recorded().map(Arc::new), trust.epoch),
         };
+        let identity = identity.as_ref();
+        if identity.is_none() && record.submitter.identity.is_some() {
+            return Some("nothing is known of its credential");
+        }
+        if identity.is_some_and(|identity| !trust.covers(&identity.anchor, epoch)) {
+            return Some("its issuer is no longer trusted");
+        }
+        let known = identity.map(|one| &**one);
         // The ban may be on the member, whatever its key was when the job began.
-        let standing = standings.standing_of(&peer, Some(&**identity), now);
+        let standing = standings.standing_of(&peer, known, now);
         if standing.is_some_and(|standing| standing.banned_until.is_some()) {
             return Some("banned");
         }
         let decision = self.judge.review(&Question {
             action: Action::RunJob,
             peer,
-            tier: identity.tier,
-            identity: Some(identity),
+            tier: known.map_or(record.submitter.tier, |identity| identity.tier),
+            identity,
             standing,
             // It began while the lists were fresh: only revocation ends it.
-            status: statuses.standing(identity, now).for_running(),
+            status: statuses.of_peer(known, now).for_running(),
             topic: None,
             command: None,
             // The connection it came by may be gone while the job lives.
@@ -148,31 +139,4 @@ impl SandboxActor {
         });
         (!decision.permits()).then_some("denied by policy")
     }
-}
-
-/// The issuer of the submitter's credential, as the record of a job names it.
-fn issuer_of(record: &JobRecord) -> Option<Name> {
-    let (issuer, _) = record.submitter.identity.as_deref()?.split_once('/')?;
-    issuer.parse().ok()
-}
-
-/// What the record of a job says of its submitter's identity. Keys are not in it.
-fn as_recorded(record: &JobRecord, issuer: Name, anchor: &Name) -> Option<VerifiedIdentity> {
-    let submitter = &record.submitter;
-    let (_, subject) = submitter.identity.as_deref()?.split_once('/')?;
-    Some(VerifiedIdentity {
-        peer: submitter.peer,
-        // Nobody else's job was accepted.
-        tier: Tier::Member,
-        issuer,
-        anchor: anchor.clone(),
-        subject: subject.parse().ok()?,
-        statuses: submitter.statuses.clone(),
-        pq_auth: submitter.footing.is_some_and(|one| one.pq_auth),
-        keys: None,
-        groups: submitter.groups.clone(),
-        attributes: submitter.attributes.clone(),
-        expires: submitter.expires?,
-        credential_hash: [0; 32],
-    })
 }

@@ -10,7 +10,7 @@ use actix::{
 use super::SandboxActor;
 use crate::{
     audit::AuditEvent,
-    identity::VerifiedIdentity,
+    identity::{Tier, VerifiedIdentity},
     messages::sandbox::JobRequest,
     sandbox::{
         CancelledBy, ContentHash, JobId, JobSpec, JobState, MAX_PIECE, Stream,
@@ -113,6 +113,8 @@ fn submitter(
 ) -> Submitter {
     Submitter {
         peer,
+        tier: identity.map_or(Tier::Unverified, |one| one.tier),
+        anchor: identity.map(|one| one.anchor.clone()),
         identity: identity.map(|one| format!("{}/{}", one.issuer, one.subject)),
         expires: identity.map(|one| one.expires),
         statuses: identity.map_or_else(Vec::new, |one| one.statuses.clone()),

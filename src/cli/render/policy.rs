@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{CliError, Out, printable};
 use crate::{
     admin::protocol::Response,
+    cli::exit::Exit,
     config::Change,
     messages::{policy::PolicyReport, settings::SettingsReport},
     trust::quarantine::QuarantineInfo,
@@ -29,7 +30,8 @@ pub(super) fn answer(answer: &Response, out: &Out) -> Option<Result<(), CliError
             out.answer("quantraband.policies/1", report, || policies(report))
         }
         Response::ConfigReloaded(report) => {
-            out.answer("quantraband.config-reload/1", report, || settings(report))
+            let said = out.answer("quantraband.config-reload/1", report, || settings(report));
+            said.and_then(|()| all_began_anew(report))
         }
         _ => return None,
     })
@@ -71,6 +73,18 @@ fn policies(report: &PolicyReport) -> String {
     text
 }
 
+/// A reload of which a part is still to be done is no success, for a script either.
+fn all_began_anew(report: &SettingsReport) -> Result<(), CliError> {
+    if report.failed.is_empty() {
+        return Ok(());
+    }
+    let why = format!(
+        "the configuration is in force, but not everywhere: {}; reload again",
+        printable(&report.failed.join("; "))
+    );
+    Err(CliError::new(Exit::Unavailable, why))
+}
+
 fn settings(report: &SettingsReport) -> String {
     let file = printable(&report.config.display().to_string()).into_owned();
     let mut text = if report.changes.is_empty() {
@@ -97,7 +111,43 @@ fn settings(report: &SettingsReport) -> String {
         let actors = report.restarted.join(", ");
         text.push_str(&format!("\nbegan anew with it: {actors}"));
     }
+    for why in &report.failed {
+        text.push_str(&format!(
+            "\nstill with its former settings: {}",
+            printable(why)
+        ));
+    }
     text.push('\n');
     text.push_str(&policies(&report.policy));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_that_is_not_everywhere_is_no_success() {
+        let mut report = SettingsReport {
+            config: "node.toml".into(),
+            hash: String::new(),
+            changes: Vec::new(),
+            restarted: Vec::new(),
+            failed: Vec::new(),
+            policy: PolicyReport {
+                dir: None,
+                policies: 1,
+                hash: String::new(),
+                shadow: None,
+                tests: 0,
+                warnings: Vec::new(),
+            },
+        };
+        assert!(all_began_anew(&report).is_ok());
+        report.failed.push("swarm: it is down".to_owned());
+        let error = all_began_anew(&report).unwrap_err();
+        assert_eq!(error.exit, Exit::Unavailable);
+        assert!(error.message.contains("swarm: it is down"));
+        assert!(settings(&report).contains("swarm: it is down"));
+    }
 }

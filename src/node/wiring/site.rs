@@ -23,7 +23,7 @@ use crate::{
         reputation::{ReputationActor, ReputationSetup},
         revocation::{RevocationActor, RevocationSetup, SwarmSlot},
         sandbox::{SandboxActor, SandboxSetup},
-        settings::{SettingsActor, SettingsSetup},
+        settings::{Pending, SettingsActor, SettingsSetup},
         swarm::{SwarmActor, SwarmMemory, SwarmTools},
     },
     audit::AuditEvent,
@@ -197,6 +197,7 @@ impl Site {
             log,
             policy: bench.policy.clone(),
             note: Arc::clone(&self.note),
+            pending: Pending::default(),
         };
         let actor = self.root.spawn(Placement::Own, move |life| {
             Ok(SettingsActor::new(life, setup.clone()))

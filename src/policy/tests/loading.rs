@@ -20,6 +20,8 @@ fn faults_are_told_with_place_and_remedy() {
         (format!("@id(\"a b\") {permit}"), "`a b` is no name"),
         (format!("@id(\"default.deny\") {permit}"), "the program's own"),
         (format!("@id(\"identity.mine\") {permit}"), "the program's own"),
+        (format!("@id(\"tier.connect_min_score\") {permit}"), "the program's own"),
+        (format!("@id(\"run_job.local\") {permit}"), "the program's own"),
         (
             format!("@id(\"a\") {permit}\n\n  @id(\"a\") {permit}"),
             "test.cedar:3:3: a second policy @id(\"a\"); the first is at test.cedar:1:1",

@@ -206,3 +206,21 @@ fn the_address_is_read_where_there_is_one() {
         assert_eq!(evaluate(&set, &facts).permits(), may, "{ip}");
     }
 }
+
+#[test]
+fn no_policy_can_bear_a_name_under_which_the_floor_judges() {
+    let set = PolicySet::built_in().unwrap();
+    for tier in [Tier::Invited, Tier::RenewalOnly] {
+        for action in Action::JUDGED {
+            for score in [0.05, 0.15, 0.5] {
+                let mut case = Case::new(action, tier);
+                case.standing = Some(standing(score));
+                let decision = case.judge(&set);
+                let rule = &decision.rule;
+                let named = format!("@id(\"{rule}\") permit(principal, action, resource);");
+                let cell = format!("{tier:?} {action:?} {score}: {rule}");
+                assert!(set_or(&named).is_err(), "{cell}");
+            }
+        }
+    }
+}

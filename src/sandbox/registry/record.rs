@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    identity::StatusEntry,
+    identity::{Name, StatusEntry, Tier, VerifiedIdentity},
     sandbox::{CancelledBy, JobId, JobSpec, JobState, Limits, Outcome, Usage},
     types::{Footing, PeerId, Timestamp},
 };
@@ -15,6 +15,11 @@ use crate::{
 pub struct Submitter {
     /// The peer.
     pub peer: PeerId,
+    /// What its identity was worth: also without a credential.
+    pub tier: Tier,
+    /// Under which trust entry its credential was verified; of one who signs for itself that is
+    /// its own name.
+    pub anchor: Option<Name>,
     /// `issuer/subject` of its credential.
     pub identity: Option<String>,
     /// When that expires.
@@ -31,6 +36,29 @@ pub struct Submitter {
     /// How it was connected.
     #[serde(default)]
     pub footing: Option<Footing>,
+}
+
+impl Submitter {
+    /// The identity as it was proved; `None` when there was none, or the record does not hold all
+    /// of it. Its keys are not in it.
+    #[must_use]
+    pub fn recorded(&self) -> Option<VerifiedIdentity> {
+        let (issuer, subject) = self.identity.as_deref()?.split_once('/')?;
+        Some(VerifiedIdentity {
+            peer: self.peer,
+            tier: self.tier,
+            issuer: issuer.parse().ok()?,
+            anchor: self.anchor.clone()?,
+            subject: subject.parse().ok()?,
+            statuses: self.statuses.clone(),
+            pq_auth: self.footing.is_some_and(|one| one.pq_auth),
+            keys: None,
+            groups: self.groups.clone(),
+            attributes: self.attributes.clone(),
+            expires: self.expires?,
+            credential_hash: [0; 32],
+        })
+    }
 }
 
 /// One job, all that must survive a restart. The output lies in its spool.

@@ -6,6 +6,7 @@ use ed25519_dalek::SigningKey;
 
 use super::*;
 use crate::{
+    identity::Tier,
     sandbox::{
         CancelledBy, ContentHash, IdempotencyKey, JobFault, JobSpec, LimitName, LimitsWanted, Usage,
     },
@@ -15,6 +16,7 @@ use crate::{
 mod costs;
 mod properties;
 mod restart;
+mod submitters;
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -34,6 +36,8 @@ fn who(n: u8) -> Submitter {
     Submitter {
         statuses: Vec::new(),
         peer: peer(n),
+        tier: Tier::Member,
+        anchor: Some("issuer".parse().unwrap()),
         identity: Some(format!("issuer/{n}")),
         expires: None,
         groups: Vec::new(),

@@ -40,6 +40,7 @@ fn identity(role: &str, issued: Timestamp) -> VerifiedIdentity {
 fn by_policy(span: Duration, grant: Option<[u8; 32]>) -> Entry {
     Entry {
         since: NOW,
+        caused: NOW,
         until: later(span),
         reason: "deny.anomaly".to_owned(),
         by_operator: false,
@@ -70,10 +71,34 @@ fn while_the_cause_lasts_it_is_prolonged_and_never_shortened() {
     assert_eq!(all.begin(party(), by_policy(HOUR / 2, None)), Begun::Known);
     let mut again = by_policy(HOUR, None);
     again.since = later(HOUR / 2);
+    again.caused = later(HOUR / 2);
     again.until = later(HOUR * 2);
     assert_eq!(all.begin(party(), again), Begun::Prolonged);
     let entry = all.get(&party()).unwrap();
     assert_eq!((entry.since, entry.until), (NOW, later(HOUR * 2)));
+}
+
+#[test]
+fn what_was_granted_before_the_last_cause_releases_nobody() {
+    let worker = identity("worker", NOW);
+    let auditor = identity("auditor", later(HOUR / 4));
+    let mut all = Quarantines::default();
+    all.begin(party(), by_policy(HOUR, Some(grant_of(&auditor))));
+    // It came again as an auditor later: its credential as a worker, issued between the first
+    // cause and the last, was in a drawer.
+    let mut again = by_policy(HOUR, Some(grant_of(&auditor)));
+    again.caused = later(HOUR / 2);
+    again.until = later(HOUR * 3 / 2);
+    assert_eq!(all.begin(party(), again), Begun::Prolonged);
+    let held = |identity: &VerifiedIdentity| {
+        let at = later(HOUR / 2);
+        all.holding(&identity.peer, Some(identity), at).is_some()
+    };
+    let between = identity("worker", later(HOUR / 3));
+    assert!(held(&worker) && held(&between) && held(&auditor));
+    assert!(all.released(&between.peer, &between).is_empty());
+    let after = identity("worker", later(HOUR * 2 / 3));
+    assert!(!held(&after));
 }
 
 #[test]
