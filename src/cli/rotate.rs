@@ -216,6 +216,16 @@ pub(super) struct Found {
     credential: Credential,
 }
 
+impl Found {
+    fn shown(&self) -> rotations::Shown {
+        let claims = self.credential.claims();
+        rotations::Shown {
+            issued: Timestamp::from_secs(claims.validity.issued()),
+            indexes: claims.status.into_iter().collect(),
+        }
+    }
+}
+
 /// Reads a request of a node that changes its keys; `None`: the file is none.
 ///
 /// # Errors
@@ -307,11 +317,7 @@ pub(super) fn issue(
         path: args.request.clone(),
         why,
     };
-    let shown = rotations::Shown {
-        issued: Timestamp::from_secs(claims.validity.issued()),
-        indexes: claims.status.into_iter().collect(),
-    };
-    let weighed = rotations::weigh(known.as_ref(), statement, &shown, now);
+    let weighed = rotations::weigh(known.as_ref(), statement, &found.shown(), now);
     let (chain, old) = match weighed.map_err(not_taken)? {
         rotations::Weighed::Answered(chain, _) => {
             let old = known.map(|known| known.old().to_vec()).unwrap_or_default();
