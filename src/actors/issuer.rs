@@ -341,7 +341,7 @@ impl IssuerActor {
         if present.keys != Some(&request.keys) {
             return Err(no(RefusalCode::Denied, "renewal.other_keys"));
         }
-        if let Some(denied) = self.gave_up(folder, &present.subject, request.peer)? {
+        if let Some(denied) = self.gave_up(folder, &present, request.peer)? {
             return Err(denied);
         }
         if now >= present.expires.after(self.setup.grace) {

@@ -216,6 +216,16 @@ pub(super) struct Found {
     credential: Credential,
 }
 
+impl Found {
+    fn shown(&self) -> rotations::Shown {
+        let claims = self.credential.claims();
+        rotations::Shown {
+            issued: Timestamp::from_secs(claims.validity.issued()),
+            indexes: claims.status.into_iter().collect(),
+        }
+    }
+}
+
 /// Reads a request of a node that changes its keys; `None`: the file is none.
 ///
 /// # Errors
@@ -307,30 +317,30 @@ pub(super) fn issue(
         path: args.request.clone(),
         why,
     };
-    let (chain, old) =
-        match rotations::weigh(known.as_ref(), statement, claims.status).map_err(not_taken)? {
-            rotations::Weighed::Answered(chain, _) => {
-                let old = known.map(|known| known.old().to_vec()).unwrap_or_default();
-                (*chain, old)
-            }
-            rotations::Weighed::New(old) => {
-                let grant = Grant {
-                    subject: Some(subject.clone()),
-                    groups: claims.groups.clone(),
-                    attributes: claims.attributes.clone(),
-                    lifetime: args.lifetime.unwrap_or_else(|| longest(above, now)),
-                };
-                let serial = next_serial(&args.dir)?;
-                let request = statement.request();
-                let chain = issue_chain(issuer, above, &request, &grant, serial, now)?;
-                // A node that issues from this folder takes the old ones back when it sees the new
-                // keys; where there is none, the operator does.
-                let until = Timestamp::from_secs(claims.validity.expires());
-                let record = rotations::answered(statement, &chain, old.clone(), until);
-                rotations::save(&args.dir, subject, &record)?;
-                (chain, old)
-            }
-        };
+    let weighed = rotations::weigh(known.as_ref(), statement, &found.shown(), now);
+    let (chain, old) = match weighed.map_err(not_taken)? {
+        rotations::Weighed::Answered(chain, _) => {
+            let old = known.map(|known| known.old().to_vec()).unwrap_or_default();
+            (*chain, old)
+        }
+        rotations::Weighed::New(old) => {
+            let grant = Grant {
+                subject: Some(subject.clone()),
+                groups: claims.groups.clone(),
+                attributes: claims.attributes.clone(),
+                lifetime: args.lifetime.unwrap_or_else(|| longest(above, now)),
+            };
+            let serial = next_serial(&args.dir)?;
+            let request = statement.request();
+            let chain = issue_chain(issuer, above, &request, &grant, serial, now)?;
+            // A node that issues from this folder takes the old ones back when it sees the new
+            // keys; where there is none, the operator does.
+            let until = Timestamp::from_secs(claims.validity.expires());
+            let record = rotations::answered(statement, &chain, old.clone(), (now, until));
+            rotations::save(&args.dir, subject, &record)?;
+            (chain, old)
+        }
+    };
     let bytes = chain.encode();
     // The same again, should the first have been lost half way.
     if read_bounded(&args.out, bytes.len()).ok().as_ref() != Some(&bytes) {

@@ -3,8 +3,10 @@
 //!
 //! `DIR/rotations/SUBJECT`, one file for each subject, replaced as a whole. It is written, durably,
 //! before the credential is handed out, and holds it: a repeat of the same statement gives the same
-//! answer, also after a crash, and an older one gives none. Owner: the issuer actor and the commands
-//! on the issuer's folder. It fails with a [`RotationsError`] that names the file.
+//! answer, also after a crash, and an older one gives none. From the answer on, whatever was issued
+//! to other keys of the subject before it counts for nothing here: not the keys that were given up
+//! last, and none before them. Owner: the issuer actor and the commands on the issuer's folder. It
+//! fails with a [`RotationsError`] that names the file.
 
 use std::{
     fs,
@@ -53,6 +55,9 @@ pub enum NotTaken {
     /// It is no newer than the last one.
     #[error("rotation.replayed: a statement with the sequence {0} was taken before")]
     Replayed(u64),
+    /// It is by keys that the subject does not have any more.
+    #[error("rotation.superseded: these keys were given up")]
+    GivenUp,
     /// Too many old credentials wait to be taken back.
     #[error("rotation.often: the last rotations are not over yet")]
     Often,
@@ -69,6 +74,10 @@ pub(crate) struct Record {
     former: PeerId,
     /// Who it is.
     peer: PeerId,
+    /// When the statement was answered; seconds since 1970.
+    at: u64,
+    /// Whether the new keys were seen: then nothing is asked with the former ones any more.
+    proved: bool,
     /// The credential given for the last statement; empty once the old ones were taken back.
     #[serde(with = "hex::serde")]
     chain: Vec<u8>,
@@ -93,9 +102,27 @@ impl Record {
         self.peer
     }
 
-    /// Whether these keys were given up.
-    pub(crate) fn gave_up(&self, peer: PeerId) -> bool {
-        self.former == peer
+    /// Whether a credential of these keys counts for nothing: the subject has had others since.
+    pub(crate) fn gave_up(&self, peer: PeerId, issued: Timestamp) -> bool {
+        self.peer != peer && issued.secs() <= self.at
+    }
+
+    /// Whether the last statement can still be of no effect at the node: its maker may ask again, or
+    /// have given it up and state something else.
+    fn is_open_to(&self, former: PeerId, now: Timestamp) -> bool {
+        let over = self.chain.is_empty() || now >= self.until();
+        self.former == former && !self.proved && !over
+    }
+
+    /// Whether the new keys were seen.
+    pub(crate) fn is_proved(&self) -> bool {
+        self.proved
+    }
+
+    /// The record after the new keys were seen.
+    pub(crate) fn with_proof(mut self) -> Self {
+        self.proved = true;
+        self
     }
 
     /// What is to be taken back.
@@ -116,19 +143,33 @@ impl Record {
     }
 }
 
-/// Weighs a statement against what is known of its subject; `shown` is the index of the credential
-/// that the node showed, when this issuer gave it.
+/// What the maker of a statement was issued.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    /// When the credential was issued that it showed.
+    pub(crate) issued: Timestamp,
+    /// Places of its credentials in this issuer's list.
+    pub(crate) indexes: Vec<u32>,
+}
+
+/// Weighs a statement against what is known of its subject. That its maker holds the former keys was
+/// verified before.
 ///
 /// # Errors
 /// [`NotTaken`].
 pub(crate) fn weigh(
     known: Option<&Record>,
     statement: &Continuity,
-    shown: Option<u32>,
+    shown: &Shown,
+    now: Timestamp,
 ) -> Result<Weighed, NotTaken> {
     let Some(known) = known else {
-        return Ok(Weighed::New(shown.into_iter().collect()));
+        return Ok(Weighed::New(united(&[], &shown.indexes)));
     };
+    let former = statement.former();
+    if known.gave_up(former, shown.issued) && !known.is_open_to(former, now) {
+        return Err(NotTaken::GivenUp);
+    }
     let answer = Chain::decode(&known.chain).ok();
     if known.statement == statement.hash()
         && let Some(chain) = &answer
@@ -140,30 +181,40 @@ pub(crate) fn weigh(
     }
     // A rotation that is not over: what it gave may be of keys that were abandoned.
     let given = answer.and_then(|chain| chain.credential().claims().status);
-    let mut old = known.old.clone();
-    for index in given.into_iter().chain(shown) {
-        if !old.contains(&index) {
-            old.push(index);
-        }
-    }
+    let given: Vec<u32> = given.into_iter().chain(shown.indexes.clone()).collect();
+    let old = united(&known.old, &given);
     match old.len() <= MAX_OLD {
         true => Ok(Weighed::New(old)),
         false => Err(NotTaken::Often),
     }
 }
 
-/// The record of a statement that was answered with `chain`.
+/// Both, each number once.
+fn united(first: &[u32], then: &[u32]) -> Vec<u32> {
+    let mut all = Vec::new();
+    for index in first.iter().chain(then) {
+        if !all.contains(index) {
+            all.push(*index);
+        }
+    }
+    all
+}
+
+/// The record of a statement that was answered with `chain` at the first time; the old credentials
+/// are taken back at the second, at the latest.
 pub(crate) fn answered(
     statement: &Continuity,
     chain: &Chain,
     old: Vec<u32>,
-    until: Timestamp,
+    (at, until): (Timestamp, Timestamp),
 ) -> Record {
     Record {
         sequence: statement.sequence(),
         statement: statement.hash(),
         former: statement.former(),
         peer: statement.new_keys().peer,
+        at: at.secs(),
+        proved: false,
         chain: chain.encode(),
         old,
         until: until.secs(),

@@ -48,11 +48,15 @@ pub struct AskRotation {
 }
 
 /// A peer whose keys are not its first ones has proved them at the gate.
-#[derive(Debug, Clone, Copy, Message)]
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct KeyProved {
     /// The peer, as the connection proved it.
     pub peer: PeerId,
+    /// Its issuer, as the gate verified it.
+    pub issuer: Name,
+    /// Its name there.
+    pub subject: Name,
 }
 
 // Used by Renewal.

@@ -17,7 +17,7 @@ use crate::{
     identity::{
         CLOCK_SKEW, Continuity, IssuerFolder, Name, Refusal, Tier, VerifiedIdentity,
         enrolment::{RefusalCode, Response},
-        rotations::{self, Record, RotationsError, Weighed},
+        rotations::{self, Record, RotationsError, Shown, Weighed},
     },
     messages::{
         enrolment::{AskRotation, KeyProved, RotateOwn},
@@ -99,11 +99,13 @@ impl IssuerActor {
     pub(super) fn gave_up(
         &self,
         folder: &IssuerFolder,
-        subject: &Name,
+        present: &Present<'_>,
         peer: PeerId,
     ) -> Result<Option<No>, No> {
-        let known = rotations::load(folder.dir(), subject).map_err(|error| not_kept(&error))?;
-        let given_up = known.is_some_and(|record| record.gave_up(peer));
+        let known = rotations::load(folder.dir(), &present.subject);
+        let known = known.map_err(|error| not_kept(&error))?;
+        let issued = present.issued.unwrap_or_default();
+        let given_up = known.is_some_and(|record| record.gave_up(peer, issued));
         let why = "renewal.rotated: these keys were given up";
         Ok(given_up.then(|| no(RefusalCode::Denied, why)))
     }
@@ -210,7 +212,11 @@ impl IssuerActor {
             return Err(no(RefusalCode::Denied, what));
         }
         let known = rotations::load(folder.dir(), &subject).map_err(|error| not_kept(&error))?;
-        let weighed = rotations::weigh(known.as_ref(), statement, index)
+        let shown = Shown {
+            issued: present.issued.unwrap_or_default(),
+            indexes: index.into_iter().collect(),
+        };
+        let weighed = rotations::weigh(known.as_ref(), statement, &shown, now)
             .map_err(|why| no(RefusalCode::Denied, why))?;
         let (chain, until) = match weighed {
             Weighed::Answered(chain, until) => (*chain, until),
@@ -219,7 +225,7 @@ impl IssuerActor {
                 let issued = folder.issue(&statement.request(), grant, now);
                 let chain = issued.map_err(|error| not_issued(&error))?;
                 let until = now.after(self.setup.config.rotation_grace.0);
-                let record = rotations::answered(statement, &chain, old, until);
+                let record = rotations::answered(statement, &chain, old, (now, until));
                 rotations::save(folder.dir(), &subject, &record)
                     .map_err(|error| not_kept(&error))?;
                 self.rotations.add(subject, &record);
@@ -238,6 +244,26 @@ impl IssuerActor {
             anchor: None,
             until: Some(until),
         })
+    }
+
+    /// The new keys of a subject were seen: nothing is asked with the former ones any more, and their
+    /// credentials are due. A command may have answered the statement, so the record is looked up.
+    fn proved(&mut self, folder: &IssuerFolder, proved: &KeyProved) -> Result<(), RotationsError> {
+        let now = self.setup.clock.now();
+        let subject = &proved.subject;
+        let known = rotations::load(folder.dir(), subject)?;
+        let Some(mut record) = known.filter(|record| record.peer() == proved.peer) else {
+            return Ok(());
+        };
+        if !record.is_proved() {
+            record = record.with_proof();
+            rotations::save(folder.dir(), subject, &record)?;
+        }
+        self.rotations.add(subject.clone(), &record);
+        if let Some(open) = self.rotations.open.get_mut(subject) {
+            open.due = open.due.min(now);
+        }
+        Ok(())
     }
 
     /// Takes back what is due, one subject at a time.
@@ -346,10 +372,12 @@ impl Handler<KeyProved> for IssuerActor {
     type Result = ();
 
     fn handle(&mut self, proved: KeyProved, ctx: &mut Context<Self>) {
-        let now = self.setup.clock.now();
-        let open = self.rotations.open.values_mut();
-        for open in open.filter(|open| open.peer == proved.peer) {
-            open.due = open.due.min(now);
+        let folder = self.setup.folder.clone();
+        let folder = folder.filter(|folder| *folder.key().name() == proved.issuer);
+        if let Some(folder) = folder
+            && let Err(error) = self.proved(&folder, &proved)
+        {
+            tracing::error!(%error, "that new keys were seen cannot be written down");
         }
         self.take_back_due(ctx);
     }

@@ -126,9 +126,15 @@ impl SwarmActor {
         let who = admitted.peer;
         let (tier, identity) = (admitted.tier, admitted.identity.clone());
         let security = admitted.security;
-        if admitted.formerly.is_some() && tier == Tier::Member {
+        if let Some(known) = identity.as_ref().filter(|_| admitted.formerly.is_some())
+            && tier == Tier::Member
+        {
             // When Issuer is full or down it takes the old credential back after its grace.
-            let _ = self.tools.issuer.tell(KeyProved { peer: who });
+            let _ = self.tools.issuer.tell(KeyProved {
+                peer: who,
+                issuer: known.issuer.clone(),
+                subject: known.subject.clone(),
+            });
         }
         let now = self.tools.clock.now();
         let admitted = Arc::new(admitted);

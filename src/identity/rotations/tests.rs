@@ -22,6 +22,21 @@ fn statement(n: u8, last: Option<u64>) -> Continuity {
     Continuity::seal((&old, &new), chain.credential(), last, NOW).unwrap()
 }
 
+fn shown(index: u32) -> Shown {
+    Shown {
+        issued: NOW,
+        indexes: vec![index],
+    }
+}
+
+fn weighed(
+    known: Option<&Record>,
+    statement: &Continuity,
+    index: u32,
+) -> Result<Weighed, NotTaken> {
+    weigh(known, statement, &shown(index), NOW)
+}
+
 fn old_of(weighed: Result<Weighed, NotTaken>) -> Vec<u32> {
     match weighed {
         Ok(Weighed::New(old)) => old,
@@ -35,14 +50,14 @@ fn a_repeat_gets_the_same_and_an_older_statement_nothing() {
     let subject = name("node-1");
     assert_eq!(load(dir.path(), &subject).unwrap(), None);
     let first = statement(41, None);
-    assert_eq!(old_of(weigh(None, &first, Some(41))), [41]);
+    assert_eq!(old_of(weighed(None, &first, 41)), [41]);
     let chain = issued(&key(42), 60);
-    let record = answered(&first, &chain, vec![41], UNTIL);
+    let record = answered(&first, &chain, vec![41], (NOW, UNTIL));
     save(dir.path(), &subject, &record).unwrap();
     // As after a restart: from the disk.
     let known = load(dir.path(), &subject).unwrap().unwrap();
     assert_eq!(known, record);
-    match weigh(Some(&known), &first, Some(41)) {
+    match weighed(Some(&known), &first, 41) {
         Ok(Weighed::Answered(again, until)) => assert_eq!((*again, until), (chain, UNTIL)),
         other => panic!("{other:?}"),
     }
@@ -50,32 +65,65 @@ fn a_repeat_gets_the_same_and_an_older_statement_nothing() {
     let same = statement(41, Some(first.sequence() - 1));
     assert_eq!(same.sequence(), first.sequence());
     let replayed = NotTaken::Replayed(first.sequence());
-    assert_eq!(weigh(Some(&known), &same, Some(41)).unwrap_err(), replayed);
+    assert_eq!(weighed(Some(&known), &same, 41).unwrap_err(), replayed);
     let newer = statement(42, Some(first.sequence()));
-    let after = answered(&newer, &issued(&key(43), 61), vec![41, 60], UNTIL);
-    let refused = weigh(Some(&after), &first, Some(41)).unwrap_err();
-    assert_eq!(refused, NotTaken::Replayed(newer.sequence()));
-    assert!(known.gave_up(key(41).peer()) && !known.gave_up(key(42).peer()));
+    let after = answered(&newer, &issued(&key(43), 61), vec![41, 60], (NOW, UNTIL));
+    let refused = weighed(Some(&after), &first, 41).unwrap_err();
+    assert_eq!(refused, NotTaken::GivenUp);
+    assert!(known.gave_up(key(41).peer(), NOW) && !known.gave_up(key(42).peer(), NOW));
+    // Nor are keys from before; one that is enrolled anew is.
+    assert!(after.gave_up(key(41).peer(), NOW) && after.gave_up(key(42).peer(), NOW));
+    let anew = Timestamp::from_secs(NOW.secs() + 1);
+    assert!(!after.gave_up(key(41).peer(), anew));
+}
+
+#[test]
+fn a_thief_of_keys_that_were_given_up_moves_the_subject_nowhere() {
+    let first = statement(41, None);
+    let open = answered(&first, &issued(&key(42), 60), vec![41], (NOW, UNTIL));
+    // With the old keys, and another credential of them that still holds.
+    let theft = statement(41, Some(first.sequence()));
+    let theft = |known: &Record, at| weigh(Some(known), &theft, &shown(77), at);
+    let given_up = |weighed: Result<Weighed, NotTaken>| weighed.unwrap_err() == NotTaken::GivenUp;
+    // Until the new keys are seen the node itself may have changed its mind.
+    assert!(theft(&open, NOW).is_ok());
+    assert!(given_up(theft(&open.clone().with_proof(), NOW)));
+    assert!(given_up(theft(&open.clone().done(), NOW)));
+    assert!(given_up(theft(&open, UNTIL)), "the grace is over");
+    // A repeat of what was taken gets no answer either, then.
+    let repeat = weigh(Some(&open.clone().with_proof()), &first, &shown(41), NOW);
+    assert!(given_up(repeat));
+    // Two rotations later.
+    let second = statement(42, Some(first.sequence()));
+    let open = answered(&second, &issued(&key(43), 61), vec![41, 60], (NOW, UNTIL));
+    let oldest = statement(41, Some(second.sequence()));
+    assert!(given_up(weighed(Some(&open), &oldest, 77)));
+    // Who was enrolled anew since has keys of its own.
+    let anew = Shown {
+        issued: Timestamp::from_secs(NOW.secs() + 1),
+        indexes: vec![80],
+    };
+    assert!(weigh(Some(&open.done()), &oldest, &anew, NOW).is_ok());
 }
 
 #[test]
 fn whatever_was_given_for_keys_that_are_given_up_is_taken_back() {
     let first = statement(41, None);
     let given = issued(&key(42), 60);
-    let record = answered(&first, &given, vec![41], UNTIL);
+    let record = answered(&first, &given, vec![41], (NOW, UNTIL));
     // It rotates again from the keys it just got, and from the old ones after giving those up.
     let onward = statement(42, Some(first.sequence()));
-    assert_eq!(old_of(weigh(Some(&record), &onward, Some(60))), [41, 60]);
+    assert_eq!(old_of(weighed(Some(&record), &onward, 60)), [41, 60]);
     let instead = statement(41, Some(first.sequence()));
-    assert_eq!(old_of(weigh(Some(&record), &instead, Some(41))), [41, 60]);
+    assert_eq!(old_of(weighed(Some(&record), &instead, 41)), [41, 60]);
     let done = record.done();
     assert!(done.old().is_empty());
-    assert_eq!(old_of(weigh(Some(&done), &onward, Some(60))), [60]);
+    assert_eq!(old_of(weighed(Some(&done), &onward, 60)), [60]);
     // Over is over: the answer is gone, and the statement is not taken again.
-    assert!(weigh(Some(&done), &first, Some(41)).is_err());
+    assert!(weighed(Some(&done), &first, 41).is_err());
     let many = (0..=u32::try_from(MAX_OLD).unwrap()).collect();
-    let full = answered(&first, &given, many, UNTIL);
-    let refused = weigh(Some(&full), &onward, Some(99)).unwrap_err();
+    let full = answered(&first, &given, many, (NOW, UNTIL));
+    let refused = weighed(Some(&full), &onward, 99).unwrap_err();
     assert_eq!(refused, NotTaken::Often);
 }
 
@@ -83,7 +131,12 @@ fn whatever_was_given_for_keys_that_are_given_up_is_taken_back() {
 fn what_is_not_over_is_found_at_a_start() {
     let dir = tempfile::tempdir().unwrap();
     assert!(open(dir.path()).unwrap().is_empty());
-    let record = answered(&statement(41, None), &issued(&key(42), 60), vec![41], UNTIL);
+    let record = answered(
+        &statement(41, None),
+        &issued(&key(42), 60),
+        vec![41],
+        (NOW, UNTIL),
+    );
     save(dir.path(), &name("node-1"), &record).unwrap();
     save(dir.path(), &name("node-2"), &record.clone().done()).unwrap();
     fs::write(dir.path().join(DIR).join(".node-3.0.tmp"), "half").unwrap();
