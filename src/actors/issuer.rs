@@ -7,7 +7,7 @@
 //! between costs a number of the status list and nothing else.
 //!
 //! A node that changes its keys gets a credential for the new ones on its old connection
-//! ([`rotation`]).
+//! (`rotation`).
 //!
 //! Owner of: the tree `invites`, `View<Invites>`, which the gate reads. It fails closed: without
 //! disk or log there is no credential. Full mailbox: the peer is told to come again.

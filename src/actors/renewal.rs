@@ -5,7 +5,7 @@
 //! what is verified by its own anchors; replaces the credential as a whole; has Identity read it,
 //! and shows it to every peer over the connections that stand. A node that issues asks itself.
 //! While the node changes its keys it asks for the credential of the new ones too, and erases the old
-//! ones in the end ([`rotation`]).
+//! ones in the end (`rotation`).
 //!
 //! Owner of: nothing but its plan. When it fails: the plan begins anew, the old credential stays.
 //! It is sent nothing, so its mailbox cannot fill.

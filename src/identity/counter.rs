@@ -6,7 +6,10 @@
 
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path};
 
-use super::disk::{self, DiskError};
+use super::{
+    disk::{self, DiskError},
+    status::MAX_ENTRIES,
+};
 
 /// File name of the counter in the issuer's directory.
 const COUNTER_FILE: &str = "next-index";
@@ -39,7 +42,11 @@ pub(crate) fn take_index(dir: &Path) -> Result<u32, DiskError> {
         Err(DiskError::Missing(_)) => 0,
         Err(error) => return Err(error),
     };
-    let next = index.checked_add(1).ok_or_else(wrong)?;
+    // What has no place on the list could never be taken back.
+    let next = index
+        .checked_add(1)
+        .filter(|next| *next <= MAX_ENTRIES)
+        .ok_or_else(wrong)?;
     disk::write_atomic(&path, format!("{next}\n").as_bytes(), MODE)?;
     Ok(index)
 }
@@ -66,7 +73,7 @@ mod tests {
     fn a_counter_that_is_none_or_used_up_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(COUNTER_FILE);
-        for bad in ["", "7", "seven\n", "-1\n", "4294967295\n", "4294967296\n"] {
+        for bad in ["", "7", "seven\n", "-1\n", "131072\n", "4294967295\n", "4294967296\n"] {
             std::fs::write(&path, bad).unwrap();
             assert!(
                 matches!(take_index(dir.path()), Err(DiskError::Counter(_))),

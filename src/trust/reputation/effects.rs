@@ -51,7 +51,7 @@ pub enum Effect {
         /// Whether the change must be on the disk before anybody is told of it.
         durable: bool,
     },
-    /// Publish [`Reputation::standings`] anew.
+    /// Publish the standings anew.
     Publish,
     /// Record an event.
     Audit(AuditEvent),
