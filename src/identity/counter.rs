@@ -73,7 +73,15 @@ mod tests {
     fn a_counter_that_is_none_or_used_up_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(COUNTER_FILE);
-        for bad in ["", "7", "seven\n", "-1\n", "131072\n", "4294967295\n", "4294967296\n"] {
+        for bad in [
+            "",
+            "7",
+            "seven\n",
+            "-1\n",
+            "131072\n",
+            "4294967295\n",
+            "4294967296\n",
+        ] {
             std::fs::write(&path, bad).unwrap();
             assert!(
                 matches!(take_index(dir.path()), Err(DiskError::Counter(_))),
