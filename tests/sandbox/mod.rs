@@ -63,7 +63,10 @@ impl House {
 
     pub(crate) async fn with(config: SandboxConfig) -> Self {
         // The node's own process may not have writable-executable memory; its workers must.
-        assert_eq!(forbid_writable_executable(), Protection::Enforced);
+        // Once a process: the kernel refuses a thread that asks while another is being answered.
+        static ASKED: std::sync::LazyLock<Protection> =
+            std::sync::LazyLock::new(forbid_writable_executable);
+        assert_eq!(*ASKED, Protection::Enforced);
         let dir = TempDir::new().unwrap();
         let pool = start(dir.path(), &config).await;
         Self { dir, pool, config }
