@@ -1,5 +1,12 @@
-use super::*;
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    messages::swarm::Published,
+    types::{Party, PeerId, Span, Timestamp, Topic},
+};
 
 fn peer() -> PeerId {
     PeerId::from(&ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key())
