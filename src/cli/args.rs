@@ -339,6 +339,9 @@ pub enum AuditCommand {
         /// How many
         #[arg(short = 'n', long = "lines", default_value_t = 10, value_name = "N")]
         lines: usize,
+        /// Go on with every record that is written from then on
+        #[arg(long)]
+        follow: bool,
     },
     /// Verify the log, without a running node: 0 intact, 65 damaged
     Verify {

@@ -17,7 +17,8 @@ use super::{
     args::job::{Executor, JobCommand, JobRunArgs},
     client::{AdminClient, ClientError},
     exit::{CliError, Exit},
-    live::{ask, block_on},
+    far::Target,
+    live::block_on,
     output::Out,
     render,
 };
@@ -35,7 +36,7 @@ use crate::{
 pub use end::exit;
 
 use end::end;
-use follow::{Broken, follow, follow_or_cancel, stream};
+use follow::{Broken, follow, follow_far, follow_or_cancel, stream};
 
 /// Most bytes of a module or an input that this command reads: above every node's
 /// `sandbox.max_module` and `sandbox.max_input`.
@@ -47,19 +48,17 @@ const RECEIPT_MODE: u32 = 0o644;
 ///
 /// # Errors
 /// As the command: `run` and `logs --follow` end with the guest's exit status.
-pub fn command(command: &JobCommand, data_dir: &Path, out: &Out) -> Result<(), CliError> {
+pub fn command(command: &JobCommand, target: &Target<'_>, out: &Out) -> Result<(), CliError> {
     match command {
-        JobCommand::Run(args) => run(args, data_dir, out),
-        JobCommand::List => ask(data_dir, &Request::Jobs {}, out),
-        JobCommand::Show { job, receipt: None } => {
-            ask(data_dir, &Request::JobShow { job: *job }, out)
-        }
+        JobCommand::Run(args) => run(args, target.data_dir, out),
+        JobCommand::List => target.ask(Request::Jobs {}, out),
+        JobCommand::Show { job, receipt: None } => target.ask(Request::JobShow { job: *job }, out),
         JobCommand::Show {
             job,
             receipt: Some(file),
-        } => show(*job, file, data_dir, out),
-        JobCommand::Logs { job, follow } => logs(*job, *follow, data_dir, out),
-        JobCommand::Cancel { job } => ask(data_dir, &Request::JobCancel { job: *job }, out),
+        } => show(*job, file, target, out),
+        JobCommand::Logs { job, follow } => logs(*job, *follow, target, out),
+        JobCommand::Cancel { job } => target.ask(Request::JobCancel { job: *job }, out),
     }
 }
 
@@ -235,9 +234,14 @@ async fn upload(data_dir: &Path, bytes: &[u8]) -> Result<(), CliError> {
     ))
 }
 
-fn logs(job: JobId, wait: bool, data_dir: &Path, out: &Out) -> Result<(), CliError> {
+fn logs(job: JobId, wait: bool, target: &Target<'_>, out: &Out) -> Result<(), CliError> {
+    let data_dir = target.data_dir;
     block_on(async {
         let mut cursor = (0, 0);
+        if target.node.is_some() {
+            let report = follow_far(job, wait, target, out).await?;
+            return report.map_or(Ok(()), |report| end(&report, out));
+        }
         if wait {
             let report = follow(job, &mut cursor, data_dir, out).await?;
             return end(&report, out);
@@ -250,11 +254,8 @@ fn logs(job: JobId, wait: bool, data_dir: &Path, out: &Out) -> Result<(), CliErr
     })
 }
 
-fn show(job: JobId, file: &Path, data_dir: &Path, out: &Out) -> Result<(), CliError> {
-    let answer = block_on(async {
-        let client = AdminClient::connect(data_dir).await?;
-        Ok(client.ask(&Request::JobShow { job }).await?)
-    })?;
+fn show(job: JobId, file: &Path, target: &Target<'_>, out: &Out) -> Result<(), CliError> {
+    let answer = block_on(async { Ok(target.question(Request::JobShow { job }).await?) })?;
     if let Response::Job(report) = &answer {
         save_receipt(report, file)?;
     }

@@ -23,14 +23,14 @@ use crate::{
     },
     admin::{
         protocol::{Failure, FailureCode, Request, Response, StatusReport, millis},
-        remote::is_taken,
+        remote::{MAX_TAIL, batch, instead_of, is_taken},
     },
-    audit::AuditEvent,
+    audit::{AuditEvent, record},
     messages::{
         audit::{RotateLog, Tail},
         enrolment::MakeInvitation,
         identity::{DescribeIdentity, ReloadIdentity},
-        policy::{DescribePolicies, ListQuarantines, Release},
+        policy::{DescribePolicies, ListQuarantines},
         reputation::{LiftBan, ListBans},
         revocation::{ImportStatusList, ListStatusLists},
         settings::ReloadSettings,
@@ -39,6 +39,7 @@ use crate::{
             SendFault, Subscribe,
         },
     },
+    sandbox::JobId,
     supervision::{ActorControl, ActorRef, Root},
     telemetry::Health,
     types::{Clock, PeerId, Timestamp, Topic},
@@ -46,6 +47,7 @@ use crate::{
 
 pub(super) use refusals::no_answer;
 
+use super::jobs::Follow;
 use refusals::{not_done, not_published, not_recorded};
 use reports::{detail, fault, report};
 
@@ -271,7 +273,7 @@ impl Desk {
                     .map(Response::ConfigReloaded)
                     .map_err(|why| Failure::new(FailureCode::Invalid, why))
             }
-            Request::Remote { node, request } => self.send(node, *request).await,
+            Request::Remote { node, request, .. } => self.send(node, *request).await,
             Request::Policies {} => {
                 let report = tools.policy.ask(DescribePolicies, DEADLINE).await;
                 report.map(Response::Policies).map_err(no_answer)
@@ -281,15 +283,7 @@ impl Desk {
                 span,
                 reason,
             } => self.quarantine(party, span, reason).await,
-            Request::Release { party } => {
-                let release = Release {
-                    party: party.clone(),
-                };
-                let answer = tools.policy.ask(release, DEADLINE).await;
-                let answer = answer.map_err(no_answer)?;
-                let released = answer.map_err(|why| Failure::new(FailureCode::Failed, why))?;
-                Ok(Response::Released { party, released })
-            }
+            Request::Release { party } => self.release(party).await,
             Request::Quarantines {} => {
                 let all = tools.policy.ask(ListQuarantines, DEADLINE).await;
                 let quarantines = all.map_err(no_answer)?;
@@ -344,7 +338,15 @@ impl Desk {
                 let _ = tools.stop.try_send("the command `stop`".to_owned());
                 Ok(Response::ShuttingDown {})
             }
-            Request::Subscribe { .. } | Request::AuditTail { .. } | Request::JobFollow { .. } => {
+            // From afar; on the socket these stream, and are not asked of this.
+            Request::AuditTail { count, after } => self.tail_far(count, after).await,
+            Request::JobFollow {
+                job,
+                stdout,
+                stderr,
+                ..
+            } => self.follow_far(job, (stdout, stderr)).await,
+            Request::Subscribe { .. } => {
                 Err(Failure::new(FailureCode::Invalid, "this command streams"))
             }
         }
@@ -360,7 +362,8 @@ impl Desk {
     /// Has another node carry out a command.
     async fn send(&self, node: PeerId, command: Request) -> Result<Response, Failure> {
         if !is_taken(&command) {
-            let why = format!("`{}` cannot be sent to another node", command.name());
+            let (name, instead) = (command.name(), instead_of(&command));
+            let why = format!("`{name}` cannot be sent to another node: {instead}");
             return Err(Failure::new(FailureCode::Invalid, why));
         }
         let send = SendCommand {
@@ -424,12 +427,45 @@ impl Desk {
         })
     }
 
-    pub(super) async fn tail(&self, count: usize) -> Result<Vec<String>, Failure> {
+    pub(super) async fn tail(
+        &self,
+        count: usize,
+        after: Option<u64>,
+    ) -> Result<Vec<String>, Failure> {
         let tail = Tail {
             count: count.min(Tail::MAX),
         };
         let answer = self.0.audit.ask(tail, DEADLINE).await.map_err(no_answer)?;
-        answer.map_err(|fault| not_recorded(&fault))
+        let mut lines = answer.map_err(|fault| not_recorded(&fault))?;
+        if let Some(after) = after {
+            // What cannot be read is shown: it is for `audit verify` to say what it is.
+            let is_later = |line: &String| {
+                record::read(line.as_bytes()).map_or(true, |entry| entry.sequence > after)
+            };
+            lines.retain(is_later);
+        }
+        Ok(lines)
+    }
+
+    async fn tail_far(&self, count: usize, after: Option<u64>) -> Result<Response, Failure> {
+        if count > MAX_TAIL {
+            let why = format!("at most {MAX_TAIL} records at once from afar");
+            return Err(Failure::new(FailureCode::Invalid, why));
+        }
+        let lines = self.tail(count, after).await?.into_iter();
+        let lines = lines.map(|line| Response::AuditRecord { line });
+        Ok(batch(lines.chain([Response::Done {}]).collect()))
+    }
+
+    async fn follow_far(&self, job: JobId, cursor: (u64, u64)) -> Result<Response, Failure> {
+        let mut lines = self.news(&mut Follow::new(job, cursor, false)).await;
+        match lines.pop() {
+            Some(Response::Error(failure)) => Err(failure),
+            last => {
+                lines.extend(last);
+                Ok(batch(lines))
+            }
+        }
     }
 
     pub(super) async fn subscribe(

@@ -56,8 +56,12 @@ pub enum Request {
     /// The newest records of the log, oldest first: [`Response::AuditRecord`] lines, then
     /// [`Response::Done`].
     AuditTail {
-        /// How many; more than `messages::audit::Tail::MAX` are cut to it.
+        /// How many; more than `messages::audit::Tail::MAX` are cut to it. From afar at most
+        /// `admin::remote::MAX_TAIL`.
         count: usize,
+        /// Only those after the record of this sequence.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
     },
     /// Closes the log's segment and begins the next. Answered by [`Response::Rotated`].
     AuditRotate {},
@@ -178,6 +182,9 @@ pub enum Request {
         node: PeerId,
         /// The command.
         request: Box<Request>,
+        /// Whether it goes on with a stream that began before: then it is not on record once more.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
     },
     /// Stops the node in order. Answered by [`Response::ShuttingDown`] before it begins.
     Shutdown {},
@@ -239,9 +246,16 @@ impl Request {
                 | Self::ConfigReload {}
                 | Self::Invite { .. }
                 | Self::JobCancel { .. }
-                | Self::Remote { .. }
+                | Self::Remote { again: false, .. }
                 | Self::Shutdown {}
-        )
+        ) || matches!(self, Self::Remote { request, .. } if !request.is_stream())
+    }
+
+    /// Whether the command reads something that goes on: from afar it is asked again and again, from
+    /// where the last answer ended.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Self::AuditTail { .. } | Self::JobFollow { .. })
     }
 }
 

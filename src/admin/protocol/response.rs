@@ -81,8 +81,13 @@ pub enum Response {
         /// The line, without its end.
         line: String,
     },
-    /// A stream ended well.
+    /// A stream ended well; within [`Response::Batch`]: there is no more now.
     Done {},
+    /// From afar, what a stream says next: as many of its lines as fit into one answer.
+    Batch {
+        /// The lines.
+        lines: Vec<Response>,
+    },
     /// To `audit_rotate`.
     Rotated {
         /// File name of the new segment.
@@ -112,13 +117,14 @@ pub enum Response {
         bans: Vec<BanInfo>,
     },
     /// To `quarantine`.
-    Quarantined(QuarantineInfo),
+    Quarantined {
+        /// Who is held: the party that was named, and for a connected member's key its name too.
+        quarantines: Vec<QuarantineInfo>,
+    },
     /// To `release`.
     Released {
-        /// Who.
-        party: Party,
-        /// Whether it was in quarantine.
-        released: bool,
+        /// Those that were in quarantine: of the party that was named, and the member it is.
+        parties: Vec<Party>,
     },
     /// To `quarantines`.
     Quarantines {

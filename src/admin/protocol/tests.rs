@@ -36,7 +36,14 @@ fn requests() -> Vec<Request> {
             seal_to: vec!["acme/workers".parse().unwrap()],
         },
         Request::Subscribe { topic },
-        Request::AuditTail { count: 7 },
+        Request::AuditTail {
+            count: 7,
+            after: None,
+        },
+        Request::AuditTail {
+            count: 7,
+            after: Some(3),
+        },
         Request::AuditRotate {},
         Request::IdentityReload {},
         Request::Ban {

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::super::{
     client::{AdminClient, ClientError},
     exit::{CliError, Exit},
+    far::{self, Target},
     output::{Format, Out},
 };
 use crate::{
@@ -138,12 +139,7 @@ pub(super) async fn stream(
             Ok(Some(Response::JobOutput { stream, bytes })) => {
                 heard = true;
                 print(stream, &bytes, out)?;
-                let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                let side = match stream {
-                    Stream::Stdout => &mut cursor.0,
-                    Stream::Stderr => &mut cursor.1,
-                };
-                *side = side.saturating_add(length);
+                advance(cursor, stream, &bytes);
             }
             Ok(Some(Response::Job(report))) => return Ok(Some(*report)),
             Ok(Some(Response::Done {})) => return Ok(None),
@@ -152,6 +148,47 @@ pub(super) async fn stream(
             Err(error) => return Err(broken(error, heard)),
         }
     }
+}
+
+/// Prints what a job of a peer's printed; with `wait` until it has ended, and gives its report.
+pub(super) async fn follow_far(
+    job: JobId,
+    wait: bool,
+    target: &Target<'_>,
+    out: &Out,
+) -> Result<Option<JobReport>, CliError> {
+    let mut cursor = (0_u64, 0_u64);
+    let mut again = false;
+    loop {
+        let request = Request::JobFollow {
+            job,
+            stdout: cursor.0,
+            stderr: cursor.1,
+            wait: false,
+        };
+        for line in target.read_on(&request, again).await? {
+            match line {
+                Response::JobOutput { stream, bytes } => {
+                    print(stream, &bytes, out)?;
+                    advance(&mut cursor, stream, &bytes);
+                }
+                Response::Job(report) => return Ok(wait.then_some(*report)),
+                Response::Done {} if !wait => return Ok(None),
+                Response::Done {} => sleep(far::PAUSE).await,
+                _ => return Err(ClientError::Unexpected("job logs").into()),
+            }
+        }
+        again = true;
+    }
+}
+
+fn advance(cursor: &mut (u64, u64), stream: Stream, bytes: &[u8]) {
+    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let side = match stream {
+        Stream::Stdout => &mut cursor.0,
+        Stream::Stderr => &mut cursor.1,
+    };
+    *side = side.saturating_add(length);
 }
 
 /// Guest output goes where the guest meant it to go, byte by byte; as JSON it is an object.

@@ -3,11 +3,12 @@
 use super::{DEADLINE, Desk, no_answer};
 use crate::{
     admin::protocol::{Failure, FailureCode, MAX_TEXT, Response},
+    identity::Tier,
     messages::{
         enrolment::{InviteFault, MakeInvitation},
-        policy::PutInQuarantine,
+        policy::{PutInQuarantine, Release},
         reputation::Ban,
-        swarm::DescribeSwarm,
+        swarm::{DescribeSwarm, ListPeers},
     },
     types::{Party, Span},
 };
@@ -50,14 +51,42 @@ impl Desk {
             return Err(Failure::new(FailureCode::Invalid, why));
         }
         let put = PutInQuarantine {
-            party,
+            parties: self.key_and_name(party).await,
             span: span.0,
             reason,
         };
         let answer = self.0.policy.ask(put, DEADLINE).await.map_err(no_answer)?;
         answer
-            .map(Response::Quarantined)
+            .map(|quarantines| Response::Quarantined { quarantines })
             .map_err(|why| Failure::new(FailureCode::Invalid, why))
+    }
+
+    pub(super) async fn release(&self, party: Party) -> Result<Response, Failure> {
+        let release = Release {
+            parties: self.key_and_name(party).await,
+        };
+        let answer = self.0.policy.ask(release, DEADLINE).await;
+        let parties = answer.map_err(no_answer)?;
+        parties
+            .map(|parties| Response::Released { parties })
+            .map_err(|why| Failure::new(FailureCode::Failed, why))
+    }
+
+    /// A party, and for the key of a connected member the name that it is known by: another key
+    /// that comes with that name is held, too. When Swarm does not answer the key alone: what the
+    /// operator decides does not wait for the network.
+    async fn key_and_name(&self, party: Party) -> Vec<Party> {
+        let mut parties = vec![party];
+        if let Some(Party::Peer(peer)) = parties.first()
+            && let Ok(connected) = self.0.swarm.ask(ListPeers, DEADLINE).await
+        {
+            let mut all = connected.into_iter();
+            let found =
+                all.find(|one| one.peer_id == *peer && one.tier == Tier::Member.to_string());
+            let name = found.and_then(|one| one.identity?.parse().ok());
+            parties.extend(name.map(Party::Subject));
+        }
+        parties
     }
 
     /// Without addresses, where this node listens: loopback only when there is nothing else.

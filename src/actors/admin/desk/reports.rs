@@ -33,7 +33,7 @@ pub(super) fn detail(request: &Request) -> String {
         } => format!("{party} for {span}: {reason}"),
         Request::Unban { party } | Request::Release { party } => party.to_string(),
         Request::JobCancel { job } => job.to_string(),
-        Request::Remote { node, request } => {
+        Request::Remote { node, request, .. } => {
             format!("{} at {node} {}", request.name(), detail(request))
         }
         Request::StatusImport { bytes } => format!("{} bytes", bytes.len()),
