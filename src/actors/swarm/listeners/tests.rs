@@ -59,6 +59,8 @@ fn house() -> House {
     let bench = bench(&dir, &clock, &root, &metrics);
     let limits = LimitsConfig {
         bytes_per_second: ByteSize(SUBSCRIPTION_BYTES * ROOM),
+        // A burst has room for the largest message at least.
+        max_message_size: ByteSize(SUBSCRIPTION_BYTES),
         ..LimitsConfig::default()
     };
     let limiter = Limiter::new(&limits, clock.clone()).unwrap();
