@@ -230,8 +230,8 @@ pub enum PeersCommand {
     /// Put a peer or a member in quarantine: it stays connected, may talk on
     /// policy.restricted_topics, and runs nothing
     Quarantine {
-        /// A member as issuer/subject (acme/node-3), or a peer id: that holds the key alone, and a
-        /// member that comes with another key goes free
+        /// A member as issuer/subject (acme/node-3), or a peer id: that holds the key, and the member
+        /// that it is when it is connected
         #[arg(value_parser = party)]
         party: Party,
         /// How long

@@ -113,7 +113,7 @@ fn bench(dir: &TempDir, clock: &Arc<ManualClock>, root: &Root, metrics: &Metrics
 }
 
 fn third() -> PeerId {
-    PeerId::from(&ed25519_dalek::SigningKey::from_bytes(&[3; 32]).verifying_key())
+    PeerId::from(&ed25519_dalek::SigningKey::from_bytes(&[77; 32]).verifying_key())
 }
 
 impl House {
