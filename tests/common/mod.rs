@@ -8,6 +8,7 @@
 )]
 
 pub(crate) mod following;
+pub(crate) mod foreign;
 pub(crate) mod guests;
 pub(crate) mod peer;
 pub(crate) mod proxy;
