@@ -177,9 +177,6 @@ impl Gatekeeper {
         let known = (identity.tier, Some(identity));
         let mut admitted = self.grant(way, known, before).await?;
         admitted.formerly = goes_on.as_ref().map(Continuity::former);
-        if let Some(statement) = goes_on {
-            self.seen(&statement);
-        }
         // Trust that was withdrawn meanwhile is withdrawn.
         match &admitted.identity {
             Some(identity) if !tools.trust.load().covers(&identity.anchor, before) => {
@@ -187,7 +184,12 @@ impl Gatekeeper {
             }
             // What was taken back meanwhile is taken back.
             Some(identity) if tools.status_of(Some(identity)).is_revoked() => Err(Refusal::Revoked),
-            _ => Ok(admitted),
+            // And keys that were given up meanwhile are given up.
+            Some(identity) => {
+                self.admit(identity, goes_on.as_ref())?;
+                Ok(admitted)
+            }
+            None => Ok(admitted),
         }
     }
 
@@ -204,14 +206,21 @@ impl Gatekeeper {
             statement.leads_to(identity.keys.as_ref(), names)?;
         }
         let seen = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.check(names, identity.peer, statement.as_ref())?;
+        seen.check(identity, statement.as_ref(), self.0.clock.now())?;
         Ok(statement)
     }
 
-    /// Remembers a statement of a peer that was let in, and has the log told the first time.
-    fn seen(&self, statement: &Continuity) {
+    /// The last check of a peer that is let in; remembers the statement it shows in the same step,
+    /// and has the log told the first time.
+    fn admit(
+        &self,
+        identity: &VerifiedIdentity,
+        statement: Option<&Continuity>,
+    ) -> Result<(), Refusal> {
         let mut seen = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.take(statement) {
+        let news = seen.admit(identity, statement, self.0.clock.now())?;
+        drop(seen);
+        if let Some(statement) = statement.filter(|_| news) {
             self.0.audit.note(AuditEvent::KeyRotated {
                 peer: statement.new_keys().peer,
                 former: statement.former(),
@@ -220,6 +229,7 @@ impl Gatekeeper {
                 rule: "gate".to_owned(),
             });
         }
+        Ok(())
     }
 
     /// Puts what is news in the heads a proved peer showed in force, before it is judged.

@@ -337,6 +337,13 @@ pub(crate) fn create_like(
     Ok(disk::create_new(path, sealed.as_bytes(), KEY_MODE)?)
 }
 
+/// Copies a key file as it is to where there must be none. Not a second name of the same file:
+/// overwriting one would overwrite the other.
+pub(crate) fn copy(from: &Path, kind: Kind, to: &Path) -> Result<(), KeyFileError> {
+    let text = read_private(from, kind)?;
+    Ok(disk::create_new(to, &text, KEY_MODE)?)
+}
+
 fn seal_error(path: &Path, error: SealError) -> KeyFileError {
     match error {
         SealError::Content(line, wanted) => KeyFileError::Sealed {

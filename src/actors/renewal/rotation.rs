@@ -66,6 +66,10 @@ impl RenewalActor {
         if !self.rotation.tries.is_due(statement.hash(), now) {
             return;
         }
+        // From here on it may be answered, whatever is heard of it.
+        if let Err(error) = rotation::stating(&self.setup.paths, &statement) {
+            return self.cannot_rotate(&error.to_string());
+        }
         self.rotation.busy = true;
         let request = Request::Rotate {
             statement: statement.as_bytes().to_vec(),
