@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{Issuer, Node, eventually};
+use common::{Issuer, Node, eventually, records::on_record as recorded};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -28,14 +28,6 @@ when {
 forbid (principal is Qb::Peer, action == Qb::Action::"administer", resource is Qb::Node)
 when { !context.post_quantum };
 "#;
-
-fn recorded(node: &Node, parts: &[&str]) -> bool {
-    let holds = |record: &Value| {
-        let text = record.to_string();
-        parts.iter().all(|part| text.contains(part))
-    };
-    node.audit().iter().any(holds)
-}
 
 /// The hub, whose policies are `policies`; alice and bob, members like the hub, are connected.
 fn house(root: &TempDir, policies: &str) -> (Node, Node, Node) {

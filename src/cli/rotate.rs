@@ -21,8 +21,8 @@ use crate::{
     identity::{
         CLOCK_SKEW, Chain, Continuity, ContinuityError, Credential, Delegation, Grant, Groups,
         IdentityPaths, IssueError, IssuerKey, MAX_CONTINUITY_BYTES, MAX_CREDENTIAL_BYTES, Name,
-        Refusal, TrustAnchors, create_new, issue_chain, longest, read_bounded, remove, rotation, rotations,
-        status::Folder,
+        Refusal, TrustAnchors, create_new, issue_chain, longest, read_bounded, remove, rotation,
+        rotations, status::Folder,
     },
     types::{Clock, PeerId, SystemClock, Timestamp},
 };

@@ -9,8 +9,10 @@
 
 pub(crate) mod foreign;
 pub(crate) mod guests;
+pub(crate) mod member;
 pub(crate) mod peer;
 pub(crate) mod proxy;
+pub(crate) mod records;
 
 use std::{
     fs::{self, File},
