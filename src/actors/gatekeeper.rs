@@ -24,15 +24,15 @@ use super::{
 use crate::{
     audit::{AuditEvent, Direction},
     identity::{
-        Channel, Continuity, Frame, NodeKey, OwnIdentity, Refusal, Role, Status, StatusView, Tier,
-        TrustView, VerifiedIdentity, continuity::Seen, invites::Invites,
+        Continuity, Frame, NodeKey, OwnIdentity, Refusal, Status, StatusView, Tier, TrustView,
+        VerifiedIdentity, continuity::Seen, invites::Invites,
     },
     messages::{
         identity::{VerifyPeer, VerifyRenewed},
         reputation::{Charge, GetStanding, Severity},
         revocation::ShownHeads,
     },
-    network::{Admission, Admitted, GateKeeper, Presented},
+    network::{Admitted, Presented},
     policy::{Action, Decision, DenyReason, Verdict},
     supervision::{ActorRef, AskError, CoolDowns},
     telemetry::Metrics,

@@ -316,17 +316,13 @@ pub(super) fn take_back_hint(rotated: &RotatedReport, dir: &Path) -> String {
     old.collect()
 }
 
-/// Issues for the new keys what the old ones had.
-///
-/// # Errors
-/// [`EnrolError`].
-pub(super) fn issue(
+/// Whether the request is of a node of this issuer that nothing was taken back from.
+fn check(
     args: &IssueArgs,
     issuer: &IssuerKey,
-    above: &[Delegation],
     found: &Found,
     now: Timestamp,
-) -> Result<IssueReport, EnrolError> {
+) -> Result<(), EnrolError> {
     let refused = |refusal: Refusal| EnrolError::Refused {
         path: args.request.clone(),
         refusal,
@@ -351,6 +347,22 @@ pub(super) fn issue(
     if statement.created() > now.after(CLOCK_SKEW) {
         return Err(IssueError::Future(statement.created()).into());
     }
+    Ok(())
+}
+
+/// Issues for the new keys what the old ones had.
+///
+/// # Errors
+/// [`EnrolError`].
+pub(super) fn issue(
+    args: &IssueArgs,
+    issuer: &IssuerKey,
+    above: &[Delegation],
+    found: &Found,
+    now: Timestamp,
+) -> Result<IssueReport, EnrolError> {
+    check(args, issuer, found, now)?;
+    let (statement, claims) = (&found.statement, found.credential.claims());
     let asked = &args.grant;
     let nothing = (&Groups::default(), &Grant::default().attributes, None);
     if (&asked.groups, &asked.attributes, asked.subject.as_ref()) != nothing {

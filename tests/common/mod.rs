@@ -111,6 +111,8 @@ pub(crate) struct Node {
     pub(crate) dir: PathBuf,
     /// Its TCP port, kept over restarts.
     pub(crate) port: u16,
+    /// What its process and its commands have in their environment.
+    pub(crate) env: Vec<(&'static str, PathBuf)>,
     child: Option<Child>,
 }
 
@@ -123,6 +125,7 @@ impl Node {
         let node = Self {
             dir,
             port: free_port(),
+            env: Vec::new(),
             child: None,
         };
         node.configure(&[], extra);
@@ -226,6 +229,7 @@ impl Node {
             .expect("log file");
         let child = Command::new(BINARY)
             .args(["run", "--config", text(&self.dir.join("node.toml"))])
+            .envs(self.env.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -278,7 +282,7 @@ impl Node {
         command
             .args(["--config", text(&self.dir.join("node.toml"))])
             .args(args);
-        command.current_dir(&self.dir);
+        command.current_dir(&self.dir).envs(self.env.clone());
         command
     }
 
