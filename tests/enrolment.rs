@@ -12,7 +12,6 @@ use common::{
 };
 use quantraband::identity::invitation::Token;
 use quantraband::types::{Clock, SystemClock, Timestamp};
-use serde_json::Value;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 

@@ -9,7 +9,6 @@ use std::{fs, path::Path};
 
 use common::{Gathered, Issuer, Node, eventually, records::recorded};
 use quantraband::types::{Clock, SystemClock};
-use serde_json::Value;
 use tempfile::TempDir;
 
 const EXTRA: &str = "limits.exempt_networks = [\"127.0.0.0/8\"]\n\

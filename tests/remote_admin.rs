@@ -7,7 +7,6 @@ mod common;
 use std::fs;
 
 use common::{Issuer, Node, eventually, records::on_record as recorded};
-use serde_json::Value;
 use tempfile::TempDir;
 
 /// Alice looks at everything, and bans; nobody else does anything.

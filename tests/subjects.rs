@@ -18,7 +18,6 @@ use quantraband::{
     network::NodeBehaviour,
     types::{Clock, SystemClock, Timestamp},
 };
-use serde_json::Value;
 use tempfile::TempDir;
 
 /// All these peers share one address, and each dials many times.
