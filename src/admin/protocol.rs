@@ -1,8 +1,8 @@
 //! The language of `DATA/admin.sock`: one JSON object a line, both ways.
 //!
 //! A client sends one [`Request`] and reads [`Response`] lines. Every request is answered by
-//! exactly one line, except three that stream: `subscribe` ([`Response::Subscribed`], then a line
-//! a message until the client hangs up) and `audit_tail` (a line a record, then
+//! exactly one line, except four that stream: `subscribe` ([`Response::Subscribed`], then a line
+//! a message until the client hangs up), `publish_stream` (a line a message from the client), `audit_tail` (a line a record, then
 //! [`Response::Done`]), and `job_follow` (output as it comes, then [`Response::Job`]). [`Response::Error`] may stand in place of any line and is the last one.
 //!
 //! Payload bytes travel as lower-case hex: half as dense as the bytes, but readable with any
@@ -25,6 +25,7 @@ use crate::{
         settings::SettingsReport,
         swarm::{Delivery, PeerReport, Published},
     },
+    network::Trace,
     sandbox::{ContentHash, JobId, JobSpec, JobState, Stream},
     trust::quarantine::QuarantineInfo,
     types::{Party, PeerId, Span, Timestamp, Topic},
@@ -80,6 +81,19 @@ pub enum Request {
         #[serde(with = "hex::serde")]
         payload: Vec<u8>,
         /// To whom it is sealed; nobody: it is not.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seal_to: Vec<SealTo>,
+        /// What the publisher is doing, for whoever follows traces.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<Trace>,
+    },
+    /// Publishes many messages in order: [`Response::StreamReady`], then a [`StreamedMessage`] a line
+    /// until the client closes its end, answered by [`Response::StreamProgress`] lines and at the end
+    /// by [`Response::StreamDone`]. The node reads no faster than the network takes them.
+    PublishStream {
+        /// The topic.
+        topic: Topic,
+        /// To whom they are sealed; nobody: they are not.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         seal_to: Vec<SealTo>,
     },
@@ -231,6 +245,7 @@ impl Request {
             Self::Restart { .. } => "restart",
             Self::Inject { .. } => "inject",
             Self::Publish { .. } => "publish",
+            Self::PublishStream { .. } => "publish_stream",
             Self::Subscribe { .. } => "subscribe",
             Self::AuditTail { .. } => "audit_tail",
             Self::AuditRotate {} => "audit_rotate",
@@ -279,6 +294,15 @@ impl Request {
                 | Self::Shutdown {}
         )
     }
+}
+
+/// A line of a `publish_stream`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamedMessage {
+    /// The payload, in hex on the wire.
+    #[serde(with = "hex::serde")]
+    pub payload: Vec<u8>,
 }
 
 /// A fault that tests inject into an actor.
@@ -330,6 +354,22 @@ pub enum Response {
     },
     /// To `publish`.
     Published(Published),
+    /// To `publish_stream`: lines may come.
+    StreamReady {},
+    /// Some of the lines were published.
+    StreamProgress {
+        /// So many since the stream began.
+        published: u64,
+        /// How often the network was too slow, and it waited.
+        pushed_back: u64,
+    },
+    /// All of them were.
+    StreamDone {
+        /// So many.
+        published: u64,
+        /// How often the network was too slow, and it waited.
+        pushed_back: u64,
+    },
     /// A key to seal to.
     SealingKey {
         /// Who seals: this node.
@@ -584,6 +624,9 @@ pub struct MessageReport {
     /// Whether it came sealed.
     #[serde(default)]
     pub sealed: bool,
+    /// What its author was doing, when it said so: for a link, not for a parent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Box<Trace>>,
 }
 
 impl From<Delivery> for MessageReport {
@@ -594,6 +637,7 @@ impl From<Delivery> for MessageReport {
             sent,
             payload,
             sealed,
+            trace,
         } = delivery;
         Self {
             topic,
@@ -601,6 +645,7 @@ impl From<Delivery> for MessageReport {
             sent,
             payload,
             sealed,
+            trace,
         }
     }
 }

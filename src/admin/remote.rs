@@ -100,6 +100,7 @@ pub fn is_taken(command: &protocol::Request) -> bool {
     !matches!(
         command,
         R::Subscribe { .. }
+            | R::PublishStream { .. }
             | R::AuditTail { .. }
             | R::JobFollow { .. }
             | R::JobUpload { .. }

@@ -34,8 +34,8 @@ use crate::{
         revocation::{ImportStatusList, ListStatusLists},
         settings::ReloadSettings,
         swarm::{
-            Delivered, DescribeSwarm, GetSealingKey, ListPeers, Publish, PublishFault, SealingKey,
-            SendCommand, SendFault, Subscribe,
+            Delivered, DescribeSwarm, GetSealingKey, ListPeers, Publish, PublishFault, PublishMany,
+            PublishedMany, SealingKey, SendCommand, SendFault, Subscribe,
         },
     },
     supervision::{ActorControl, ActorRef, ActorSnapshot, AskError, ControlError, Inject, Root},
@@ -137,11 +137,11 @@ pub(super) fn no_answer(error: AskError) -> Failure {
     )
 }
 
-fn not_published(fault: &PublishFault) -> Failure {
+pub(super) fn not_published(fault: &PublishFault) -> Failure {
     let code = match fault {
         PublishFault::Denied(_) => FailureCode::Denied,
         PublishFault::TooLarge { .. } => FailureCode::TooLarge,
-        PublishFault::Backpressure | PublishFault::OverRate(_) => FailureCode::Again,
+        PublishFault::Backpressure(_) | PublishFault::OverRate(_) => FailureCode::Again,
         PublishFault::Failed(_) => FailureCode::Failed,
     };
     Failure::new(code, fault.to_string())
@@ -211,11 +211,13 @@ impl Desk {
                 topic,
                 payload,
                 seal_to,
+                trace,
             } => {
                 let publish = Publish {
                     topic,
                     payload,
                     seal_to,
+                    trace,
                 };
                 let answer = tools
                     .swarm
@@ -367,7 +369,10 @@ impl Desk {
                 let _ = tools.stop.try_send("the command `stop`".to_owned());
                 Ok(Response::ShuttingDown {})
             }
-            Request::Subscribe { .. } | Request::AuditTail { .. } | Request::JobFollow { .. } => {
+            Request::Subscribe { .. }
+            | Request::PublishStream { .. }
+            | Request::AuditTail { .. }
+            | Request::JobFollow { .. } => {
                 Err(Failure::new(FailureCode::Invalid, "this command streams"))
             }
         }
@@ -523,6 +528,14 @@ impl Desk {
         };
         let answer = self.0.audit.ask(tail, DEADLINE).await.map_err(no_answer)?;
         answer.map_err(|fault| not_recorded(&fault))
+    }
+
+    /// Publishes a group of messages.
+    pub(super) async fn publish_many(
+        &self,
+        publish: PublishMany,
+    ) -> Result<PublishedMany, Failure> {
+        self.0.swarm.ask(publish, DEADLINE).await.map_err(no_answer)
     }
 
     pub(super) async fn subscribe(

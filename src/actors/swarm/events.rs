@@ -140,6 +140,7 @@ impl SwarmActor {
         let admitted = Arc::new(admitted);
         let first = self.peers.connected(admitted, id, address, direction, now);
         self.tell_footing(who);
+        self.tell_standing(who);
         if self
             .peers
             .get(&who)
