@@ -140,7 +140,7 @@ async fn a_neighbour_of_invalid_messages_is_no_longer_heard() {
     two.with(publish(b"well", 1)).await.unwrap();
     one.until("a good one", |seen| seen.messages.len() == 1)
         .await;
-    let who = convert::to_libp2p(&two.id).unwrap();
+    let who = two.id;
     // The best of names.
     let scale = (TrustScore::NEUTRAL, TrustScore::saturating(0.1));
     let score = move |name: Option<TrustScore>| {
@@ -177,7 +177,7 @@ async fn a_neighbour_of_invalid_messages_is_no_longer_heard() {
 async fn a_bad_name_costs_gossips_ear_and_ends_with_the_name() {
     let (one, two) = (Plan::new(1).start().await, Plan::new(2).start().await);
     two.dial(one.id, &one.address).await;
-    let two_id = convert::to_libp2p(&two.id).unwrap();
+    let two_id = two.id;
     one.until("a connection", |seen| seen.established == [two.id])
         .await;
     let named = move |score: f64| {

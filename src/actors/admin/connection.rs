@@ -58,7 +58,7 @@ pub(super) async fn serve(stream: UnixStream, desk: Desk, streams: &Semaphore) {
             };
             super::publish::serve((&mut reader, &mut writer), &desk, (topic, seal_to)).await
         }
-        Request::AuditTail { count } => tail(&mut writer, &desk, count).await,
+        Request::AuditTail { count, after } => tail(&mut writer, &desk, count, after).await,
         Request::JobFollow {
             job,
             stdout,
@@ -117,8 +117,13 @@ pub(super) async fn send(writer: &mut OwnedWriteHalf, answer: &Response) -> Resu
     }
 }
 
-async fn tail(writer: &mut OwnedWriteHalf, desk: &Desk, count: usize) -> Result<(), LineError> {
-    match desk.tail(count).await {
+async fn tail(
+    writer: &mut OwnedWriteHalf,
+    desk: &Desk,
+    count: usize,
+    after: Option<u64>,
+) -> Result<(), LineError> {
+    match desk.tail(count, after).await {
         Ok(records) => {
             for line in records {
                 send(writer, &Response::AuditRecord { line }).await?;

@@ -224,3 +224,6 @@ impl Listeners for Neighbours {
         decision.permits()
     }
 }
+
+#[cfg(test)]
+mod tests;
