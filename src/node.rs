@@ -7,6 +7,7 @@
 mod data_dir;
 mod error;
 mod health;
+mod local;
 mod rebuild;
 mod shutdown;
 mod sockets;
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 
 pub use data_dir::{DataDir, DataDirError, create as create_data_dir};
 pub use error::StartError;
+pub use local::Local;
 pub use shutdown::Ending;
 
 use crate::{
@@ -51,6 +53,20 @@ pub async fn run(
     loaded: Loaded,
     log: LogFilter,
     until_stdin_closes: bool,
+) -> Result<Ending, StartError> {
+    run_with(loaded, log, until_stdin_closes, drop).await
+}
+
+/// As [`run`], within a program that has a use for the node: `started` is given what it may ask of
+/// it, once everything is up.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    loaded: Loaded,
+    log: LogFilter,
+    until_stdin_closes: bool,
+    started: impl FnOnce(Local),
 ) -> Result<Ending, StartError> {
     if std::env::var_os("SSLKEYLOGFILE").is_some() {
         return Err(StartError::KeyLog);
@@ -89,6 +105,7 @@ pub async fn run(
         ),
     }
 
+    let peer = key.peer();
     let (stop, stopped) = mpsc::channel(1);
     let metrics = Metrics::new();
     let (root, events) = Root::new(
@@ -112,6 +129,10 @@ pub async fn run(
         stop,
     })
     .await?;
+    started(Local {
+        peer,
+        swarm: running.swarm.clone(),
+    });
     actix::spawn(publish_events(events, running.clone()));
     actix::spawn(shutdown::reload_on_hangup(running.clone(), hangup));
     let ending = shutdown::wait(&running, signals, stopped).await;

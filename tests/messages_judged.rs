@@ -22,7 +22,7 @@ use libp2p::{
 };
 use quantraband::{
     identity::{ISSUER_KEY_FILE, IssuerKey, NodeKey},
-    network::{Envelope, NodeBehaviour},
+    network::{Entry, Envelope, NodeBehaviour},
     sandbox::{ContentHash, JobId, wire::Request},
     types::{Clock, PeerId, SystemClock},
 };
@@ -174,10 +174,9 @@ fn envelope(number: u64) -> Vec<u8> {
     let sent = SystemClock::new().now();
     Envelope {
         sent,
-        sequence: number,
+        first: number,
         credential: None,
-        payload: b"hello".to_vec(),
-        sealed: false,
+        entries: vec![Entry::plain(*b"hello")],
     }
     .encode()
 }

@@ -21,7 +21,11 @@ use quantraband::{
         status::{StatusHead, StatusList, heads_of_bytes},
         verify_credential, verify_frame, wire as identity_wire,
     },
-    network::{Envelope, gate::wire},
+    network::{
+        Envelope,
+        envelope::{MAX_ENTRIES, OVERHEAD, Trace},
+        gate::wire,
+    },
     sandbox::{
         Receipt,
         receipt::{MAX_RECEIPT_BYTES, ReceiptError},
@@ -232,10 +236,21 @@ pub fn enrolment(bytes: &[u8]) {
 pub fn envelope(bytes: &[u8]) {
     if let Ok(envelope) = Envelope::decode(bytes, MAX_PAYLOAD) {
         assert_eq!(envelope.encode(), bytes);
+        assert!((1..=MAX_ENTRIES).contains(&envelope.entries.len()));
         // A tighter limit refuses it, a just sufficient one does not.
-        let length = envelope.payload.len();
-        assert!(Envelope::decode(bytes, length).is_ok());
-        assert!(length == 0 || Envelope::decode(bytes, length - 1).is_err());
+        let lengths = envelope.entries.iter().map(|entry| entry.payload.len());
+        let longest = lengths.max().unwrap_or_default();
+        let least = longest.max(bytes.len().saturating_sub(OVERHEAD));
+        assert!(Envelope::decode(bytes, least).is_ok());
+        assert!(least == 0 || Envelope::decode(bytes, least - 1).is_err());
+        for trace in envelope
+            .entries
+            .iter()
+            .filter_map(|one| one.trace.as_deref())
+        {
+            let again = Trace::new(trace.parent(), trace.state());
+            assert!(again.is_ok_and(|again| again == *trace));
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The language of `DATA/admin.sock`: one JSON object a line, both ways.
 //!
 //! A client sends one [`Request`] and reads [`Response`] lines. Every request is answered by
-//! exactly one line, except three that stream: `subscribe` ([`Response::Subscribed`], then a line
-//! a message until the client hangs up) and `audit_tail` (a line a record, then
+//! exactly one line, except four that stream: `subscribe` ([`Response::Subscribed`], then a line
+//! a message until the client hangs up), `publish_stream` (a line a message from the client), `audit_tail` (a line a record, then
 //! [`Response::Done`]), and `job_follow` (output as it comes, then [`Response::Job`]). [`Response::Error`] may stand in place of any line and is the last one.
 //!
 //! Payload bytes travel as lower-case hex: half as dense as the bytes, but readable with any
@@ -20,6 +20,15 @@ use serde::{Deserialize, Serialize};
 pub use report::{ActorFault, ActorReport, MessageReport, StatusReport};
 pub use request::{FaultKind, Request};
 pub use response::Response;
+
+/// A line of a `publish_stream`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamedMessage {
+    /// The payload, in hex on the wire.
+    #[serde(with = "hex::serde")]
+    pub payload: Vec<u8>,
+}
 
 /// The socket's file name in the data directory.
 pub const SOCKET: &str = "admin.sock";

@@ -138,6 +138,7 @@ pub fn is_taken(command: &protocol::Request) -> bool {
     !matches!(
         command,
         R::Subscribe { .. }
+            | R::PublishStream { .. }
             | R::JobUpload { .. }
             | R::JobSubmit { .. }
             | R::SealingKey { .. }

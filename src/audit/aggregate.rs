@@ -67,6 +67,22 @@ impl<K: Eq + Hash + Clone> Aggregator<K> {
             .or_insert_with(|| Tally::once(now));
     }
 
+    /// Counts so many more.
+    pub fn add_many(&mut self, key: K, count: u64, now: Timestamp) {
+        if count == 0 {
+            return;
+        }
+        self.add(key.clone(), now);
+        let key = if self.tallies.contains_key(&key) {
+            key
+        } else {
+            (self.coarsen)(key)
+        };
+        if let Some(tally) = self.tallies.get_mut(&key) {
+            tally.count = tally.count.saturating_add(count - 1);
+        }
+    }
+
     /// Takes all tallies.
     pub fn drain(&mut self) -> Vec<(K, Tally)> {
         self.tallies.drain().collect()

@@ -313,6 +313,15 @@ pub struct PublishArgs {
     /// Seal it to a peer, or to everybody in a group (ISSUER/GROUP); may be repeated
     #[arg(long, value_name = "PEER|GROUP")]
     pub seal_to: Vec<SealTo>,
+    /// Publish each line of standard input as a message of its own, as fast as the network takes them
+    #[arg(long, group = "payload", conflicts_with = "traceparent")]
+    pub lines: bool,
+    /// What the publisher is doing, as W3C Trace Context has it; receivers link to it
+    #[arg(long, value_name = "00-TRACE-SPAN-FLAGS")]
+    pub traceparent: Option<String>,
+    /// The tracers' state beside it
+    #[arg(long, value_name = "KEY=VALUE,...", requires = "traceparent")]
+    pub tracestate: Option<String>,
     /// `-`: the payload from standard input, as without any of these
     #[arg(value_name = "-", value_parser = ["-"], group = "payload")]
     pub stdin: Option<String>,

@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use thiserror::Error;
 use tokio::{
-    io::BufReader,
+    io::{AsyncWriteExt, BufReader, BufWriter},
     net::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -144,6 +145,14 @@ impl AdminClient {
         }
     }
 
+    /// Both ends, for a stream in both directions.
+    pub(super) fn split(self) -> (LineSender, Answers) {
+        (
+            LineSender(BufWriter::new(self.writer)),
+            Answers(self.reader),
+        )
+    }
+
     /// The next answer, which must come within the deadline.
     ///
     /// # Errors
@@ -163,6 +172,43 @@ impl AdminClient {
     /// As [`ClientError`] says.
     pub async fn next(&mut self) -> Result<Option<Response>, ClientError> {
         match self.reader.next().await? {
+            Some(Response::Error(failure)) => Err(failure.into()),
+            other => Ok(other),
+        }
+    }
+}
+
+/// Sends the lines of a stream.
+#[derive(Debug)]
+pub(super) struct LineSender(BufWriter<OwnedWriteHalf>);
+
+impl LineSender {
+    /// Writes a line; it leaves with the next [`LineSender::flush`] or when many have come together.
+    pub(super) async fn write<T: Serialize>(&mut self, line: &T) -> Result<(), ClientError> {
+        let mut line = serde_json::to_vec(line).map_err(LineError::from)?;
+        line.push(b'\n');
+        Ok(self.0.write_all(&line).await.map_err(LineError::from)?)
+    }
+
+    /// Sends what was written.
+    pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
+        Ok(self.0.flush().await.map_err(LineError::from)?)
+    }
+
+    /// Says that no more lines come.
+    pub(super) async fn finish(mut self) -> Result<(), ClientError> {
+        Ok(self.0.shutdown().await.map_err(LineError::from)?)
+    }
+}
+
+/// Reads the answers of a stream.
+#[derive(Debug)]
+pub(super) struct Answers(LineReader<BufReader<OwnedReadHalf>>);
+
+impl Answers {
+    /// As [`AdminClient::next`].
+    pub(super) async fn next(&mut self) -> Result<Option<Response>, ClientError> {
+        match self.0.next().await? {
             Some(Response::Error(failure)) => Err(failure.into()),
             other => Ok(other),
         }

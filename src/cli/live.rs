@@ -16,11 +16,12 @@ use super::{
     enrol::EnrolError,
     exit::{CliError, Exit},
     output::Out,
-    render,
+    render, stream,
 };
 use crate::{
     admin::protocol::{MAX_PAYLOAD, Request, Response},
     identity::{read_bounded, status::MAX_STATUS_BYTES},
+    network::Trace,
 };
 
 /// Runs a client's future on a small runtime of its own.
@@ -148,15 +149,30 @@ pub fn actors_request(command: Option<&ActorsCommand>) -> Request {
 /// # Errors
 /// As [`ask`]; exit code 65 for a payload that no configuration allows.
 pub fn publish(data_dir: &Path, args: &PublishArgs, out: &Out) -> Result<(), CliError> {
+    if args.lines {
+        return stream::publish_lines(data_dir, args, out);
+    }
     let payload = payload(args)?;
+    let trace = trace(args)?;
     let topic = args.topic.clone();
     let seal_to = args.seal_to.clone();
     let publish = Request::Publish {
         topic,
         payload,
         seal_to,
+        trace,
     };
     ask(data_dir, &publish, out)
+}
+
+fn trace(args: &PublishArgs) -> Result<Option<Trace>, CliError> {
+    let Some(parent) = &args.traceparent else {
+        return Ok(None);
+    };
+    let trace = Trace::new(parent, args.tracestate.as_deref());
+    trace
+        .map(Some)
+        .map_err(|error| CliError::new(Exit::Usage, error.to_string()))
 }
 
 fn payload(args: &PublishArgs) -> Result<Vec<u8>, CliError> {

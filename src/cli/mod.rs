@@ -28,6 +28,7 @@ mod receipt;
 pub mod render;
 pub mod revoke;
 mod rotate;
+mod stream;
 pub mod trust;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -78,6 +78,15 @@ pub fn answer(answer: &Response, out: &Out) -> Result<(), CliError> {
         Response::Published(report) => {
             out.answer("quantraband.published/1", report, || published(report))
         }
+        Response::StreamDone {
+            published,
+            pushed_back,
+        } => {
+            let report = serde_json::json!({"published": published, "pushed_back": pushed_back});
+            out.answer("quantraband.published-lines/1", &report, || {
+                format!("published {published} messages; {pushed_back} times told to wait")
+            })
+        }
         Response::IdentityReloaded(report) => {
             out.answer("quantraband.identity-reloaded/1", report, || {
                 reloaded(report)

@@ -26,9 +26,12 @@ pub enum Applies {
 /// Keys, or with a dot at the end sections, that a running node takes. Everything else needs a
 /// start: listeners, the data directory, the database's and the log's own settings, quotas under
 /// which jobs run.
-const LIVE: [(&str, Applies); 20] = [
+const LIVE: [(&str, Applies); 25] = [
     ("log.level", Applies::AtOnce),
     ("policy.", Applies::AtOnce),
+    ("gossip.batch_delay", Applies::AtOnce),
+    ("gossip.batch_size", Applies::AtOnce),
+    ("gossip.batch_count", Applies::AtOnce),
     ("reputation.", Applies::By(&["reputation"])),
     ("limits.connections_per_minute", RATES),
     ("limits.connections_per_minute_per_address", RATES),
@@ -37,6 +40,8 @@ const LIVE: [(&str, Applies); 20] = [
     ("limits.message_burst", RATES),
     ("limits.job_requests_per_second", RATES),
     ("limits.job_request_burst", RATES),
+    ("limits.frames_per_second", RATES),
+    ("limits.frame_burst", RATES),
     ("limits.bytes_per_second", RATES),
     ("limits.tracked_keys", RATES),
     ("limits.exempt_networks", RATES),

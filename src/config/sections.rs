@@ -129,6 +129,8 @@ pub struct NetworkConfig {
     pub dial_backoff_initial: Span,
     /// Longest wait before a peer is dialled again.
     pub dial_backoff_max: Span,
+    /// Threads for the connections' cryptography; zero: they share the network's own.
+    pub connection_threads: usize,
 }
 
 impl Default for NetworkConfig {
@@ -147,6 +149,7 @@ impl Default for NetworkConfig {
             ping_timeout: secs(20),
             dial_backoff_initial: millis(500),
             dial_backoff_max: secs(60),
+            connection_threads: 1,
         }
     }
 }
@@ -171,7 +174,13 @@ pub struct GossipConfig {
     pub duplicate_cache: Span,
     /// Heartbeats a message stays available to neighbours that missed it.
     pub history_length: usize,
-    /// Most messages waiting for one neighbour.
+    /// How long a published message may wait for others to travel with; zero: not at all.
+    pub batch_delay: Span,
+    /// A batch this long leaves at once; a longer message travels alone.
+    pub batch_size: ByteSize,
+    /// So does a batch of so many messages. One: each message travels alone.
+    pub batch_count: usize,
+    /// Most batches waiting for one neighbour.
     pub neighbour_queue: usize,
     /// Most messages waiting for one local subscriber.
     pub subscriber_queue: usize,
@@ -183,6 +192,9 @@ impl Default for GossipConfig {
             heartbeat: millis(200),
             duplicate_cache: secs(10),
             history_length: 5,
+            batch_delay: millis(2),
+            batch_size: ByteSize(32_768),
+            batch_count: 256,
             neighbour_queue: 5_000,
             subscriber_queue: 1_024,
         }
@@ -215,6 +227,11 @@ pub struct LimitsConfig {
     pub job_requests_per_second: u32,
     /// Requests of the job protocol one peer may send at once after a pause.
     pub job_request_burst: u32,
+    /// Frames a second from one neighbour: batches it sends or forwards, also those that are known
+    /// or of topics nobody here listens to, and what it says about them.
+    pub frames_per_second: u32,
+    /// Frames one neighbour may send at once after a pause.
+    pub frame_burst: u32,
     /// Bytes a second from one neighbour, forwarded messages included.
     pub bytes_per_second: ByteSize,
     /// Largest payload of a message.
@@ -241,6 +258,8 @@ impl Default for LimitsConfig {
             message_burst: 20,
             job_requests_per_second: 100,
             job_request_burst: 400,
+            frames_per_second: 5_000,
+            frame_burst: 10_000,
             bytes_per_second: ByteSize(50_000_000),
             max_message_size: ByteSize(10_000_000),
             tracked_keys: 65_536,

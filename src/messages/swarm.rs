@@ -11,6 +11,7 @@ use crate::{
         sealed::{SealTo, XWingPublic},
         wire,
     },
+    network::Trace,
     sandbox::wire::{Request, Response},
     types::{PeerId, SecurityInfo, Timestamp, Topic},
 };
@@ -28,6 +29,8 @@ pub struct Delivery {
     pub payload: Vec<u8>,
     /// Whether it came sealed: those who carried it could not read it.
     pub sealed: bool,
+    /// What its author was doing: to be linked to, never to be obeyed.
+    pub trace: Option<Box<Trace>>,
 }
 
 /// Why a message was not published.
@@ -49,9 +52,9 @@ pub enum PublishFault {
         "over this node's own budget of messages (limits.messages_per_second, limits.message_burst): try again in {0:?}"
     )]
     OverRate(std::time::Duration),
-    /// Every neighbour's queue is full: try again later.
-    #[error("the neighbours' queues are full; try again")]
-    Backpressure,
+    /// Too much waits to be sent, here or for every neighbour: try again in so long.
+    #[error("too much waits to be sent to the neighbours: try again in {0:?}")]
+    Backpressure(std::time::Duration),
     /// The network layer refused it.
     #[error("not published: {0}")]
     Failed(String),
@@ -68,7 +71,7 @@ pub struct Published {
 
 // Used by Admin.
 
-/// Publishes a message.
+/// Publishes a message. Answered when the batch in which it travels was handed to the network.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "Result<Published, PublishFault>")]
 pub struct Publish {
@@ -78,6 +81,35 @@ pub struct Publish {
     pub payload: Vec<u8>,
     /// To whom it is sealed; nobody in particular: it is not.
     pub seal_to: Vec<SealTo>,
+    /// What the publisher is doing, for whoever follows traces.
+    pub trace: Option<Trace>,
+}
+
+/// Publishes several messages in order. Answered when the last that was accepted was handed to the
+/// network.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "PublishedMany")]
+pub struct PublishMany {
+    /// The topic.
+    pub topic: Topic,
+    /// The payloads, at most [`MAX_MANY`]; more are not accepted.
+    pub payloads: Vec<Vec<u8>>,
+    /// To whom all of them are sealed; nobody in particular: they are not.
+    pub seal_to: Vec<SealTo>,
+}
+
+/// Most messages of one [`PublishMany`].
+pub const MAX_MANY: usize = 4_096;
+
+/// What [`PublishMany`] came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedMany {
+    /// So many from the first on were published.
+    pub accepted: usize,
+    /// Neighbours known to listen to the topic when the last of them was.
+    pub listeners: usize,
+    /// Why the next was not.
+    pub fault: Option<PublishFault>,
 }
 
 /// The key to seal a peer's job input to; without a peer, this node's own. It is of a credential

@@ -29,6 +29,19 @@ use crate::{
     types::{Origin, PeerId},
 };
 
+/// What one report of a connection carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Messages whose signature or form is wrong; they are in it no more.
+    pub invalid: usize,
+    /// Messages.
+    pub messages: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// What the neighbours' protocol says to itself: offers, requests, grafts and prunes.
+    pub control: usize,
+}
+
 /// What the node is told about whose input is handled.
 pub trait Attribution: Send + Sync + 'static {
     /// A behaviour begins to handle input of `peer`, on the thread that polls the Swarm.
@@ -41,6 +54,12 @@ pub trait Attribution: Send + Sync + 'static {
     /// before it forwards, so they are the neighbour's own doing.
     fn invalid_messages(&self, neighbour: PeerId, count: usize) {
         let _ = (neighbour, count);
+    }
+
+    /// Whether what a neighbour sent at once is within its budget. Otherwise none of it is handled.
+    fn admits(&self, neighbour: PeerId, load: &Load) -> bool {
+        let _ = (neighbour, load);
+        true
     }
 
     /// A connection task panicked while it handled input of `origin`. The Swarm does not learn
@@ -76,28 +95,28 @@ pub(crate) fn noted() -> Origin {
 pub struct Attributed<B: NetworkBehaviour> {
     inner: B,
     attribution: Arc<dyn Attribution>,
-    /// How many invalid messages an event of a connection reports.
-    invalid: fn(&THandlerOutEvent<B>) -> usize,
+    /// What an event of a connection carries.
+    load: fn(&THandlerOutEvent<B>) -> Load,
 }
 
 impl<B: NetworkBehaviour> Attributed<B> {
     /// Attributes what `inner` does.
     #[must_use]
     pub fn new(inner: B, attribution: Arc<dyn Attribution>) -> Self {
-        Self::counting(inner, attribution, |_| 0)
+        Self::counting(inner, attribution, |_| Load::default())
     }
 
-    /// As [`new`](Self::new), for a behaviour whose connections report invalid messages.
+    /// As [`new`](Self::new), for a behaviour whose connections report what has to be paid for.
     #[must_use]
     pub fn counting(
         inner: B,
         attribution: Arc<dyn Attribution>,
-        invalid: fn(&THandlerOutEvent<B>) -> usize,
+        load: fn(&THandlerOutEvent<B>) -> Load,
     ) -> Self {
         Self {
             inner,
             attribution,
-            invalid,
+            load,
         }
     }
 }
@@ -181,11 +200,13 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Attributed<B> {
             return;
         };
         self.attribution.begin(ours);
-        let invalid = (self.invalid)(&event);
-        if invalid > 0 {
-            self.attribution.invalid_messages(ours, invalid);
+        let load = (self.load)(&event);
+        if load.invalid > 0 {
+            self.attribution.invalid_messages(ours, load.invalid);
         }
-        self.inner.on_connection_handler_event(peer, id, event);
+        if load == Load::default() || self.attribution.admits(ours, &load) {
+            self.inner.on_connection_handler_event(peer, id, event);
+        }
         self.attribution.end();
     }
 

@@ -1,7 +1,9 @@
 //! Gossip as this node runs it: signed, strict, explicitly validated, bounded.
 //!
 //! Messages are named by author, topic and content, so the same envelope sent twice is one
-//! message, and nobody can hide another's message by sending its content first.
+//! message, and nobody can hide another's message by sending its content first. The content is the
+//! envelope without its trace contexts: what is said, when and as the how manyeth, not how its
+//! author came to say it. Sequences alone make two envelopes of an author differ.
 
 use libp2p::{
     gossipsub::{
@@ -21,12 +23,12 @@ use std::{
 use thiserror::Error;
 
 use super::{
-    attribution::{Attributed, Attribution},
+    attribution::{Attributed, Attribution, Load},
     envelope::{self, Envelope},
 };
 use crate::{
     config::GossipConfig,
-    types::{Origin, PeerId, Topic},
+    types::{Origin, PeerId, Topic, TrustScore},
 };
 
 /// The gossip behaviour.
@@ -44,6 +46,28 @@ const FORGET_INVALID: Duration = Duration::from_secs(600);
 /// What one invalid message costs, squared by their number: after 3 a neighbour hears no gossip
 /// (-10), after 7 nothing is sent to it (-50), after 9 it is not listened to (-80).
 const INVALID_WEIGHT: f64 = -1.0;
+/// Score at which gossipsub no longer listens to a neighbour; see [`PeerScoreThresholds`].
+const GRAYLIST: f64 = -80.0;
+
+/// How long a message waits for a neighbour that does not take it, and is then lost and counted:
+/// longer than a batch is tried again, so that nothing that was acknowledged is lost before.
+const PUBLISH_PATIENCE: Duration = Duration::from_secs(5);
+/// The same for what others said: it is late then, and its author's other neighbours have it.
+const FORWARD_PATIENCE: Duration = Duration::from_secs(1);
+/// Messages and offers in one frame of a neighbour; more are dropped by gossipsub unseen. Honest
+/// ones send one message a frame, and offer what a second brought.
+const MAX_IN_FRAME: usize = 5_000;
+/// Offers of one neighbour that are looked at between two heartbeats: an honest one makes one for
+/// each topic both listen to that this node's mesh lacks, and beyond this nothing is asked for.
+const OFFERS_PER_HEARTBEAT: usize = 10;
+/// How often one message is sent to a neighbour that asks for it: it may have been lost once.
+const RETRANSMISSIONS: u32 = 3;
+/// A neighbour that grafts again so soon after it was pruned pays for it twice.
+const GRAFT_FLOOD: Duration = Duration::from_secs(10);
+/// A message from this size on is worth telling the mesh that no further copy is wanted.
+const NO_COPIES_FROM: usize = 4 * 1024;
+/// Longest text of one control message: 400 message ids.
+const MAX_CONTROL: usize = 16 * 1024;
 
 /// Why a message was not handed to the network.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -127,6 +151,10 @@ impl Attribution for Asking {
         self.node.invalid_messages(neighbour, count);
     }
 
+    fn admits(&self, neighbour: PeerId, load: &Load) -> bool {
+        self.node.admits(neighbour, load)
+    }
+
     fn task_panicked(&self, origin: Origin, detail: &str) {
         self.node.task_panicked(origin, detail);
     }
@@ -151,24 +179,27 @@ pub(super) fn behaviour(
         current,
         node: attribution,
     };
-    Ok(Attributed::counting(
-        gossip,
-        Arc::new(asking),
-        invalid_messages,
-    ))
+    Ok(Attributed::counting(gossip, Arc::new(asking), load))
 }
 
 /// What gossipsub's connections report. Its name is private there, its variants are not.
 type FromConnection = THandlerOutEvent<Gossip>;
 
 /// Gossipsub checks signatures on the connection and drops what fails without telling anybody
-/// but its own score; here it is seen on the way.
-fn invalid_messages(event: &FromConnection) -> usize {
+/// but its own score; here it is seen on the way. So is what the neighbour has to pay for: messages
+/// of every topic, those this node does not listen to and those it has already included.
+fn load(event: &FromConnection) -> Load {
     match event {
         FromConnection::Message {
-            invalid_messages, ..
-        } => invalid_messages.len(),
-        _ => 0,
+            rpc,
+            invalid_messages,
+        } => Load {
+            invalid: invalid_messages.len(),
+            messages: rpc.messages.len(),
+            bytes: rpc.messages.iter().map(|message| message.data.len()).sum(),
+            control: rpc.control_msgs.len(),
+        },
+        _ => Load::default(),
     }
 }
 
@@ -191,6 +222,15 @@ fn gossipsub(
         // Advertised for at most as long as it is kept.
         .history_gossip(config.history_length.min(3))
         .connection_handler_queue_len(config.neighbour_queue)
+        .publish_queue_duration(PUBLISH_PATIENCE)
+        .forward_queue_duration(FORWARD_PATIENCE)
+        .max_publish_messages(MAX_IN_FRAME)
+        .max_control_messages_sent(MAX_IN_FRAME)
+        .max_control_message_size(MAX_CONTROL)
+        .max_ihave_messages_heartbeat(OFFERS_PER_HEARTBEAT)
+        .gossip_retransimission(RETRANSMISSIONS)
+        .graft_flood_threshold(GRAFT_FLOOD)
+        .idontwant_message_size_threshold(NO_COPIES_FROM)
         .max_transmit_size(wire_limit)
         .message_id_fn(message_id)
         .build()
@@ -203,7 +243,7 @@ fn gossipsub(
     let authenticity = MessageAuthenticity::Signed(key);
     let mut gossip = Gossip::new_with_subscription_filter(authenticity, gossip, filter)
         .map_err(str::to_owned)?;
-    gossip.with_peer_score(scores(), PeerScoreThresholds::default())?;
+    gossip.with_peer_score(scores(), thresholds())?;
     Ok(gossip)
 }
 
@@ -215,8 +255,37 @@ fn scores() -> PeerScoreParams {
         slow_peer_weight: 0.0,
         // The application's own score is reputation's, on a scale of its own.
         app_specific_weight: 1.0,
+        // Broken promises and grafts that were not wanted: squared, forgotten within minutes.
+        behaviour_penalty_weight: -10.0,
+        behaviour_penalty_threshold: 0.0,
+        behaviour_penalty_decay: 0.2,
         ..PeerScoreParams::default()
     }
+}
+
+fn thresholds() -> PeerScoreThresholds {
+    PeerScoreThresholds {
+        gossip_threshold: GRAYLIST / 8.0,
+        publish_threshold: GRAYLIST * 5.0 / 8.0,
+        graylist_threshold: GRAYLIST,
+        ..PeerScoreThresholds::default()
+    }
+}
+
+/// Tells gossip what a connected neighbour's reputation is. A neutral one or a better one counts
+/// nothing: no good name pays for invalid messages. Below, the score falls evenly, to where gossip
+/// stops listening when the neighbour is about to be banned.
+pub fn stands(
+    gossip: &mut Gossip,
+    peer: &libp2p::PeerId,
+    score: TrustScore,
+    (neutral, ban_below): (TrustScore, TrustScore),
+) {
+    let fallen = neutral.get() - score.get();
+    let depth = (neutral.get() - ban_below.get()).max(f64::EPSILON);
+    let share = (fallen / depth).clamp(0.0, 1.0);
+    // `false`: it is not connected any more.
+    let _ = gossip.set_application_score(peer, GRAYLIST * share);
 }
 
 /// Without these a rejected message would cost its forwarder nothing, and with gossipsub's
@@ -234,17 +303,24 @@ fn topic_scores() -> TopicScoreParams {
     }
 }
 
-/// SHA-256 over author, topic and envelope, each preceded by its length.
+/// SHA-256 over author, topic and content, each preceded by its length. Bytes that are no envelope
+/// are content as a whole.
 fn message_id(message: &gossipsub::Message) -> MessageId {
     let author = message.source.map(libp2p::PeerId::to_bytes);
     let mut hash = Sha256::new();
     for part in [
         author.as_deref().unwrap_or_default(),
         message.topic.as_str().as_bytes(),
-        &message.data,
     ] {
         hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         hash.update(part);
+    }
+    let named = hash.clone();
+    hash.update([1]);
+    if !envelope::content(&message.data, |part| hash.update(part)) {
+        hash = named;
+        hash.update([0]);
+        hash.update(&message.data);
     }
     MessageId::new(&hash.finalize())
 }
@@ -263,111 +339,34 @@ pub fn subscribe(gossip: &mut Gossip, topic: &Topic) -> Result<bool, Subscriptio
 /// Signs and publishes an envelope.
 ///
 /// # Errors
-/// As [`PublishRefusal`] says; a payload larger than `max_payload` is refused up front, because
-/// gossipsub would lose it silently.
+/// As [`PublishRefusal`] says; one with a payload larger than `max_payload`, or longer than one with
+/// such a payload may be, is refused up front, because gossipsub would lose it silently.
 pub fn publish(
     gossip: &mut Gossip,
     topic: &Topic,
     envelope: &Envelope,
     max_payload: usize,
 ) -> Result<MessageId, PublishRefusal> {
-    if envelope.payload.len() > max_payload {
-        return Err(PublishRefusal::TooLarge {
-            size: envelope.payload.len(),
-            limit: max_payload,
-        });
+    let too_large = |size| PublishRefusal::TooLarge {
+        size,
+        limit: max_payload,
+    };
+    let sizes = envelope.entries.iter().map(|entry| entry.payload.len());
+    if let Some(size) = sizes.max().filter(|size| *size > max_payload) {
+        return Err(too_large(size));
+    }
+    let bytes = envelope.encode();
+    if bytes.len() > max_payload.saturating_add(envelope::OVERHEAD) {
+        return Err(too_large(envelope.payload_bytes()));
     }
     let topic = IdentTopic::new(topic.as_str());
-    gossip
-        .publish(topic, envelope.encode())
-        .map_err(|error| match error {
-            PublishError::Duplicate => PublishRefusal::Duplicate,
-            PublishError::NoPeersSubscribedToTopic => PublishRefusal::NoListeners,
-            PublishError::AllQueuesFull(_) => PublishRefusal::Backpressure,
-            other => PublishRefusal::Failed(other.to_string()),
-        })
+    gossip.publish(topic, bytes).map_err(|error| match error {
+        PublishError::Duplicate => PublishRefusal::Duplicate,
+        PublishError::NoPeersSubscribedToTopic => PublishRefusal::NoListeners,
+        PublishError::AllQueuesFull(_) => PublishRefusal::Backpressure,
+        other => PublishRefusal::Failed(other.to_string()),
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(source: Option<libp2p::PeerId>, topic: &str, data: &[u8]) -> gossipsub::Message {
-        gossipsub::Message {
-            source,
-            data: data.to_vec(),
-            sequence_number: Some(rand::random()),
-            topic: TopicHash::from_raw(topic),
-        }
-    }
-
-    #[test]
-    fn a_message_is_named_by_author_topic_and_content_alone() {
-        let (one, two) = (libp2p::PeerId::random(), libp2p::PeerId::random());
-        let id = message_id(&message(Some(one), "a", b"x"));
-        assert_eq!(id, message_id(&message(Some(one), "a", b"x")));
-        for other in [
-            message(Some(two), "a", b"x"),
-            message(Some(one), "b", b"x"),
-            message(Some(one), "a", b"y"),
-            message(Some(one), "ax", b""),
-        ] {
-            assert_ne!(id, message_id(&other));
-        }
-    }
-
-    struct Nobody;
-
-    impl Listeners for Nobody {
-        fn may_listen(&self, _: &PeerId, _: &Topic) -> bool {
-            false
-        }
-    }
-
-    fn permitted() -> Permitted {
-        Permitted {
-            current: Current::default(),
-            listeners: Arc::new(Nobody),
-        }
-    }
-
-    #[test]
-    fn topics_are_well_formed_and_peers_need_permission() {
-        let mut filter = permitted();
-        let topic = TopicHash::from_raw("acme/orders");
-        assert!(filter.can_subscribe(&topic));
-        assert!(!filter.can_subscribe(&TopicHash::from_raw("a b")));
-        assert!(!filter.can_subscribe(&TopicHash::from_raw("x".repeat(10_000))));
-        let seed = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
-        *filter.current.lock().unwrap() = Some(PeerId::from(&seed.verifying_key()));
-        assert!(!filter.can_subscribe(&topic));
-    }
-
-    #[test]
-    fn a_gossip_behaviour_is_built_and_refuses_what_it_would_lose() {
-        let key = Keypair::generate_ed25519();
-        let mut gossip = gossipsub(key, &GossipConfig::default(), 100, permitted()).unwrap();
-        let topic = Topic::try_new("t").unwrap();
-        assert!(subscribe(&mut gossip, &topic).unwrap());
-        assert!(!subscribe(&mut gossip, &topic).unwrap());
-        let mut envelope = Envelope {
-            sent: crate::types::Timestamp::from_secs(1),
-            sequence: 1,
-            credential: None,
-            payload: vec![0; 101],
-            sealed: false,
-        };
-        assert_eq!(
-            publish(&mut gossip, &topic, &envelope, 100),
-            Err(PublishRefusal::TooLarge {
-                size: 101,
-                limit: 100
-            })
-        );
-        envelope.payload.pop();
-        assert_eq!(
-            publish(&mut gossip, &topic, &envelope, 100),
-            Err(PublishRefusal::NoListeners)
-        );
-    }
-}
+mod tests;

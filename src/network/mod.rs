@@ -13,6 +13,7 @@
 
 pub mod admission;
 pub mod attribution;
+pub mod batch;
 mod behaviour;
 mod build;
 pub mod convert;
@@ -29,12 +30,12 @@ pub mod secure;
 mod tasks;
 
 pub use admission::{Admission, Counts, Refused};
-pub use attribution::Attribution;
+pub use attribution::{Attribution, Load};
 pub use behaviour::{NodeBehaviour, NodeBehaviourEvent};
 pub use build::{BuildError, Setup, build, build_over, build_with, listen_open, secure_for};
 pub use dial::{DialPlan, Due};
-pub use envelope::{Envelope, EnvelopeError};
+pub use envelope::{Entry, Envelope, EnvelopeError, Trace};
 pub use gate::{Admitted, GateKeeper, Presented};
-pub use gossip::{Gossip, Listeners, Permitted, PublishRefusal, publish, subscribe};
+pub use gossip::{Gossip, Listeners, Permitted, PublishRefusal, publish, stands, subscribe};
 pub use resolve::{ResolveError, resolve};
-pub use tasks::Tasks;
+pub use tasks::{Tasks, Workers};

@@ -1,33 +1,50 @@
 //! Replayed messages: gossipsub remembers message ids for seconds, a signed message is valid for
-//! ever. A window over each author's sequence numbers, and a bound on a message's age, close the
-//! gap.
+//! ever. What was taken of each author's sequences, and a bound on a message's age, close the gap.
 //!
-//! The window is that of RFC 6479 (and IPsec, WireGuard): the highest number seen and a bit map
-//! of those just below it. Numbers ascend over an author's restarts, since they begin at its
-//! clock. What a restart of this node forgets is bounded by [`MAX_AGE`]. Pure: time is an
-//! argument; owned by the Swarm actor.
+//! An envelope takes the range of sequences of its entries, all or nothing: when one of them was
+//! taken before, the whole is refused, or its author could have a part of it delivered twice.
+//! Ranges that touch become one, so that an author whose envelopes arrive in order costs one;
+//! everything below the lowest that is remembered counts as taken. Sequences ascend over an
+//! author's restarts, since they begin at its clock.
+//!
+//! # Over restarts
+//! Ranges are memory. What outlives this process is a *mark*: a time, durable before any message
+//! sent up to it is taken (`replay/mark.rs`). After a restart everything sent before the mark is
+//! stale, so that nothing taken before can be taken again.
+//!
+//! Pure: time is an argument; owned by the Swarm actor.
+
+mod mark;
 
 use std::{collections::HashMap, time::Duration};
 
 use crate::types::{PeerId, Timestamp};
 
-/// Numbers below the highest that are told apart: more messages of one author than this are
-/// hardly ever under way at once (its budget is tens a second).
-const WINDOW: u64 = 128;
+pub use mark::{Floors, MARK_EVERY, Mark, RESERVE, Writing};
+
+/// Ranges of one author told apart: envelopes that overtook each other, or of topics that this node
+/// does not hear. The lowest is closed when there are more.
+const MAX_RANGES: usize = 64;
 /// How far a message's own time may be from this node's clock, in either direction: clocks of
 /// organisations differ, and a message may have waited on its way.
 pub const MAX_AGE: Duration = Duration::from_secs(300);
-/// Authors remembered; about 64 bytes each. When full, the one that was quiet longest is
-/// forgotten, whose messages [`MAX_AGE`] then bounds alone.
-const MAX_AUTHORS: usize = 16_384;
+/// Authors remembered, of about 150 bytes each and at most 1.2 KB. When full, the one that was
+/// quiet longest is forgotten, and what was sent before by authors without a window is stale.
+const MAX_MEMBERS: usize = 16_384;
+/// The same of those without a credential.
+const MAX_STRANGERS: usize = 4_096;
 
 /// Why a message is not new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stale {
     /// Its author's clock, or the message, is too far from now.
     Time,
-    /// Its number was seen, or is too old to tell.
+    /// One of its numbers was taken, or is too old to tell.
     Replayed,
+    /// It was sent before this node's last start, which may have taken it then.
+    BeforeStart,
+    /// Its author's clock is ahead, further than this node could promise its disk yet.
+    Ahead,
 }
 
 impl Stale {
@@ -37,147 +54,234 @@ impl Stale {
         match self {
             Self::Time => "stale",
             Self::Replayed => "replayed",
+            Self::BeforeStart => "before_start",
+            Self::Ahead => "clock_ahead",
         }
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+/// What was taken of one author.
+#[derive(Debug, Clone)]
 struct Window {
-    highest: u64,
-    /// Bit n: `highest - n` was seen.
-    seen: u128,
+    /// Numbers below count as taken.
+    floor: u64,
+    /// Taken ranges, half open, ascending, none touching another or the floor.
+    ranges: Vec<(u64, u64)>,
+    /// When it was heard last.
     last: Timestamp,
+    /// The latest time it said it sent something.
+    latest: Timestamp,
 }
 
 impl Window {
-    fn admit(&mut self, sequence: u64) -> bool {
-        if sequence > self.highest {
-            let shift = sequence - self.highest;
-            let shifted = u32::try_from(shift)
-                .ok()
-                .and_then(|n| self.seen.checked_shl(n));
-            self.seen = shifted.unwrap_or(0) | 1;
-            self.highest = sequence;
-            return true;
-        }
-        let back = self.highest - sequence;
-        if back >= WINDOW {
+    fn take(&mut self, first: u64, count: u64) -> bool {
+        let Some(end) = first.checked_add(count).filter(|end| *end > first) else {
+            return false;
+        };
+        if first < self.floor {
             return false;
         }
-        let bit = 1_u128 << back;
-        let fresh = self.seen & bit == 0;
-        self.seen |= bit;
-        fresh
+        // The first range that ends at or behind the new one's begin: all before lie below it.
+        let at = self.ranges.partition_point(|(_, until)| *until < first);
+        let overlaps = |(from, until): &(u64, u64)| *from < end && first < *until;
+        // A range that only touches at `first` may be followed by one that overlaps.
+        if self.ranges.iter().skip(at).take(2).any(overlaps) {
+            return false;
+        }
+        self.put(at, first, end);
+        if self.ranges.len() > MAX_RANGES {
+            let (_, until) = self.ranges.remove(0);
+            self.floor = until;
+        }
+        true
+    }
+
+    /// Puts a range in its place and joins it with those it touches.
+    fn put(&mut self, at: usize, mut first: u64, mut end: u64) {
+        let mut gone = at..at;
+        if let Some((from, _)) = self.ranges.get(at).filter(|(_, until)| *until == first) {
+            first = *from;
+            gone.end += 1;
+        }
+        if let Some((_, until)) = self.ranges.get(gone.end).filter(|(from, _)| *from == end) {
+            end = *until;
+            gone.end += 1;
+        }
+        self.ranges.splice(gone, [(first, end)]);
     }
 }
 
-/// The windows of all authors.
-#[derive(Debug, Clone, Default)]
-pub struct ReplayWindows {
+/// The windows of one kind of authors.
+#[derive(Debug, Clone)]
+struct Table {
     authors: HashMap<PeerId, Window>,
+    most: usize,
+    /// The latest time that was given up with an author there was no room for.
+    forgotten: Timestamp,
 }
 
-impl ReplayWindows {
-    /// Takes note of a message; call it for messages whose signature was checked.
-    ///
-    /// # Errors
-    /// [`Stale`] when it must not be taken (again).
-    pub fn admit(
-        &mut self,
-        author: PeerId,
-        sequence: u64,
-        sent: Timestamp,
-        now: Timestamp,
-    ) -> Result<(), Stale> {
-        if now.since(sent) > MAX_AGE || sent.since(now) > MAX_AGE {
-            return Err(Stale::Time);
+impl Table {
+    fn of(most: usize) -> Self {
+        Self {
+            authors: HashMap::new(),
+            most,
+            forgotten: Timestamp::default(),
         }
+    }
+
+    fn take(&mut self, author: PeerId, numbers: Numbers, now: Timestamp) -> Result<(), Stale> {
         if let Some(window) = self.authors.get_mut(&author) {
             window.last = now;
-            return if window.admit(sequence) {
-                Ok(())
-            } else {
-                Err(Stale::Replayed)
-            };
+            if !window.take(numbers.first, u64::from(numbers.count)) {
+                return Err(Stale::Replayed);
+            }
+            window.latest = window.latest.max(numbers.sent);
+            return Ok(());
+        }
+        if numbers.sent <= self.forgotten {
+            return Err(Stale::Replayed);
+        }
+        let mut window = Window {
+            floor: 0,
+            ranges: Vec::new(),
+            last: now,
+            latest: numbers.sent,
+        };
+        if !window.take(numbers.first, u64::from(numbers.count)) {
+            return Err(Stale::Replayed);
         }
         self.make_room(now);
-        self.authors.insert(
-            author,
-            Window {
-                highest: sequence,
-                seen: 1,
-                last: now,
-            },
-        );
+        self.authors.insert(author, window);
         Ok(())
     }
 
     fn make_room(&mut self, now: Timestamp) {
-        if self.authors.len() < MAX_AUTHORS {
+        if self.authors.len() < self.most {
             return;
         }
-        // Whoever is older than the bound on age needs no window.
+        // Whatever was sent before the bound on age needs no window.
         self.authors
-            .retain(|_, window| now.since(window.last) <= MAX_AGE.saturating_mul(2));
-        if self.authors.len() >= MAX_AUTHORS
+            .retain(|_, window| now.since(window.latest) <= MAX_AGE);
+        if self.authors.len() >= self.most
             && let Some(quiet) = self
                 .authors
                 .iter()
                 .min_by_key(|(_, w)| w.last)
                 .map(|(a, _)| *a)
+            && let Some(window) = self.authors.remove(&quiet)
         {
-            self.authors.remove(&quiet);
+            self.forgotten = self.forgotten.max(window.latest);
         }
+    }
+}
+
+/// The numbers an envelope takes, and when it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// The first.
+    pub first: u64,
+    /// How many.
+    pub count: u32,
+    /// When its author says it was sent.
+    pub sent: Timestamp,
+}
+
+/// What was taken of all authors.
+#[derive(Debug, Clone)]
+pub struct ReplayWindows {
+    /// Apart, so that strangers, whose keys cost nothing, crowd out strangers alone.
+    members: Table,
+    strangers: Table,
+    floors: Floors,
+}
+
+impl Default for ReplayWindows {
+    fn default() -> Self {
+        Self::after(Floors::default())
+    }
+}
+
+impl ReplayWindows {
+    /// Windows of a process that knows this of those before it.
+    #[must_use]
+    pub fn after(floors: Floors) -> Self {
+        Self {
+            members: Table::of(MAX_MEMBERS),
+            strangers: Table::of(MAX_STRANGERS),
+            floors,
+        }
+    }
+
+    /// Judges an envelope whose signature was checked, before it is known who its author is. Of an
+    /// author that has a window the numbers are taken at once, so that whoever plays a message again
+    /// is refused cheaply; `Ok(false)`: it has none yet, and [`ReplayWindows::take`] is to be called
+    /// once it is known to be one whose messages are taken. `now` and
+    /// `elapsed`: both clocks; `mark`: see [`Mark`].
+    ///
+    /// # Errors
+    /// [`Stale`] when it must not be taken (again); then nothing was.
+    pub fn admit(
+        &mut self,
+        author: PeerId,
+        numbers: Numbers,
+        (now, elapsed): (Timestamp, Duration),
+        mark: &mut Mark,
+    ) -> Result<bool, Stale> {
+        let sent = numbers.sent;
+        if now.since(sent) > MAX_AGE || sent.since(now) > MAX_AGE {
+            return Err(Stale::Time);
+        }
+        if sent <= self.floors.of(&author) {
+            return Err(Stale::BeforeStart);
+        }
+        if !mark.covers(&author, sent, (now, elapsed)) {
+            return Err(Stale::Ahead);
+        }
+        for table in [&mut self.members, &mut self.strangers] {
+            if table.authors.contains_key(&author) {
+                return table.take(author, numbers, now).map(|()| true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes the numbers of an author that had no window when its envelope was admitted.
+    ///
+    /// # Errors
+    /// As [`ReplayWindows::admit`].
+    pub fn take(
+        &mut self,
+        author: PeerId,
+        numbers: Numbers,
+        now: Timestamp,
+        stranger: bool,
+    ) -> Result<(), Stale> {
+        // It may have changed sides while a message waited.
+        let has = |table: &Table| table.authors.contains_key(&author);
+        let stranger = has(&self.strangers) || stranger && !has(&self.members);
+        let table = if stranger {
+            &mut self.strangers
+        } else {
+            &mut self.members
+        };
+        table.take(author, numbers, now)
+    }
+
+    /// What the next process must know when this one ends in order: of each author the latest time
+    /// of which something was taken.
+    #[must_use]
+    pub fn floors(&self, now: Timestamp) -> Floors {
+        let mut floors = self.floors.clone();
+        for table in [&self.members, &self.strangers] {
+            floors.raise_all(table.forgotten);
+            for (author, window) in &table.authors {
+                floors.raise(*author, window.latest);
+            }
+        }
+        floors.forget(now);
+        floors
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ed25519_dalek::SigningKey;
-    use proptest::prelude::*;
-    use std::collections::HashSet;
-
-    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
-
-    fn author(n: u8) -> PeerId {
-        PeerId::from(&SigningKey::from_bytes(&[n; 32]).verifying_key())
-    }
-
-    #[test]
-    fn what_is_too_old_or_from_the_future_is_stale() {
-        let mut windows = ReplayWindows::default();
-        for secs in [1_800_000_000 - 301, 1_800_000_000 + 301] {
-            let sent = Timestamp::from_secs(secs);
-            assert_eq!(windows.admit(author(1), 1, sent, NOW), Err(Stale::Time));
-        }
-        let sent = Timestamp::from_secs(1_800_000_000 - 299);
-        assert_eq!(windows.admit(author(1), 1, sent, NOW), Ok(()));
-        assert_eq!(windows.admit(author(1), 1, sent, NOW), Err(Stale::Replayed));
-        assert_eq!(
-            windows.admit(author(2), 1, sent, NOW),
-            Ok(()),
-            "authors are apart"
-        );
-    }
-
-    proptest! {
-        /// No number is admitted twice; one within the window of the highest is admitted once.
-        #[test]
-        fn each_number_at_most_once(numbers in proptest::collection::vec(1000u64..1400, 1..400)) {
-            let mut windows = ReplayWindows::default();
-            let mut admitted = HashSet::new();
-            let mut highest = 0;
-            for number in numbers {
-                let fresh = windows.admit(author(1), number, NOW, NOW).is_ok();
-                let expected = !admitted.contains(&number)
-                    && (highest == 0 || number + WINDOW > highest);
-                prop_assert_eq!(fresh, expected, "{} after {}", number, highest);
-                if fresh {
-                    admitted.insert(number);
-                }
-                highest = highest.max(number);
-            }
-        }
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 
 use std::{
     any::Any,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
@@ -13,7 +14,7 @@ use std::{
 };
 
 use libp2p::swarm::Executor;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::attribution::{self, Attribution};
 
@@ -42,6 +43,46 @@ impl Tasks {
         Self {
             runtime: Some(runtime),
             attribution,
+        }
+    }
+}
+
+/// Threads of their own for connection tasks, or none: then they share the Swarm's.
+#[derive(Debug)]
+pub struct Workers(Option<Runtime>);
+
+impl Workers {
+    /// Starts so many threads; zero: none.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn start(threads: usize) -> io::Result<Self> {
+        if threads == 0 {
+            return Ok(Self(None));
+        }
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("connections")
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// Runs tasks here.
+    #[must_use]
+    pub fn tasks(&self, attribution: Arc<dyn Attribution>) -> Tasks {
+        match &self.0 {
+            Some(runtime) => Tasks::on(runtime.handle().clone(), attribution),
+            None => Tasks::here(attribution),
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        // Whoever drops it may itself run in a runtime, where waiting for threads is forbidden.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
         }
     }
 }

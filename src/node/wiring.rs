@@ -255,7 +255,12 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         .start_sandbox(&gatekeeper, &key, (&store, &bench))
         .await?;
     let swarm = site
-        .start_swarm(&gatekeeper, &key, (&sandbox, &issuer, &bench, &admin_slot))
+        .start_swarm(
+            &gatekeeper,
+            &key,
+            &store,
+            (&sandbox, &issuer, &bench, &admin_slot),
+        )
         .await?;
     // Nothing else fills it.
     let _ = slot.set(swarm.clone());

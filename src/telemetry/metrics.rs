@@ -18,7 +18,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{jobs::JobMetrics, policy::PolicyMetrics, status::StatusMetrics};
+use super::{
+    gossip::GossipMetrics, jobs::JobMetrics, policy::PolicyMetrics, status::StatusMetrics,
+};
 use crate::{
     audit::Direction,
     policy::{Action, Verdict},
@@ -89,6 +91,7 @@ struct Inner {
     audit_records: Counter,
     audit_dropped: Counter,
     credential_expiry: Gauge,
+    gossip: GossipMetrics,
     jobs: JobMetrics,
     status: StatusMetrics,
     policy: PolicyMetrics,
@@ -131,8 +134,12 @@ impl Inner {
             "author_rate",
             "author_unknown",
             "envelope",
+            "backpressure",
             "neighbour_bytes",
+            "neighbour_frames",
             "policy",
+            "replayed",
+            "slow_neighbour",
         ] {
             drop(self.messages_refused.get_or_create(&ReasonLabel { reason }));
         }
@@ -173,10 +180,12 @@ impl Metrics {
             audit_records: Counter::default(),
             audit_dropped: Counter::default(),
             credential_expiry: Gauge::default(),
+            gossip: GossipMetrics::default(),
             jobs: JobMetrics::default(),
             status: StatusMetrics::default(),
             policy: PolicyMetrics::default(),
         };
+        inner.gossip.register(&mut inner.registry);
         inner.jobs.register(&mut inner.registry);
         inner.status.register(&mut inner.registry);
         inner.policy.register(&mut inner.registry);
@@ -240,20 +249,26 @@ impl Metrics {
         self.0.dial_failures.inc();
     }
 
-    /// A message was accepted from a peer.
-    pub fn message_received(&self) {
-        self.0.messages_received.inc();
+    /// So many messages were accepted from a peer.
+    pub fn messages_received(&self, count: u64) {
+        self.0.messages_received.inc_by(count);
     }
 
-    /// A message of this node was published.
-    pub fn message_sent(&self) {
-        self.0.messages_sent.inc();
+    /// So many messages of this node were published.
+    pub fn messages_sent(&self, count: u64) {
+        self.0.messages_sent.inc_by(count);
     }
 
     /// A message was refused or ignored; a stable name of why.
     pub fn message_refused(&self, reason: &'static str) {
+        self.message_refused_many(reason, 1);
+    }
+
+    /// So many messages, for the same reason.
+    pub fn message_refused_many(&self, reason: &'static str, count: usize) {
         let label = ReasonLabel { reason };
-        self.0.messages_refused.get_or_create(&label).inc();
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.0.messages_refused.get_or_create(&label).inc_by(count);
     }
 
     /// A local subscriber was too slow for so many messages.
@@ -307,6 +322,12 @@ impl Metrics {
         let seconds = expires.map_or(0, Timestamp::secs);
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         self.0.credential_expiry.set(seconds);
+    }
+
+    /// The metrics of batches.
+    #[must_use]
+    pub fn gossip(&self) -> &GossipMetrics {
+        &self.0.gossip
     }
 
     /// The metrics of jobs.
@@ -480,7 +501,7 @@ mod tests {
         metrics.set_mailbox_depth("audit", 3);
         metrics.audit_recorded(Duration::from_millis(3));
         metrics.message_refused("rate");
-        metrics.clone().message_sent();
+        metrics.clone().messages_sent(1);
         let text = metrics.encode();
         for line in [
             "quantraband_connections_total{direction=\"inbound\"} 1",

@@ -4,6 +4,7 @@
 //! where log lines go and how they look; [`http`] serves liveness, readiness and metrics on
 //! loopback. Nothing here decides anything, and nothing here can make the node fail.
 
+mod gossip;
 pub mod http;
 mod jobs;
 mod logging;

@@ -17,7 +17,7 @@ pub(crate) mod records;
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
@@ -292,6 +292,48 @@ impl Node {
         self.full(args).output().expect("the binary runs")
     }
 
+    /// Runs a command against this node that reads this from standard input.
+    pub(crate) fn cli_input(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut command = self.full(args);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        let mut stdin = child.stdin.take().expect("piped");
+        let input = input.to_vec();
+        let writing = std::thread::spawn(move || stdin.write_all(&input));
+        let output = child.wait_with_output().expect("own child");
+        // Who refuses the input does not read it to its end.
+        let _ = writing.join().expect("no panic in the writer");
+        output
+    }
+
+    /// Changes the configuration on disk; takes effect with the next start.
+    pub(crate) fn replace(&self, from: &str, to: &str) {
+        let path = self.dir.join("node.toml");
+        let text = fs::read_to_string(&path).expect("configuration");
+        assert!(text.contains(from), "{from}");
+        fs::write(path, text.replace(from, to)).expect("configuration written");
+    }
+
+    /// The value of a metric without labels.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let status = self.json(&["status"]);
+        let address = status["http"].as_str().expect("HTTP is on");
+        let mut stream = std::net::TcpStream::connect(address).expect("metrics are served");
+        let request =
+            format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("answered");
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok())
+            .unwrap_or_else(|| panic!("{name} in {text}"))
+    }
+
     /// Runs a command against this node and demands success.
     pub(crate) fn must(&self, args: &[&str]) -> String {
         let output = self.cli(args);
@@ -470,6 +512,13 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
+    /// The messages so far, in order.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let got = self.got.lock().expect("no panic in the reader");
+        let text = |message: &Value| message["text"].as_str().unwrap_or_default().to_owned();
+        got.iter().map(text).collect()
+    }
+
     /// Whether a message with this text came.
     pub(crate) fn has(&self, text: &str) -> bool {
         let got = self.got.lock().expect("no panic in the reader");

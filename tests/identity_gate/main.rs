@@ -18,23 +18,22 @@ mod relay;
 
 use std::sync::atomic::Ordering;
 
-use fakes::{Answer, Door, Ears, peer_of};
+use fakes::{Answer, Door, Ears, peer_of, soon};
 use futures::future::join_all;
 use node::Plan;
 use quantraband::{
     audit::Direction,
     identity::Refusal,
-    network::{self, Envelope, PublishRefusal, convert},
-    types::{Timestamp, Topic},
+    network::{self, Entry, Envelope, PublishRefusal, convert},
+    types::{Timestamp, Topic, TrustScore},
 };
 
 fn message(payload: usize) -> Envelope {
     Envelope {
         sent: Timestamp::from_secs(1),
-        sequence: 1,
+        first: 1,
         credential: None,
-        payload: vec![7; payload],
-        sealed: false,
+        entries: vec![Entry::plain(vec![7; payload])],
     }
 }
 
@@ -111,6 +110,89 @@ async fn a_peer_without_permission_to_listen_is_sent_nothing() {
     assert_eq!(outcome, Err(PublishRefusal::NoListeners));
     assert_eq!(one.seen().subscriptions, 0);
     assert!(two.seen().messages.is_empty());
+}
+
+/// What a neighbour forwards and nobody should costs it gossip's ear: neither the time it has spent
+/// in the mesh nor a good name pays for that, and a bad name alone does the same.
+#[tokio::test]
+async fn a_neighbour_of_invalid_messages_is_no_longer_heard() {
+    let (one, two) = (Plan::new(1).start().await, Plan::new(2).start().await);
+    two.dial(one.id, &one.address).await;
+    let topic = Topic::try_new("orders").unwrap();
+    one.subscribe(&topic).await;
+    two.subscribe(&topic).await;
+    for node in [&one, &two] {
+        node.until("a listener", |seen| seen.subscriptions == 1)
+            .await;
+    }
+    let publish = |payload: &'static [u8], first: u64| {
+        let topic = topic.clone();
+        move |swarm: &mut libp2p::Swarm<node::Probed>| {
+            let envelope = Envelope {
+                first,
+                entries: vec![Entry::plain(payload)],
+                ..message(0)
+            };
+            let gossip = &mut swarm.behaviour_mut().node.gossip;
+            network::publish(gossip, &topic, &envelope, 100_000)
+        }
+    };
+    two.with(publish(b"well", 1)).await.unwrap();
+    one.until("a good one", |seen| seen.messages.len() == 1)
+        .await;
+    let who = two.id;
+    // The best of names.
+    let scale = (TrustScore::NEUTRAL, TrustScore::saturating(0.1));
+    let score = move |name: Option<TrustScore>| {
+        move |swarm: &mut libp2p::Swarm<node::Probed>| {
+            let gossip = &mut swarm.behaviour_mut().node.gossip;
+            if let Some(name) = name {
+                network::stands(gossip, &who, name, scale);
+            }
+            gossip.peer_score(&who).unwrap()
+        }
+    };
+    assert!(one.with(score(Some(TrustScore::ONE))).await >= 0.0);
+    for bad in 2..12 {
+        two.with(publish(b"reject me", bad)).await.unwrap();
+    }
+    let sunk = async {
+        while one.with(score(None)).await >= -80.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the score falls", sunk).await;
+    // A little worse yet, so that what it forgets in a second does not matter here.
+    one.with(score(Some(TrustScore::saturating(0.4)))).await;
+    two.with(publish(b"well again", 20)).await.unwrap();
+    // Subscriptions are heard whatever the score is: this one comes after the message.
+    two.subscribe(&Topic::try_new("later").unwrap()).await;
+    one.until("the other subscription", |seen| seen.subscriptions == 2)
+        .await;
+    let messages = one.seen().messages;
+    assert!(!messages.iter().any(|data| data.ends_with(b"well again")));
+}
+
+#[tokio::test]
+async fn a_bad_name_costs_gossips_ear_and_ends_with_the_name() {
+    let (one, two) = (Plan::new(1).start().await, Plan::new(2).start().await);
+    two.dial(one.id, &one.address).await;
+    let two_id = two.id;
+    one.until("a connection", |seen| seen.established == [two.id])
+        .await;
+    let named = move |score: f64| {
+        move |swarm: &mut libp2p::Swarm<node::Probed>| {
+            let gossip = &mut swarm.behaviour_mut().node.gossip;
+            let scale = (TrustScore::NEUTRAL, TrustScore::saturating(0.1));
+            network::stands(gossip, &two_id, TrustScore::saturating(score), scale);
+            gossip.peer_score(&two_id).unwrap()
+        }
+    };
+    assert!(one.with(named(0.1)).await <= -80.0);
+    let middle = one.with(named(0.3)).await;
+    assert!((-41.0..-39.0).contains(&middle), "{middle}");
+    assert!(one.with(named(0.5)).await.abs() < f64::EPSILON);
+    assert!(one.with(named(1.0)).await.abs() < f64::EPSILON);
 }
 
 #[tokio::test]

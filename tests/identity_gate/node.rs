@@ -215,16 +215,18 @@ fn note(
                     message_id,
                     message,
                 } => {
+                    // What a test calls so is what a node finds malformed.
+                    let answer = if message.data.ends_with(b"reject me") {
+                        MessageAcceptance::Reject
+                    } else {
+                        MessageAcceptance::Accept
+                    };
                     now.messages.push(message.data);
                     swarm
                         .behaviour_mut()
                         .node
                         .gossip
-                        .report_message_validation_result(
-                            &message_id,
-                            &propagation_source,
-                            MessageAcceptance::Accept,
-                        );
+                        .report_message_validation_result(&message_id, &propagation_source, answer);
                 }
                 gossipsub::Event::Subscribed { .. } => now.subscriptions += 1,
                 _ => {}

@@ -51,6 +51,13 @@ pub(super) async fn serve(stream: UnixStream, desk: Desk, streams: &Semaphore) {
                 _ = reader.next_line() => Ok(()),
             }
         }
+        Request::PublishStream { topic, seal_to } => {
+            let Ok(_stream) = streams.try_acquire() else {
+                let _ = send(&mut writer, &Response::Error(too_many())).await;
+                return;
+            };
+            super::publish::serve((&mut reader, &mut writer), &desk, (topic, seal_to)).await
+        }
         Request::AuditTail { count, after } => tail(&mut writer, &desk, count, after).await,
         Request::JobFollow {
             job,
@@ -103,7 +110,7 @@ async fn stream_job(
     }
 }
 
-async fn send(writer: &mut OwnedWriteHalf, answer: &Response) -> Result<(), LineError> {
+pub(super) async fn send(writer: &mut OwnedWriteHalf, answer: &Response) -> Result<(), LineError> {
     match tokio::time::timeout(CLIENT_DEADLINE, lines::write(writer, answer)).await {
         Ok(sent) => sent,
         Err(_) => Err(LineError::Io(std::io::ErrorKind::TimedOut.into())),

@@ -35,8 +35,8 @@ use crate::{
         revocation::{ImportStatusList, ListStatusLists},
         settings::ReloadSettings,
         swarm::{
-            Delivered, DescribeSwarm, GetSealingKey, ListPeers, Publish, SealingKey, SendCommand,
-            SendFault, Subscribe,
+            Delivered, DescribeSwarm, GetSealingKey, ListPeers, Publish, PublishMany,
+            PublishedMany, SealingKey, SendCommand, SendFault, Subscribe,
         },
     },
     sandbox::JobId,
@@ -45,10 +45,10 @@ use crate::{
     types::{Clock, PeerId, Timestamp, Topic},
 };
 
-pub(super) use refusals::no_answer;
+pub(super) use refusals::{no_answer, not_published};
 
 use super::jobs::Follow;
-use refusals::{not_done, not_published, not_recorded};
+use refusals::{not_done, not_recorded};
 use reports::{detail, fault, report};
 
 /// How long one actor may take to answer a command.
@@ -190,11 +190,13 @@ impl Desk {
                 topic,
                 payload,
                 seal_to,
+                trace,
             } => {
                 let publish = Publish {
                     topic,
                     payload,
                     seal_to,
+                    trace,
                 };
                 let answer = tools
                     .swarm
@@ -346,7 +348,7 @@ impl Desk {
                 stderr,
                 ..
             } => self.follow_far(job, (stdout, stderr)).await,
-            Request::Subscribe { .. } => {
+            Request::Subscribe { .. } | Request::PublishStream { .. } => {
                 Err(Failure::new(FailureCode::Invalid, "this command streams"))
             }
         }
@@ -466,6 +468,14 @@ impl Desk {
                 Ok(batch(lines))
             }
         }
+    }
+
+    /// Publishes a group of messages.
+    pub(super) async fn publish_many(
+        &self,
+        publish: PublishMany,
+    ) -> Result<PublishedMany, Failure> {
+        self.0.swarm.ask(publish, DEADLINE).await.map_err(no_answer)
     }
 
     pub(super) async fn subscribe(

@@ -8,6 +8,7 @@
 mod connection;
 mod desk;
 mod jobs;
+mod publish;
 
 use std::{
     fmt,

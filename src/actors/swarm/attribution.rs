@@ -6,7 +6,7 @@ use super::listeners::Neighbours;
 use crate::{
     actors::reputation::ReputationActor,
     messages::reputation::{Charge, Severity},
-    network::Attribution,
+    network::{Attribution, Load},
     supervision::{ActorRef, CoolDowns, HandlingScope, Incarnation},
     types::{Origin, Party, PeerId},
 };
@@ -76,6 +76,10 @@ impl Attribution for SwarmAttribution {
                 return;
             }
         }
+    }
+
+    fn admits(&self, neighbour: PeerId, load: &Load) -> bool {
+        self.neighbours.pays(&neighbour, load)
     }
 
     fn task_panicked(&self, origin: Origin, detail: &str) {

@@ -39,6 +39,9 @@ const VERIFY_DEADLINE: Duration = Duration::from_secs(2);
 /// one that has just restarted pays it a few times and is not banned for it.
 const UNVOUCHED_BYTES: u64 = 16 * 1024;
 
+/// What an entry takes in memory beside its payload, bytes: thousands of empty ones are no small thing.
+const ENTRY_BYTES: usize = 64;
+
 /// A message that waits.
 #[derive(Debug)]
 pub(super) struct ParkedMessage {
@@ -47,6 +50,8 @@ pub(super) struct ParkedMessage {
     pub(super) author: PeerId,
     pub(super) topic: Topic,
     pub(super) envelope: Envelope,
+    /// Whether its numbers were taken when it came.
+    pub(super) taken: bool,
 }
 
 /// How long a message may wait: all but one of the heartbeats that gossipsub keeps it for.
@@ -62,7 +67,8 @@ impl SwarmActor {
         credential: CredentialHash,
         message: ParkedMessage,
     ) {
-        let bytes = message.envelope.payload.len();
+        let entries = message.envelope.entries.len().saturating_mul(ENTRY_BYTES);
+        let bytes = message.envelope.payload_bytes().saturating_add(entries);
         let (id, neighbour, author) = (message.id.clone(), message.neighbour, message.author);
         let now = self.tools.clock.elapsed();
         let parked = (message, bytes);
@@ -191,6 +197,7 @@ impl SwarmActor {
             author,
             topic,
             envelope,
+            taken,
         } = message;
         let judgement = if identity.peer == author && identity.tier > Tier::Unverified {
             let (limiter, standings) = (self.tools.limiter.load(), self.tools.standings.load());
@@ -202,7 +209,16 @@ impl SwarmActor {
                 identity: Some(Arc::clone(identity)),
                 footing: peer.map(Peer::footing),
             };
-            judge_known(author, &known, &topic, envelope, &views)
+            let mut windows = self.tools.replay.windows();
+            let judged = judge_known(
+                (author, &known),
+                &topic,
+                (envelope, taken),
+                &mut windows,
+                &views,
+            );
+            drop(windows);
+            judged
         } else {
             // It names another's credential.
             Judgement::Ignore("credential_unknown")

@@ -140,6 +140,7 @@ impl SwarmActor {
         let admitted = Arc::new(admitted);
         let arrival = self.peers.connected(admitted, id, address, direction, now);
         self.tell_footing(who);
+        self.tell_standing(who);
         if arrival == Arrival::Unwelcome
             && let Some(swarm) = self.swarm.as_mut()
         {

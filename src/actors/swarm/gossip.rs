@@ -1,6 +1,6 @@
 //! Messages and subscriptions of neighbours, and what peers tell by identify and ping.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use actix::Context;
 use libp2p::{
@@ -19,7 +19,7 @@ use crate::{
     audit::AuditEvent,
     identity::StatusView,
     messages::{reputation::Standing, swarm::Delivery},
-    network::{Envelope, NodeBehaviourEvent, convert},
+    network::{Entry, Envelope, NodeBehaviourEvent, convert},
     policy::{Action, Decision},
     trust::{rate::Limiter, reputation::Standings},
     types::{Origin, PeerId, Timestamp, Topic},
@@ -78,9 +78,17 @@ impl SwarmActor {
                     peer.topics.remove(&topic);
                 }
             }
-            gossipsub::Event::SlowPeer { peer_id, .. } => {
-                tracing::warn!(peer = %peer_id, "a neighbour is too slow; messages to it are lost");
-                self.tools.metrics.message_refused("slow_neighbour");
+            gossipsub::Event::SlowPeer {
+                peer_id,
+                failed_messages,
+            } => {
+                let lost = failed_messages
+                    .priority
+                    .saturating_add(failed_messages.non_priority);
+                tracing::warn!(peer = %peer_id, lost, "a neighbour is too slow; frames to it are lost");
+                self.tools
+                    .metrics
+                    .message_refused_many("slow_neighbour", lost);
             }
             // A member that does not speak gossipsub can still be a peer.
             gossipsub::Event::GossipsubNotSupported { .. } => {}
@@ -106,25 +114,26 @@ impl SwarmActor {
         let (limiter, standings) = (self.tools.limiter.load(), self.tools.standings.load());
         let statuses = self.tools.statuses.load();
         let incoming = Incoming {
-            neighbour: forwarder,
             author,
             topic: &topic,
             data: &message.data,
         };
-        let mut windows = std::mem::take(&mut self.windows);
+        let mut mark = mem::take(&mut self.mark);
         let judgement = {
+            let mut windows = self.tools.replay.windows();
             let views = self.views(&limiter, &standings, &statuses);
             let authors = |credential: Option<&[u8; 32]>| self.peers.author(&author, credential);
-            judge(&incoming, &authors, &mut windows, &views)
+            judge(&incoming, &authors, (&mut windows, &mut mark), &views)
         };
-        self.windows = windows;
-        if let Judgement::Park(envelope, credential) = judgement {
+        self.mark = mark;
+        if let Judgement::Park(envelope, credential, taken) = judgement {
             let parked = ParkedMessage {
                 id: id.clone(),
                 neighbour: *neighbour,
                 author,
                 topic,
                 envelope,
+                taken,
             };
             return self.park(forwarder, credential, parked);
         }
@@ -143,6 +152,7 @@ impl SwarmActor {
             standings,
             statuses,
             judge: &self.judge,
+            elapsed: self.tools.clock.elapsed(),
             max_payload: self.tools.config.limits.max_message_size.as_usize(),
             now: self.tools.clock.now(),
         }
@@ -159,10 +169,11 @@ impl SwarmActor {
         match judgement {
             Judgement::Accept(envelope, decision) => {
                 self.answer(id, neighbour, MessageAcceptance::Accept);
-                self.received = self.received.saturating_add(1);
-                self.tools.metrics.message_received();
+                let count = u64::from(envelope.count());
+                self.received = self.received.saturating_add(count);
+                self.tools.metrics.messages_received(count);
                 self.record_publisher(author, &topic, &decision);
-                self.deliver(topic, author, envelope);
+                self.deliver(&topic, author, envelope);
             }
             // A message is parked once.
             Judgement::Park(..) => self.answer(id, neighbour, MessageAcceptance::Ignore),
@@ -225,24 +236,49 @@ impl SwarmActor {
             .add((reason, Some(author)), self.tools.clock.now());
     }
 
-    pub(super) fn deliver(&mut self, topic: Topic, author: PeerId, mut envelope: Envelope) {
+    /// Delivers the messages of an envelope in order.
+    pub(super) fn deliver(&mut self, topic: &Topic, author: PeerId, envelope: Envelope) {
         // Nobody here listens: then it need not be opened either.
-        if !self.subscribers.has(&topic) {
+        if !self.subscribers.has(topic) {
             return;
         }
-        let Some(payload) = self.readable(&topic, author, &mut envelope) else {
-            return;
-        };
-        let Envelope { sent, sealed, .. } = envelope;
-        let outcome = self.subscribers.deliver(&Delivery {
-            topic,
-            author,
-            sent,
-            payload,
-            sealed,
-        });
-        if outcome.dropped > 0 {
-            let dropped = u64::try_from(outcome.dropped).unwrap_or(u64::MAX);
+        let Envelope { sent, entries, .. } = envelope;
+        let mut dropped = 0_usize;
+        for mut entry in entries {
+            let Some(payload) = self.readable(topic, author, &mut entry) else {
+                continue;
+            };
+            let Entry { sealed, trace, .. } = entry;
+            // A span of this node's own, sampled as this node samples: the author's is linked.
+            let span = trace.as_deref().map(|trace| {
+                tracing::info_span!(
+                    parent: None,
+                    "message",
+                    %topic,
+                    %author,
+                    link.trace_id = trace.trace_id(),
+                    link.span_id = trace.span_id(),
+                )
+            });
+            let entered = span.as_ref().map(tracing::Span::enter);
+            let outcome = self.subscribers.deliver(Delivery {
+                topic: topic.clone(),
+                author,
+                sent,
+                payload,
+                sealed,
+                trace,
+            });
+            dropped = dropped.saturating_add(outcome.dropped);
+            if entered.is_some() {
+                tracing::debug!(
+                    delivered = outcome.delivered,
+                    "a message with a trace context"
+                );
+            }
+        }
+        if dropped > 0 {
+            let dropped = u64::try_from(dropped).unwrap_or(u64::MAX);
             self.tools.metrics.deliveries_dropped(dropped);
         }
     }

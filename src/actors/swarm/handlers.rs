@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use actix::{Context, Handler, MessageResult};
+use actix::{
+    Context, Handler, MessageResult, ResponseActFuture, WrapFuture,
+    fut::{self, ActorFutureExt},
+};
 
 use super::SwarmActor;
 use crate::{
@@ -12,21 +15,17 @@ use crate::{
     messages::{
         reputation::Standing,
         swarm::{
-            DescribeSwarm, Drain, ListPeers, PeerReport, Publish, PublishFault, Published,
-            Subscribe, SwarmReport,
+            DescribeSwarm, Drain, ListPeers, PeerReport, PublishFault, Subscribe, SwarmReport,
         },
     },
-    network::{self, Envelope, PublishRefusal},
+    network,
     policy::Action,
     types::{Topic, TrustScore},
 };
 
-/// Said to a publisher over its budget when the limiter does not know better.
-const OWN_RATE_PAUSE: Duration = Duration::from_secs(1);
-
 impl SwarmActor {
     /// What this node may do itself, by the same rules as everybody.
-    fn may_i(&self, action: Action, topic: &Topic) -> Result<Option<[u8; 32]>, PublishFault> {
+    pub(super) fn may_i(&self, action: Action, topic: &Topic) -> Result<(), PublishFault> {
         if self.memory.draining {
             return Err(PublishFault::Failed("the node is stopping".to_owned()));
         }
@@ -55,7 +54,7 @@ impl SwarmActor {
             now,
         });
         if decision.permits() {
-            return Ok(identity.map(|identity| identity.credential_hash));
+            return Ok(());
         }
         let rule = &decision.rule;
         self.tools.audit.note(AuditEvent::Decided {
@@ -76,76 +75,6 @@ impl SwarmActor {
             ),
         }))
     }
-
-    fn listeners(&self, topic: &Topic) -> usize {
-        self.peers
-            .iter()
-            .filter(|(_, peer)| peer.topics.contains(topic))
-            .count()
-    }
-}
-
-impl Handler<Publish> for SwarmActor {
-    type Result = Result<Published, PublishFault>;
-
-    fn handle(&mut self, message: Publish, _: &mut Context<Self>) -> Self::Result {
-        let Publish {
-            topic,
-            mut payload,
-            seal_to,
-        } = message;
-        let credential = self.may_i(Action::Publish, &topic)?;
-        let sealed = !seal_to.is_empty();
-        if sealed {
-            payload = self.seal(&topic, &payload, &seal_to)?;
-        }
-        let limit = self.tools.config.limits.max_message_size.as_usize();
-        if payload.len() > limit {
-            return Err(PublishFault::TooLarge {
-                size: payload.len(),
-                limit,
-            });
-        }
-        // The neighbours hold this node to the same budget and would drop in silence what is
-        // over it: say so here instead.
-        if let Err(denial) = self.tools.limiter.load().charge_author(self.me, 1) {
-            self.tools.metrics.message_refused("own_rate");
-            return Err(PublishFault::OverRate(
-                denial.retry_after.unwrap_or(OWN_RATE_PAUSE),
-            ));
-        }
-        self.sequence = self.sequence.saturating_add(1);
-        let sent = self.tools.clock.now();
-        let envelope = Envelope {
-            sent,
-            sequence: self.sequence,
-            credential,
-            payload,
-            sealed,
-        };
-        let listeners = self.listeners(&topic);
-        let swarm = self
-            .swarm
-            .as_mut()
-            .ok_or_else(|| PublishFault::Failed("the network is not up".to_owned()))?;
-        let gossip = &mut swarm.behaviour_mut().gossip;
-        let message_id = match network::publish(gossip, &topic, &envelope, limit) {
-            Ok(id) => Some(hex::encode(id.0)),
-            Err(PublishRefusal::NoListeners) => None,
-            Err(PublishRefusal::Backpressure) => return Err(PublishFault::Backpressure),
-            Err(PublishRefusal::TooLarge { size, limit }) => {
-                return Err(PublishFault::TooLarge { size, limit });
-            }
-            Err(other) => return Err(PublishFault::Failed(other.to_string())),
-        };
-        self.sent = self.sent.saturating_add(1);
-        self.tools.metrics.message_sent();
-        self.deliver(topic, self.me, envelope);
-        Ok(Published {
-            message_id,
-            listeners,
-        })
-    }
 }
 
 impl Handler<Subscribe> for SwarmActor {
@@ -163,7 +92,7 @@ impl Handler<Subscribe> for SwarmActor {
         self.subscribers
             .add(topic, sink)
             .map(drop)
-            .map_err(|()| PublishFault::Backpressure)
+            .map_err(|()| PublishFault::Failed("too many subscriptions".to_owned()))
     }
 }
 
@@ -198,13 +127,32 @@ impl Handler<DescribeSwarm> for SwarmActor {
     }
 }
 
-impl Handler<Drain> for SwarmActor {
-    type Result = ();
+/// How long what was published last gets to leave before its connections are closed: a queue of small
+/// frames is gone in a fraction of it.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
-    fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
+impl Handler<Drain> for SwarmActor {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: Drain, _: &mut Context<Self>) -> Self::Result {
         self.memory.draining = true;
         self.remember();
+        self.flush_outbox();
+        self.abandon_outbox();
+        self.leave_floors();
         self.report_refusals();
+        let quiet = self.tools.clock.now().since(self.last_sent);
+        if quiet >= LAST_WORDS {
+            self.close_all();
+            return Box::pin(fut::ready(()));
+        }
+        let leaving = tokio::time::sleep(LAST_WORDS).into_actor(self);
+        Box::pin(leaving.map(|(), act, _| act.close_all()))
+    }
+}
+
+impl SwarmActor {
+    fn close_all(&mut self) {
         let Some(swarm) = self.swarm.as_mut() else {
             return;
         };

@@ -1,16 +1,20 @@
 //! How a gossip message is judged: the fast path, from published views alone.
 //!
-//! Gossipsub has checked the author's signature before. Budgets come first, so that a flood is
+//! Gossipsub has checked the author's signature before, and its neighbour has paid for the frame.
+//! Budgets come first, so that a flood is
 //! cheap to refuse. A message that breaks a rule of form is rejected and its author charged; one
 //! that is over a budget, unknown or not permitted is ignored, so that honest neighbours who
 //! forward it are not punished.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     actors::judge::{Judge, Question},
     identity::{StatusView, Tier, VerifiedIdentity},
-    network::{Envelope, replay::ReplayWindows},
+    network::{
+        Envelope,
+        replay::{Mark, Numbers, ReplayWindows},
+    },
     policy::{Action, Decision, DenyReason, Verdict},
     trust::{
         rate::Limiter,
@@ -25,7 +29,8 @@ pub(super) enum Judgement {
     /// Forward and deliver.
     Accept(Envelope, Arc<Decision>),
     /// Whoever forwarded it shall show the credential it names; then it is judged further.
-    Park(Envelope, [u8; 32]),
+    /// Whether its numbers were taken is the last.
+    Park(Envelope, [u8; 32], bool),
     /// Neither forward nor deliver; nobody is punished.
     Ignore(&'static str),
     /// The same, because a rule says so.
@@ -37,8 +42,6 @@ pub(super) enum Judgement {
 /// A message as it came.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Incoming<'a> {
-    /// The neighbour that forwarded it.
-    pub(super) neighbour: PeerId,
     /// Who signed it.
     pub(super) author: PeerId,
     /// Its topic.
@@ -65,6 +68,8 @@ pub(super) struct Views<'a> {
     pub(super) standings: &'a Standings,
     pub(super) statuses: &'a StatusView,
     pub(super) judge: &'a Judge,
+    /// Monotonic time since the start.
+    pub(super) elapsed: Duration,
     pub(super) max_payload: usize,
     pub(super) now: Timestamp,
 }
@@ -73,17 +78,9 @@ pub(super) struct Views<'a> {
 pub(super) fn judge(
     message: &Incoming<'_>,
     authors: &dyn Fn(Option<&[u8; 32]>) -> Option<Author>,
-    windows: &mut ReplayWindows,
+    (windows, mark): (&mut ReplayWindows, &mut Mark),
     views: &Views<'_>,
 ) -> Judgement {
-    let bytes = u64::try_from(message.data.len()).unwrap_or(u64::MAX);
-    if views
-        .limiter
-        .charge_neighbour(message.neighbour, bytes)
-        .is_err()
-    {
-        return Judgement::Ignore("neighbour_bytes");
-    }
     // By the key, before anything is decoded; by the subject once it is known whose the key is.
     let Some(standing) = views.standings.standing(&message.author, views.now) else {
         return Judgement::Ignore("standing_unknown");
@@ -95,10 +92,15 @@ pub(super) fn judge(
         return Judgement::Reject("envelope");
     };
     // Before the author pays: whoever plays an old message again must not spend its budget.
-    if let Err(stale) = windows.admit(message.author, envelope.sequence, envelope.sent, views.now) {
-        return Judgement::Ignore(stale.name());
-    }
-    if views.limiter.charge_author(message.author, 1).is_err() {
+    let clocks = (views.now, views.elapsed);
+    let admitted = windows.admit(message.author, numbers(&envelope), clocks, mark);
+    let taken = match admitted {
+        Ok(taken) => taken,
+        Err(stale) => return Judgement::Ignore(stale.name()),
+    };
+    // One signature, and a charge for each message it serves: all of them or none.
+    let count = envelope.count();
+    if views.limiter.charge_author(message.author, count).is_err() {
         return Judgement::Ignore("author_rate");
     }
     let known = authors(envelope.credential.as_ref());
@@ -106,7 +108,8 @@ pub(super) fn judge(
     let hash = identity.map(|identity| identity.credential_hash);
     match (known, envelope.credential) {
         (Some(author), named) if named == hash => {
-            judge_known(message.author, &author, message.topic, envelope, views)
+            let who = (message.author, &author);
+            judge_known(who, message.topic, (envelope, taken), windows, views)
         }
         // It signed itself in as nobody; what it claims in a message changes nothing.
         (Some(author), _) if author.tier == Tier::Unverified => {
@@ -114,16 +117,24 @@ pub(super) fn judge(
         }
         (Some(_), None) => Judgement::Ignore("credential_unknown"),
         (None, None) => Judgement::Ignore("author_unknown"),
-        (_, Some(credential)) => Judgement::Park(envelope, credential),
+        (_, Some(credential)) => Judgement::Park(envelope, credential, taken),
+    }
+}
+
+fn numbers(envelope: &Envelope) -> Numbers {
+    Numbers {
+        first: envelope.first,
+        count: envelope.count(),
+        sent: envelope.sent,
     }
 }
 
 /// Judges a message that paid its budgets and was not played again, once its author is known.
 pub(super) fn judge_known(
-    peer: PeerId,
-    author: &Author,
+    (peer, author): (PeerId, &Author),
     topic: &Topic,
-    envelope: Envelope,
+    (envelope, taken): (Envelope, bool),
+    windows: &mut ReplayWindows,
     views: &Views<'_>,
 ) -> Judgement {
     let Author {
@@ -148,11 +159,22 @@ pub(super) fn judge_known(
     // budget.
     if decision.permits()
         && let Some(member) = answers(known, views.now)
-        && views.limiter.charge_member(&member).is_err()
+        && views
+            .limiter
+            .charge_member(&member, envelope.count())
+            .is_err()
     {
         return Judgement::Ignore("author_rate");
     }
     if decision.permits() {
+        // Of an author that is here for the first time; a window costs memory, and those whose
+        // messages nobody takes get none.
+        if !taken {
+            let stranger = *tier == Tier::Unverified;
+            if let Err(stale) = windows.take(peer, numbers(&envelope), views.now, stranger) {
+                return Judgement::Ignore(stale.name());
+            }
+        }
         return Judgement::Accept(envelope, decision);
     }
     let reason = match decision.verdict {

@@ -10,13 +10,13 @@ use crate::{
         audit::AuditHandle,
         judge::{Judge, Question},
     },
-    audit::AuditEvent,
+    audit::{Aggregator, AuditEvent, Tally},
     identity::StatusView,
-    network::{Admitted, Listeners},
+    network::{Admitted, Listeners, Load},
     policy::{Action, Decision, Rule},
     telemetry::Metrics,
     trust::{
-        rate::Limiter,
+        rate::{DenialReason, Limiter},
         reputation::{self, Standings},
     },
     types::{Clock, Footing, PeerId, SubjectId, Topic, View},
@@ -41,10 +41,17 @@ struct Neighbour {
     denied: BTreeSet<Topic>,
 }
 
+/// Kinds of refused frames told apart until the next record.
+const REFUSAL_KEYS: usize = 1_024;
+
+/// Which budget was spent, and whose.
+type Refusal = (&'static str, Option<PeerId>);
+
 /// Connected peers as the gate let them in. Belongs to one incarnation of the Swarm actor, which
 /// writes it; its own gossip behaviour reads it, on the same thread.
 pub(super) struct Neighbours {
     admitted: Mutex<HashMap<PeerId, Neighbour>>,
+    refused: Mutex<Aggregator<Refusal>>,
     audit: AuditHandle,
     standings: View<Standings>,
     statuses: View<StatusView>,
@@ -64,6 +71,7 @@ impl Neighbours {
     ) -> Self {
         Self {
             admitted: Mutex::default(),
+            refused: Mutex::new(Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None))),
             audit,
             standings,
             statuses,
@@ -105,6 +113,38 @@ impl Neighbours {
         let identity = all.get(peer)?.admitted.identity.as_deref();
         let revoked = self.statuses.load().of_peer(identity, now).is_revoked();
         reputation::answers(identity, now).filter(|_| !revoked)
+    }
+
+    /// Charges a neighbour for what it sent. `false`: it is over a budget, and none of it counts.
+    pub(super) fn pays(&self, peer: &PeerId, load: &Load) -> bool {
+        let limiter = self.limiter.load();
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let frames = number(load.messages.saturating_add(load.control));
+        let bytes = u64::try_from(load.bytes).unwrap_or(u64::MAX);
+        let paid = if frames == 0 {
+            Ok(())
+        } else {
+            let frames = limiter.charge_frames(*peer, frames);
+            frames.and_then(|()| limiter.charge_neighbour(*peer, bytes))
+        };
+        let Err(denial) = paid else {
+            return true;
+        };
+        let reason = match denial.reason {
+            DenialReason::TooMuchAtOnce => "neighbour_frames",
+            other => other.code(),
+        };
+        self.metrics.message_refused_many(reason, load.messages);
+        let count = u64::try_from(load.messages.max(1)).unwrap_or(u64::MAX);
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.add_many((reason, Some(*peer)), count, self.clock.now());
+        false
+    }
+
+    /// What was refused since this was last asked.
+    pub(super) fn take_refused(&self) -> Vec<(Refusal, Tally)> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.drain()
     }
 
     pub(super) fn gone(&self, peer: &PeerId) {

@@ -1,13 +1,13 @@
 //! Judges live connections again and again: what was right to let in may be wrong to keep.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix::Context;
 
-use super::{REVIEW, SwarmActor, peers::Peer};
+use super::{REVIEW, SwarmActor, peers::Peer, publish};
 use crate::{
     audit::AuditEvent,
-    network::{Refused, convert},
+    network::{self, Refused, convert},
     policy::Action,
     types::{PeerId, Timestamp},
 };
@@ -24,6 +24,12 @@ impl SwarmActor {
     pub(super) fn on_tick(&mut self, ctx: &mut Context<Self>) {
         let elapsed = self.tools.clock.elapsed();
         self.tend_parking();
+        self.move_mark(ctx);
+        self.tell_standings(elapsed >= self.next_review);
+        self.outbox
+            .set_rules(publish::rules(&self.tools.live.load()));
+        let waiting = self.outbox.waiting();
+        self.tools.metrics.gossip().set_waiting(waiting);
         if !self.memory.draining {
             self.dial_due(ctx);
         }
@@ -36,6 +42,42 @@ impl SwarmActor {
         if elapsed >= self.next_report {
             self.next_report = elapsed.saturating_add(self.tools.config.audit.aggregate.0);
             self.report_refusals();
+        }
+    }
+
+    /// Tells gossip how its neighbours stand, when that changed or `again` because it changes with
+    /// time.
+    fn tell_standings(&mut self, again: bool) {
+        let standings = self.tools.standings.load();
+        let same = self
+            .told
+            .as_ref()
+            .is_some_and(|told| Arc::ptr_eq(told, &standings));
+        if same && !again {
+            return;
+        }
+        let peers: Vec<PeerId> = self.peers.iter().map(|(who, _)| *who).collect();
+        for who in peers {
+            self.tell_standing(who);
+        }
+        self.told = Some(standings);
+    }
+
+    /// Tells gossip how a neighbour stands. Before it is connected gossip would not listen.
+    pub(super) fn tell_standing(&mut self, who: PeerId) {
+        let Some(peer) = self.peers.get(&who) else {
+            return;
+        };
+        let (standings, now) = (self.tools.standings.load(), self.tools.clock.now());
+        let identity = peer.admitted.identity.as_deref();
+        let Some(standing) = standings.standing_of(&who, identity, now) else {
+            return;
+        };
+        let rules = &self.tools.live.load().reputation;
+        if let (Some(swarm), Ok(peer)) = (self.swarm.as_mut(), convert::to_libp2p(&who)) {
+            let gossip = &mut swarm.behaviour_mut().gossip;
+            let scale = (rules.neutral, rules.ban_below);
+            network::stands(gossip, &peer, standing.score, scale);
         }
     }
 
@@ -164,6 +206,15 @@ impl SwarmActor {
         for ((reason, author), tally) in self.refused.drain() {
             self.tools.audit.note(AuditEvent::MessagesRefused {
                 author,
+                reason: reason.to_owned(),
+                count: tally.count,
+                first: tally.first,
+                last: tally.last,
+            });
+        }
+        for ((reason, _), tally) in self.neighbours.take_refused() {
+            self.tools.audit.note(AuditEvent::MessagesRefused {
+                author: None,
                 reason: reason.to_owned(),
                 count: tally.count,
                 first: tally.first,

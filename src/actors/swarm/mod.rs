@@ -24,6 +24,8 @@ mod judge;
 mod listeners;
 mod live;
 mod peers;
+mod publish;
+mod replay;
 mod sealed;
 mod subscribers;
 
@@ -54,15 +56,15 @@ use crate::{
     config::Config,
     identity::{NodeKey, OwnIdentity, StatusView, TrustView},
     network::{
-        self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Tasks, parking::Parking,
-        replay::ReplayWindows,
+        self, Admission, DialPlan, GateKeeper, NodeBehaviour, Setup, Workers, parking::Parking,
+        replay::Mark,
     },
     policy::Rule,
     supervised,
     supervision::{ActorRef, CoolDowns, Fault, Incarnation, Supervise},
     telemetry::Metrics,
     trust::{rate::Limiter, reputation::Standings},
-    types::{Clock, PeerId, Publisher, Topic, View},
+    types::{Clock, PeerId, Publisher, Timestamp, Topic, View},
 };
 
 use admin::Commands;
@@ -74,6 +76,8 @@ use identity::IdentityCalls;
 use jobs::Calls;
 use listeners::Neighbours;
 use peers::Peers;
+use publish::Outbox;
+pub use replay::ReplayMemory;
 use subscribers::Subscribers;
 
 /// How often the actor looks at its dial plan: the shortest wait that makes sense before a
@@ -90,6 +94,12 @@ const REFUSAL_KEYS: usize = 1_024;
 pub struct SwarmTools {
     /// The node's configuration.
     pub config: Arc<Config>,
+    /// What is in force; of it the rules of batches are taken.
+    pub live: View<Config>,
+    /// Runs connection tasks.
+    pub workers: Arc<Workers>,
+    /// What was taken of which author.
+    pub replay: Arc<ReplayMemory>,
     /// The node's key: sealed messages are opened with it.
     pub key: NodeKey,
     /// The node key's seed.
@@ -168,7 +178,8 @@ pub struct SwarmActor {
     listeners: HashMap<ListenerId, Multiaddr>,
     /// Addresses it listens on now, without `/p2p`.
     listening: BTreeSet<Multiaddr>,
-    windows: ReplayWindows,
+    mark: Mark,
+    outbox: Outbox,
     /// Authors and topics about which a rule has decided on record.
     publishers: HashSet<(PeerId, Topic, Rule)>,
     refused: Aggregator<(&'static str, Option<PeerId>)>,
@@ -182,6 +193,10 @@ pub struct SwarmActor {
     next_review: Duration,
     next_report: Duration,
     sequence: u64,
+    /// When it last sent something, as it said: that never goes back.
+    last_sent: Timestamp,
+    /// The standings that gossip was told of.
+    told: Option<Arc<Standings>>,
     received: u64,
     sent: u64,
 }
@@ -257,7 +272,8 @@ impl SwarmActor {
             memory: SwarmMemory::default(),
             listeners: HashMap::new(),
             listening: BTreeSet::new(),
-            windows: ReplayWindows::default(),
+            mark: Mark::default(),
+            outbox: Outbox::new(publish::rules(&tools.live.load())),
             publishers: HashSet::new(),
             refused: Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None)),
             calls: Calls::default(),
@@ -272,6 +288,8 @@ impl SwarmActor {
             next_review: Duration::ZERO,
             next_report: Duration::ZERO,
             sequence,
+            last_sent: Timestamp::default(),
+            told: None,
             received: 0,
             sent: 0,
             tools,
@@ -293,7 +311,7 @@ impl SwarmActor {
             listeners: Arc::clone(&self.neighbours) as Arc<dyn network::Listeners>,
             attribution: attribution.clone(),
             clock: Arc::clone(&self.tools.clock),
-            tasks: Tasks::here(attribution),
+            tasks: self.tools.workers.tasks(attribution),
         })
     }
 
@@ -360,8 +378,9 @@ impl Supervise for SwarmActor {
             self.listen(&mut swarm)?;
             self.plan_dials();
         }
+        self.first_mark().map_err(Fault::build)?;
         self.swarm = Some(swarm);
-        ctx.spawn(Drive);
+        ctx.spawn(Drive::default());
         ctx.run_interval(TICK, Self::on_tick);
         Ok(())
     }

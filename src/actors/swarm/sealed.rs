@@ -9,7 +9,7 @@ use super::SwarmActor;
 use crate::{
     identity::sealed::{self, OpenFault, Purpose, SealTo, XWingPublic},
     messages::swarm::{GetSealingKey, PublishFault, SealingKey},
-    network::Envelope,
+    network::Entry,
     types::{PeerId, Topic},
 };
 
@@ -72,10 +72,10 @@ impl SwarmActor {
         &self,
         topic: &Topic,
         author: PeerId,
-        envelope: &mut Envelope,
+        entry: &mut Entry,
     ) -> Option<Vec<u8>> {
-        let payload = std::mem::take(&mut envelope.payload);
-        if !envelope.sealed {
+        let payload = std::mem::take(&mut entry.payload);
+        if !entry.sealed {
             return Some(payload);
         }
         let limit = self.tools.config.limits.max_message_size.as_usize();

@@ -24,7 +24,7 @@ struct Sink {
 
 impl Sink {
     /// Whether the message was delivered; `Err` when nobody receives any more.
-    fn deliver(&mut self, delivery: &Delivery) -> Result<bool, ()> {
+    fn deliver(&mut self, delivery: Delivery) -> Result<bool, ()> {
         if self.lagged > 0 {
             match self.sender.try_send(Delivered::Lagged(self.lagged)) {
                 Ok(()) => self.lagged = 0,
@@ -35,7 +35,7 @@ impl Sink {
                 Err(TrySendError::Closed(_)) => return Err(()),
             }
         }
-        match self.sender.try_send(Delivered::Message(delivery.clone())) {
+        match self.sender.try_send(Delivered::Message(delivery)) {
             Ok(()) => Ok(true),
             Err(TrySendError::Full(_)) => {
                 self.lagged = 1;
@@ -79,16 +79,23 @@ impl Subscribers {
     }
 
     /// Delivers to every subscriber of the topic.
-    pub(super) fn deliver(&mut self, delivery: &Delivery) -> Outcome {
+    pub(super) fn deliver(&mut self, delivery: Delivery) -> Outcome {
         let mut outcome = Outcome::default();
-        if let Some(sinks) = self.sinks.get_mut(&delivery.topic) {
-            for sink in sinks {
-                match sink.deliver(delivery) {
-                    Ok(true) => outcome.delivered += 1,
-                    Ok(false) => outcome.dropped += 1,
-                    Err(()) => {}
-                }
+        let mut count = |result| match result {
+            Ok(true) => outcome.delivered += 1,
+            Ok(false) => outcome.dropped += 1,
+            Err(()) => {}
+        };
+        // The last one gets the original: mostly there is one.
+        if let Some((last, others)) = self
+            .sinks
+            .get_mut(&delivery.topic)
+            .and_then(|sinks| sinks.split_last_mut())
+        {
+            for sink in others {
+                count(sink.deliver(delivery.clone()));
             }
+            count(last.deliver(delivery));
         }
         outcome
     }
@@ -135,6 +142,7 @@ mod tests {
             sent: Timestamp::default(),
             payload: vec![n],
             sealed: false,
+            trace: None,
         }
     }
 
@@ -147,17 +155,17 @@ mod tests {
         assert_eq!(subscribers.add(topic.clone(), slow), Ok(true));
         assert_eq!(subscribers.add(topic.clone(), fast), Ok(false));
         assert_eq!(
-            subscribers.deliver(&delivery(&topic, 0)),
+            subscribers.deliver(delivery(&topic, 0)),
             Outcome {
                 delivered: 2,
                 dropped: 0
             }
         );
         for n in 1..=3 {
-            assert_eq!(subscribers.deliver(&delivery(&topic, n)).dropped, 1);
+            assert_eq!(subscribers.deliver(delivery(&topic, n)).dropped, 1);
         }
         assert!(matches!(slow_end.try_recv(), Ok(Delivered::Message(_))));
-        subscribers.deliver(&delivery(&topic, 4));
+        subscribers.deliver(delivery(&topic, 4));
         assert_eq!(slow_end.try_recv(), Ok(Delivered::Lagged(3)));
         let got = std::iter::from_fn(|| fast_end.try_recv().ok()).count();
         assert_eq!(got, 5);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     messages::swarm::Delivery,
+    network::Trace,
     types::{Party, PeerId, Timestamp, Topic},
 };
 
@@ -101,6 +102,9 @@ pub struct MessageReport {
     /// Whether it came sealed.
     #[serde(default)]
     pub sealed: bool,
+    /// What its author was doing, when it said so: for a link, not for a parent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Box<Trace>>,
 }
 
 impl From<Delivery> for MessageReport {
@@ -111,6 +115,7 @@ impl From<Delivery> for MessageReport {
             sent,
             payload,
             sealed,
+            trace,
         } = delivery;
         Self {
             topic,
@@ -118,6 +123,7 @@ impl From<Delivery> for MessageReport {
             sent,
             payload,
             sealed,
+            trace,
         }
     }
 }

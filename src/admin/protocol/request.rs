@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     identity::{Name, sealed::SealTo},
+    network::Trace,
     sandbox::{ContentHash, JobId, JobSpec},
     types::{Party, PeerId, Span, Topic},
 };
@@ -44,6 +45,20 @@ pub enum Request {
         #[serde(with = "hex::serde")]
         payload: Vec<u8>,
         /// To whom it is sealed; nobody: it is not.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seal_to: Vec<SealTo>,
+        /// What the publisher is doing, for whoever follows traces.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<Trace>,
+    },
+    /// Publishes many messages in order: [`Response::StreamReady`], then a
+    /// [`StreamedMessage`](super::StreamedMessage) a line until the client closes its end, answered by
+    /// [`Response::StreamProgress`] lines and at the end by [`Response::StreamDone`]. The node reads no
+    /// faster than the network takes them.
+    PublishStream {
+        /// The topic.
+        topic: Topic,
+        /// To whom they are sealed; nobody: they are not.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         seal_to: Vec<SealTo>,
     },
@@ -202,6 +217,7 @@ impl Request {
             Self::Restart { .. } => "restart",
             Self::Inject { .. } => "inject",
             Self::Publish { .. } => "publish",
+            Self::PublishStream { .. } => "publish_stream",
             Self::Subscribe { .. } => "subscribe",
             Self::AuditTail { .. } => "audit_tail",
             Self::AuditRotate {} => "audit_rotate",

@@ -54,6 +54,22 @@ pub enum Response {
     },
     /// To `publish`.
     Published(Published),
+    /// To `publish_stream`: lines may come.
+    StreamReady {},
+    /// Some of the lines were published.
+    StreamProgress {
+        /// So many since the stream began.
+        published: u64,
+        /// How often the network was too slow, and it waited.
+        pushed_back: u64,
+    },
+    /// All of them were.
+    StreamDone {
+        /// So many.
+        published: u64,
+        /// How often the network was too slow, and it waited.
+        pushed_back: u64,
+    },
     /// A key to seal to.
     SealingKey {
         /// Who seals: this node.

@@ -34,6 +34,7 @@ fn requests() -> Vec<Request> {
             topic: topic.clone(),
             payload: vec![0, 255, 10],
             seal_to: vec!["acme/workers".parse().unwrap()],
+            trace: None,
         },
         Request::Subscribe { topic },
         Request::AuditTail {
@@ -99,6 +100,7 @@ fn the_wire_form_is_frozen() {
         topic: "t".parse().unwrap(),
         payload: b"hi\n".to_vec(),
         seal_to: Vec::new(),
+        trace: None,
     };
     assert_eq!(
         serde_json::to_string(&publish).unwrap(),
@@ -132,6 +134,7 @@ fn the_largest_payload_fits_a_line() {
         topic: "t".repeat(Topic::MAX_LEN).parse().unwrap(),
         payload: vec![0xff; MAX_PAYLOAD],
         seal_to: Vec::new(),
+        trace: None,
     };
     assert!(serde_json::to_vec(&request).unwrap().len() <= MAX_LINE);
     let message = Response::Message(MessageReport {
@@ -140,6 +143,7 @@ fn the_largest_payload_fits_a_line() {
         sent: Timestamp::from_millis(u64::MAX),
         payload: vec![0xff; MAX_PAYLOAD],
         sealed: false,
+        trace: None,
     });
     assert!(serde_json::to_vec(&message).unwrap().len() <= MAX_LINE);
 }
@@ -189,7 +193,7 @@ fn responses_round_trip() {
 proptest! {
     #[test]
     fn any_payload_survives(payload: Vec<u8>) {
-        let request = Request::Publish { topic: "t".parse().unwrap(), payload, seal_to: Vec::new() };
+        let request = Request::Publish { topic: "t".parse().unwrap(), payload, seal_to: Vec::new(), trace: None };
         let line = serde_json::to_string(&request).unwrap();
         prop_assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
     }

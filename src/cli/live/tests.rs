@@ -20,6 +20,7 @@ fn message(payload: &[u8]) -> Response {
         sent: Timestamp::from_secs(1),
         payload: payload.to_vec(),
         sealed: false,
+        trace: None,
     })
 }
 

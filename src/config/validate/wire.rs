@@ -8,8 +8,14 @@ use super::check::Check;
 use crate::{
     admin::protocol::MAX_PAYLOAD,
     config::{Config, LimitsConfig, clip},
+    network::envelope::MAX_ENTRIES,
     types::{PeerId, SecurityLevel},
 };
+
+/// Most `network.connection_threads`: more cores than any machine this runs on has to spare.
+const MAX_THREADS: u64 = 64;
+/// Longest `gossip.batch_delay`: a tenth of the patience of whoever publishes.
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 pub(super) fn network(check: &mut Check, config: &Config) {
     let network = &config.network;
@@ -58,6 +64,12 @@ pub(super) fn network(check: &mut Check, config: &Config) {
     check.span("network.ping_timeout", network.ping_timeout);
     check.span("network.dial_backoff_initial", network.dial_backoff_initial);
     check.span("network.dial_backoff_max", network.dial_backoff_max);
+    check.number(
+        "network.connection_threads",
+        network.connection_threads,
+        0,
+        MAX_THREADS,
+    );
     check.ordered(
         ("network.dial_backoff_initial", network.dial_backoff_initial),
         ("network.dial_backoff_max", network.dial_backoff_max),
@@ -164,6 +176,31 @@ pub(super) fn gossip(check: &mut Check, config: &Config) {
     check.span("gossip.duplicate_cache", gossip.duplicate_cache);
     // gossipsub gossips over 3 heartbeats of the history, which must hold them and one more.
     check.number("gossip.history_length", gossip.history_length, 4, 1_000);
+    check.that(
+        gossip.batch_delay.0 <= LONGEST_DELAY,
+        "gossip.batch_delay",
+        "is longer than anybody waits for an answer",
+        "write at most \"1s\"; \"0s\" sends at once",
+    );
+    let largest = config.limits.max_message_size.0;
+    check.number(
+        "gossip.batch_size",
+        gossip.batch_size.0,
+        1,
+        MAX_PAYLOAD as u64,
+    );
+    check.relation(
+        gossip.batch_size.0 <= largest,
+        &["gossip.batch_size", "limits.max_message_size"],
+        "is more than one message may have, and no batch may be longer",
+        "lower the first or raise the second",
+    );
+    check.number(
+        "gossip.batch_count",
+        gossip.batch_count,
+        1,
+        MAX_ENTRIES as u64,
+    );
     check.queue("gossip.neighbour_queue", gossip.neighbour_queue);
     check.queue("gossip.subscriber_queue", gossip.subscriber_queue);
 }
@@ -189,6 +226,8 @@ pub(super) fn limits(check: &mut Check, config: &Config) {
         ("message_burst", limits.message_burst),
         ("job_requests_per_second", limits.job_requests_per_second),
         ("job_request_burst", limits.job_request_burst),
+        ("frames_per_second", limits.frames_per_second),
+        ("frame_burst", limits.frame_burst),
     ] {
         check.number(&format!("limits.{key}"), value, 1, most);
     }

@@ -24,7 +24,7 @@ use crate::{
         revocation::{RevocationActor, RevocationSetup, SwarmSlot},
         sandbox::{SandboxActor, SandboxSetup},
         settings::{Pending, SettingsActor, SettingsSetup},
-        swarm::{SwarmActor, SwarmMemory, SwarmTools},
+        swarm::{ReplayMemory, SwarmActor, SwarmMemory, SwarmTools},
     },
     audit::AuditEvent,
     config::{Config, Loaded},
@@ -35,6 +35,7 @@ use crate::{
         rotation::{self, RotationError},
     },
     messages::reputation::Ban,
+    network::Workers,
     store::{SetAside, Store},
     supervision::{ActorRef, Placement},
     telemetry::{self, LogFilter},
@@ -238,6 +239,7 @@ impl Site {
         &self,
         gatekeeper: &Gatekeeper,
         key: &NodeKey,
+        store: &Store,
         (sandbox, issuer, bench, admin): (
             &ActorRef<SandboxActor>,
             &ActorRef<IssuerActor>,
@@ -246,8 +248,16 @@ impl Site {
         ),
     ) -> Result<ActorRef<SwarmActor>, StartError> {
         let views = gatekeeper.tools();
+        let threads = self.config.network.connection_threads;
+        let workers = Workers::start(threads).map_err(|error| StartError::Actor {
+            actor: "swarm",
+            why: format!("threads for connections: {error}"),
+        })?;
         let tools = SwarmTools {
             config: Arc::clone(&self.config),
+            live: self.live.clone(),
+            workers: Arc::new(workers),
+            replay: Arc::new(ReplayMemory::open(store, self.clock.now())?),
             seed: Arc::new(key.seed()),
             key: key.clone(),
             clock: Arc::clone(&self.clock),

@@ -42,6 +42,8 @@ pub enum DenialReason {
     AuthorRate,
     /// Bytes of the neighbour.
     NeighbourBytes,
+    /// Frames of the neighbour.
+    NeighbourFrames,
     /// Job requests of the peer.
     JobRequestRate,
     /// More at once than the budget ever holds.
@@ -60,6 +62,7 @@ impl DenialReason {
             Self::ConnectionRate => "connection_rate",
             Self::AuthorRate => "author_rate",
             Self::NeighbourBytes => "neighbour_bytes",
+            Self::NeighbourFrames => "neighbour_frames",
             Self::JobRequestRate => "job_request_rate",
             Self::TooMuchAtOnce => "too_much_at_once",
             Self::NotReady => "budgets_not_ready",
@@ -107,6 +110,8 @@ pub struct Limiter {
     connections: Budget<()>,
     authors: Budget<PeerId>,
     neighbours: Budget<PeerId>,
+    /// Seconds' worth: not kept over a restart of the process.
+    frames: Budget<PeerId>,
     requesters: Budget<PeerId>,
     /// What members' keys spend together: a new key brings no new budget.
     members: Budget<SubjectId>,
@@ -148,6 +153,9 @@ impl Limiter {
         let burst = nonzero(limits.message_burst, "message_burst")?;
         let authored = Quota::per_second(messages).allow_burst(burst);
         let neighbours = byte_quota(limits)?;
+        let frames = nonzero(limits.frames_per_second, "frames_per_second")?;
+        let frame_burst = nonzero(limits.frame_burst, "frame_burst")?;
+        let frames = Quota::per_second(frames).allow_burst(frame_burst);
         let requests = nonzero(limits.job_requests_per_second, "job_requests_per_second")?;
         let request_burst = nonzero(limits.job_request_burst, "job_request_burst")?;
         let requests = Quota::per_second(requests).allow_burst(request_burst);
@@ -160,6 +168,7 @@ impl Limiter {
             connections: Budget::new(connections, 1, WhenFull::Share, Arc::clone(&clock)),
             authors: Budget::new(authored, capacity, WhenFull::Share, Arc::clone(&clock)),
             neighbours: Budget::new(neighbours, capacity, WhenFull::Share, Arc::clone(&clock)),
+            frames: Budget::new(frames, capacity, WhenFull::Share, Arc::clone(&clock)),
             requesters: Budget::new(requests, capacity, WhenFull::Share, Arc::clone(&clock)),
             members: Budget::new(authored, capacity, WhenFull::Share, Arc::clone(&clock)),
             member_requesters: Budget::new(requests, capacity, WhenFull::Share, Arc::clone(&clock)),
@@ -223,15 +232,30 @@ impl Limiter {
         charge(&self.authors, &author, cost, DenialReason::AuthorRate)
     }
 
-    /// Charges a message to the member that its author was verified to be, beside
+    /// Charges `messages` at once to the member that their author was verified to be, beside
     /// [`Limiter::charge_author`]: the same budget, whatever key it holds.
     ///
     /// # Errors
     /// [`Denial`]; nothing was charged then.
-    pub fn charge_member(&self, member: &SubjectId) -> Result<(), Denial> {
+    pub fn charge_member(&self, member: &SubjectId, messages: u32) -> Result<(), Denial> {
         self.check_open()?;
         let reason = DenialReason::AuthorRate;
-        charge(&self.members, member, NonZeroU32::MIN, reason)
+        charge(&self.members, member, at_least_one(messages), reason)
+    }
+
+    /// Charges `frames` to the neighbour that sent them.
+    ///
+    /// # Errors
+    /// [`Denial`]; nothing was charged then.
+    pub fn charge_frames(&self, neighbour: PeerId, frames: u32) -> Result<(), Denial> {
+        self.check_open()?;
+        let cost = at_least_one(frames);
+        charge(
+            &self.frames,
+            &neighbour,
+            cost,
+            DenialReason::NeighbourFrames,
+        )
     }
 
     /// Charges a request of the job protocol to the member that sent it, beside
@@ -298,6 +322,7 @@ impl Limiter {
         self.connections.sweep(SWEEP);
         self.authors.sweep(SWEEP);
         self.neighbours.sweep(SWEEP);
+        self.frames.sweep(SWEEP);
         self.requesters.sweep(SWEEP);
         self.members.sweep(SWEEP);
         self.member_requesters.sweep(SWEEP);

@@ -517,7 +517,7 @@ fn a_new_key_brings_a_member_no_new_budget() {
     let old = limiter(&limits, &clock);
     let sent = |limiter: &Limiter, n| {
         (0..1_000)
-            .filter(|_| limiter.charge_member(&subject(n)).is_ok())
+            .filter(|_| limiter.charge_member(&subject(n), 1).is_ok())
             .count()
     };
     let asked = |limiter: &Limiter, n| {

@@ -17,11 +17,11 @@ pub(in crate::actors::admin) fn no_answer(error: AskError) -> Failure {
     )
 }
 
-pub(super) fn not_published(fault: &PublishFault) -> Failure {
+pub(in crate::actors::admin) fn not_published(fault: &PublishFault) -> Failure {
     let code = match fault {
         PublishFault::Denied(_) => FailureCode::Denied,
         PublishFault::TooLarge { .. } => FailureCode::TooLarge,
-        PublishFault::Backpressure | PublishFault::OverRate(_) => FailureCode::Again,
+        PublishFault::Backpressure(_) | PublishFault::OverRate(_) => FailureCode::Again,
         PublishFault::Failed(_) => FailureCode::Failed,
     };
     Failure::new(code, fault.to_string())
