@@ -22,6 +22,7 @@ pub mod exchange;
 pub mod gate;
 mod gossip;
 pub mod join;
+pub mod outward;
 pub mod parking;
 pub mod replay;
 mod resolve;
