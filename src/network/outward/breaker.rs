@@ -15,6 +15,8 @@ use std::time::Duration;
 use rand::{RngExt, rngs::StdRng};
 use serde::Serialize;
 
+/// What is cut off within this span was cut off at once.
+const MOMENT: Duration = Duration::from_secs(1);
 /// Doublings beyond which any sensible span has passed any sensible cap.
 const MAX_DOUBLINGS: u32 = 20;
 
@@ -107,12 +109,7 @@ impl Breaker {
     }
 
     /// A call was answered.
-    pub fn succeeded(
-        &mut self,
-        config: &BreakerConfig,
-        permit: Permit,
-        _now: Duration,
-    ) -> Option<Change> {
+    pub fn succeeded(&mut self, config: &BreakerConfig, permit: Permit) -> Option<Change> {
         if permit.0 != self.epoch {
             return None;
         }
@@ -164,6 +161,13 @@ impl Breaker {
                 (self.failures >= config.failures.max(1)).then(|| self.open(config, now, rng))
             }
         }
+    }
+
+    /// Whether a failure counted at this very moment, in a closed breaker.
+    #[must_use]
+    pub fn failed_lately(&self, now: Duration) -> bool {
+        let just = |last: Duration| now.saturating_sub(last) < MOMENT;
+        self.inner == Inner::Closed && self.last_failure.is_some_and(just)
     }
 
     /// A call ended without saying anything about the destination.

@@ -30,13 +30,16 @@ use serde::Serialize;
 pub use breaker::{Breaker, BreakerConfig, Change, State};
 pub use pace::{Pace, PaceConfig};
 
+/// Most calls under way that can be configured.
+pub const MAX_CALLS: usize = 4_096;
 /// Destinations that are remembered, about 200 bytes each. Beyond it the one that is of least
 /// interest is forgotten: idle ones first, then the one whose breaker opens its doors soonest.
-pub const MAX_DESTINATIONS: usize = 4_096;
+/// Twice [`MAX_CALLS`]: there is always one that nothing is under way to.
+pub const MAX_DESTINATIONS: usize = 8_192;
 
 /// Limits of calls to others.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OutwardConfig {
+pub struct Limits {
     /// Of each destination's breaker.
     pub breaker: BreakerConfig,
     /// Of each destination's pace.
@@ -97,6 +100,9 @@ pub enum Outcome {
     PushedBack(Option<Duration>),
     /// No answer, or none that could be read.
     Failed,
+    /// The connection ended under it. One connection takes all its calls with it, so what is cut
+    /// off at one moment counts as one failure.
+    Cut,
     /// The caller lost interest before anything was known.
     Abandoned,
 }
@@ -112,6 +118,19 @@ struct Call<K> {
 struct Destination {
     breaker: Breaker,
     pace: Pace,
+}
+
+impl Destination {
+    fn standing<K>(&self, to: K, now: Duration) -> Standing<K> {
+        Standing {
+            to,
+            state: self.breaker.state(now),
+            failures: self.breaker.failures(),
+            under_way: self.pace.under_way(),
+            pace: self.pace.per_second(),
+            open_for: self.breaker.open_for(now),
+        }
+    }
 }
 
 /// How one destination stands.
@@ -134,7 +153,7 @@ pub struct Standing<K> {
 /// Calls of one node to all others.
 #[derive(Debug)]
 pub struct Outward<K> {
-    config: OutwardConfig,
+    config: Limits,
     destinations: HashMap<K, Destination>,
     calls: HashMap<Ticket, Call<K>>,
     next: u64,
@@ -144,7 +163,7 @@ pub struct Outward<K> {
 impl<K: Copy + Eq + Hash + Ord> Outward<K> {
     /// Nobody was called yet; `seed` is the jitter's.
     #[must_use]
-    pub fn new(config: OutwardConfig, seed: u64) -> Self {
+    pub fn new(config: Limits, seed: u64) -> Self {
         Self {
             config,
             destinations: HashMap::new(),
@@ -155,7 +174,7 @@ impl<K: Copy + Eq + Hash + Ord> Outward<K> {
     }
 
     /// Other limits from now on; what is under way stays so.
-    pub fn configure(&mut self, config: OutwardConfig) {
+    pub fn configure(&mut self, config: Limits) {
         self.config = config;
     }
 
@@ -228,10 +247,23 @@ impl<K: Copy + Eq + Hash + Ord> Outward<K> {
             .collect()
     }
 
+    /// Whether the end of this call is still to be told.
+    #[must_use]
+    pub fn awaits(&self, ticket: Ticket) -> bool {
+        self.calls.contains_key(&ticket)
+    }
+
     /// Calls under way.
     #[must_use]
     pub fn under_way(&self) -> usize {
         self.calls.len()
+    }
+
+    /// How one destination stands; `None`: nothing is remembered of it.
+    #[must_use]
+    pub fn standing(&self, to: &K, now: Duration) -> Option<Standing<K>> {
+        let found = self.destinations.get(to)?;
+        Some(found.standing(*to, now))
     }
 
     /// Every destination of which something is remembered, in order.
@@ -240,14 +272,7 @@ impl<K: Copy + Eq + Hash + Ord> Outward<K> {
         let mut all: Vec<_> = self
             .destinations
             .iter()
-            .map(|(to, destination)| Standing {
-                to: *to,
-                state: destination.breaker.state(now),
-                failures: destination.breaker.failures(),
-                under_way: destination.pace.under_way(),
-                pace: destination.pace.per_second(),
-                open_for: destination.breaker.open_for(now),
-            })
+            .map(|(to, destination)| destination.standing(*to, now))
             .collect();
         all.sort_by_key(|standing| standing.to);
         all
@@ -260,10 +285,14 @@ impl<K: Copy + Eq + Hash + Ord> Outward<K> {
         let breaker = &mut destination.breaker;
         let change = match outcome {
             // It answers: that is what the breaker wants to know.
-            Outcome::Answered | Outcome::PushedBack(_) => {
-                breaker.succeeded(config, call.permit, now)
+            Outcome::Answered | Outcome::PushedBack(_) => breaker.succeeded(config, call.permit),
+            Outcome::Cut if breaker.failed_lately(now) => {
+                breaker.abandoned(call.permit);
+                None
             }
-            Outcome::Failed => breaker.failed(config, call.permit, now, &mut self.rng),
+            Outcome::Failed | Outcome::Cut => {
+                breaker.failed(config, call.permit, now, &mut self.rng)
+            }
             Outcome::Abandoned => {
                 breaker.abandoned(call.permit);
                 None

@@ -119,7 +119,7 @@ impl Pace {
                 self.per_second = (self.per_second + full * REGAINED).min(full);
                 self.changed = now;
             }
-            Outcome::Answered | Outcome::Failed | Outcome::Abandoned => {}
+            Outcome::Answered | Outcome::Failed | Outcome::Cut | Outcome::Abandoned => {}
         }
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use retry::{Attempts, RetryBudget, RetryPolicy};
 
-const CONFIG: OutwardConfig = OutwardConfig {
+const CONFIG: Limits = Limits {
     breaker: BreakerConfig {
         failures: 3,
         window: Duration::from_secs(60),
@@ -107,6 +107,25 @@ fn a_row_of_failures_is_broken_by_a_success_and_by_time() {
     for now in 0..20 {
         assert_eq!(call(&mut out, Outcome::PushedBack(None), secs(now * 10)), None);
     }
+}
+
+#[test]
+fn a_connection_that_ends_under_many_calls_is_one_failure() {
+    let mut out = outward();
+    let cut = |out: &mut Outward<u32>, at| {
+        let tickets: Vec<_> = (0..8).map(|_| out.admit(1, at).unwrap()).collect();
+        let changes = tickets.into_iter().map(|one| out.done(one, Outcome::Cut, at));
+        changes.flatten().count()
+    };
+    assert_eq!(cut(&mut out, secs(1)), 0);
+    assert_eq!(out.standings(secs(1))[0].failures, 1);
+    assert_eq!(cut(&mut out, secs(3)), 0);
+    // The third in a row opens it; and one under a probe keeps it open.
+    assert_eq!(cut(&mut out, secs(5)), 1);
+    assert!(matches!(
+        call(&mut out, Outcome::Cut, secs(15)),
+        Some(Change::Opened(_))
+    ));
 }
 
 #[test]
