@@ -19,6 +19,7 @@ use crate::{
         enrolment::Invitation, identity::IdentityReport, reputation::BanInfo, sandbox::JobReport,
         swarm::PeerReport, swarm::Published,
     },
+    network::outward::State,
     sandbox::JobState,
     telemetry::printable,
     types::{Span, Topic},
@@ -259,6 +260,7 @@ fn peer_table(peers: &[PeerReport], out: &Out) -> String {
                 peer.rtt_us
                     .map(|rtt| format!("{rtt} µs"))
                     .unwrap_or_default(),
+                calls(peer),
                 topics(&peer.topics),
             ]
         })
@@ -272,6 +274,7 @@ fn peer_table(peers: &[PeerReport], out: &Out) -> String {
         "address",
         "since",
         "rtt",
+        "calls",
         "topics",
     ];
     out.table(head, &rows)
@@ -289,6 +292,16 @@ fn channels(peer: &PeerReport) -> String {
         }
     }
     ways.join(" + ")
+}
+
+/// Whether this node calls a peer as usual; if not, why.
+fn calls(peer: &PeerReport) -> String {
+    let calls = &peer.calls;
+    match (calls.breaker, calls.open_for_ms) {
+        (State::Closed, _) => String::new(),
+        (State::Open, Some(ms)) => format!("held for {}", span(ms)),
+        (State::Open | State::HalfOpen, _) => "on trial".to_owned(),
+    }
 }
 
 /// The first topics of a peer; a table has no room for all.

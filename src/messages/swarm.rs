@@ -1,5 +1,7 @@
 //! Swarm: publishing, subscribing, and the peers it is connected to.
 
+use std::time::Duration;
+
 use actix::Message;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -11,8 +13,9 @@ use crate::{
         sealed::{SealTo, XWingPublic},
         wire,
     },
+    network::outward::{HeldBy, State},
     sandbox::wire::{Request, Response},
-    types::{PeerId, SecurityInfo, Timestamp, Topic},
+    types::{PeerId, SecurityInfo, Span, Timestamp, Topic},
 };
 
 /// A message as it reaches a local subscriber.
@@ -48,7 +51,7 @@ pub enum PublishFault {
     #[error(
         "over this node's own budget of messages (limits.messages_per_second, limits.message_burst): try again in {0:?}"
     )]
-    OverRate(std::time::Duration),
+    OverRate(Duration),
     /// Every neighbour's queue is full: try again later.
     #[error("the neighbours' queues are full; try again")]
     Backpressure,
@@ -153,6 +156,24 @@ pub struct PeerReport {
     pub topics: Vec<Topic>,
     /// Round trip measured by ping, microseconds.
     pub rtt_us: Option<u64>,
+    /// How calls of this node to it stand.
+    #[serde(default)]
+    pub calls: CallsReport,
+}
+
+/// How calls to one peer stand.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct CallsReport {
+    /// Of its breaker.
+    pub breaker: State,
+    /// Failed calls in a row.
+    pub failures: u32,
+    /// While it is open: when it is tried again, milliseconds from now.
+    pub open_for_ms: Option<u64>,
+    /// Calls under way.
+    pub under_way: usize,
+    /// Calls a second at most; 0 when it was not called yet.
+    pub per_second: f64,
 }
 
 /// One connection of a peer, as an operator sees it.
@@ -224,6 +245,14 @@ pub enum SendFault {
     /// Too many requests are under way.
     #[error("too many requests are under way")]
     Busy,
+    /// This node holds itself back.
+    #[error("not sent: {by}; try again in {}", Span(*retry_after))]
+    Held {
+        /// By what.
+        by: HeldBy,
+        /// When a call may go out again, from now.
+        retry_after: Duration,
+    },
 }
 
 // Used by Revocation.

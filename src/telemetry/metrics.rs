@@ -18,7 +18,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{jobs::JobMetrics, policy::PolicyMetrics, status::StatusMetrics};
+use super::{
+    jobs::JobMetrics, policy::PolicyMetrics, reach::ReachMetrics, status::StatusMetrics,
+};
 use crate::{
     audit::Direction,
     policy::{Action, Verdict},
@@ -92,6 +94,7 @@ struct Inner {
     jobs: JobMetrics,
     status: StatusMetrics,
     policy: PolicyMetrics,
+    reach: ReachMetrics,
 }
 
 impl Default for Metrics {
@@ -176,10 +179,12 @@ impl Metrics {
             jobs: JobMetrics::default(),
             status: StatusMetrics::default(),
             policy: PolicyMetrics::default(),
+            reach: ReachMetrics::default(),
         };
         inner.jobs.register(&mut inner.registry);
         inner.status.register(&mut inner.registry);
         inner.policy.register(&mut inner.registry);
+        inner.reach.register(&mut inner.registry);
         inner.register_network();
         inner.register_rest();
         inner.begin_at_zero();
@@ -319,6 +324,12 @@ impl Metrics {
     #[must_use]
     pub fn policy(&self) -> &PolicyMetrics {
         &self.0.policy
+    }
+
+    /// The metrics of calls to others, of discovery and of relays.
+    #[must_use]
+    pub fn reach(&self) -> &ReachMetrics {
+        &self.0.reach
     }
 
     /// Those of status lists and verified identities.

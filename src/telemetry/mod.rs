@@ -10,6 +10,7 @@ mod logging;
 mod metrics;
 mod policy;
 mod printable;
+mod reach;
 mod status;
 
 pub use http::{Health, Readiness};
@@ -18,4 +19,5 @@ pub use logging::{LogFilter, LoggingError, init_logging};
 pub use metrics::Metrics;
 pub use policy::PolicyMetrics;
 pub use printable::printable;
+pub use reach::ReachMetrics;
 pub use status::StatusMetrics;

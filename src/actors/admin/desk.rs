@@ -415,7 +415,7 @@ impl Desk {
         sent.map_err(no_answer)?.map_err(|fault| {
             let code = match fault {
                 SendFault::NotConnected | SendFault::Unsupported => FailureCode::Unavailable,
-                SendFault::Broken | SendFault::Busy => FailureCode::Again,
+                SendFault::Broken | SendFault::Busy | SendFault::Held { .. } => FailureCode::Again,
             };
             Failure::new(code, format!("{node}: {fault}"))
         })

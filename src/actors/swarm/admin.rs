@@ -188,16 +188,14 @@ impl SwarmActor {
     }
 
     fn send_command(&mut self, message: SendCommand, caller: Answer) -> Result<(), SendFault> {
-        let target = self.reach(message.peer)?;
-        let swarm = self.swarm.as_mut().ok_or(SendFault::NotConnected)?;
         let waiting = &mut self.commands.waiting;
         waiting.retain(|_, caller| !caller.is_closed());
         if waiting.len() >= MAX_CALLS {
             return Err(SendFault::Busy);
         }
         let request = Request::Command(Box::new(message.command));
-        let admin = &mut swarm.behaviour_mut().admin;
-        waiting.insert(admin.send_request(&target, Ok(request)), caller);
+        let id = self.call::<Administration>(message.peer, request)?;
+        self.commands.waiting.insert(id, caller);
         Ok(())
     }
 }

@@ -42,7 +42,7 @@ impl SwarmActor {
                 endpoint,
                 ..
             } => {
-                self.on_established(&peer_id, connection_id, &endpoint);
+                self.on_established(&peer_id, connection_id, &endpoint, ctx);
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
@@ -102,6 +102,7 @@ impl SwarmActor {
         peer: &libp2p::PeerId,
         id: ConnectionId,
         endpoint: &ConnectedPoint,
+        ctx: &mut Context<Self>,
     ) {
         let Some(swarm) = self.swarm.as_mut() else {
             return;
@@ -153,7 +154,7 @@ impl SwarmActor {
         self.plan.connected(&who, self.tools.clock.elapsed());
         self.tools.metrics.connected(direction, security);
         if first {
-            self.show_all_heads(who);
+            self.show_all_heads(who, ctx);
             tracing::info!(peer = %who, %tier, ?direction, %security, "connected");
         }
         if identity.is_some() && !tier.is_limited() {

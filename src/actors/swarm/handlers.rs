@@ -174,7 +174,10 @@ impl Handler<ListPeers> for SwarmActor {
         let mut peers: Vec<PeerReport> = self
             .peers
             .iter()
-            .map(|(who, peer)| peer.report(*who))
+            .map(|(who, peer)| PeerReport {
+                calls: self.outbound.report(who, self.tools.clock.elapsed()),
+                ..peer.report(*who)
+            })
             .collect();
         peers.sort_by_key(|peer| peer.since);
         peers

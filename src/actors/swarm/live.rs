@@ -24,6 +24,8 @@ impl SwarmActor {
     pub(super) fn on_tick(&mut self, ctx: &mut Context<Self>) {
         let elapsed = self.tools.clock.elapsed();
         self.tend_parking();
+        let moment = self.moment();
+        self.outbound.tend(moment.0, moment.1);
         if !self.memory.draining {
             self.dial_due(ctx);
         }
@@ -175,6 +177,9 @@ impl SwarmActor {
                 first: tally.first,
                 last: tally.last,
             });
+        }
+        for event in self.outbound.take_changes() {
+            self.tools.audit.note(event);
         }
         let Some(swarm) = self.swarm.as_mut() else {
             return;

@@ -23,6 +23,7 @@ mod jobs;
 mod judge;
 mod listeners;
 mod live;
+mod outbound;
 mod peers;
 mod sealed;
 mod subscribers;
@@ -73,6 +74,7 @@ use enrolment::Enrolments;
 use identity::IdentityCalls;
 use jobs::Calls;
 use listeners::Neighbours;
+use outbound::{Outbound, OutboundState};
 use peers::Peers;
 use subscribers::Subscribers;
 
@@ -90,6 +92,8 @@ const REFUSAL_KEYS: usize = 1_024;
 pub struct SwarmTools {
     /// The node's configuration.
     pub config: Arc<Config>,
+    /// The same as it is in force, where it may change while the node runs.
+    pub settings: View<Config>,
     /// The node's key: sealed messages are opened with it.
     pub key: NodeKey,
     /// The node key's seed.
@@ -172,6 +176,7 @@ pub struct SwarmActor {
     /// Authors and topics about which a rule has decided on record.
     publishers: HashSet<(PeerId, Topic, Rule)>,
     refused: Aggregator<(&'static str, Option<PeerId>)>,
+    outbound: Outbound,
     calls: Calls,
     identity_calls: IdentityCalls,
     parking: Parking<ParkedMessage>,
@@ -209,6 +214,8 @@ pub struct SwarmState {
     pub received: u64,
     /// Messages published.
     pub sent: u64,
+    /// Calls of this node to others.
+    pub calls: OutboundState,
     /// Whether it no longer accepts anything.
     pub draining: bool,
 }
@@ -260,6 +267,7 @@ impl SwarmActor {
             windows: ReplayWindows::default(),
             publishers: HashSet::new(),
             refused: Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None)),
+            outbound: Outbound::new(tools.settings.clone(), tools.metrics.clone()),
             calls: Calls::default(),
             identity_calls: IdentityCalls::default(),
             parking: Parking::new(authors::patience(
@@ -377,6 +385,7 @@ impl Supervise for SwarmActor {
             topics: self.subscribers.topics(),
             received: self.received,
             sent: self.sent,
+            calls: self.outbound.observe(self.tools.clock.elapsed()),
             draining: self.memory.draining,
         }
     }

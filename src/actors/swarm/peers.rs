@@ -16,7 +16,7 @@ use super::judge::Author;
 use crate::{
     audit::Direction,
     identity::VerifiedIdentity,
-    messages::swarm::{ConnectionReport, PeerReport},
+    messages::swarm::{CallsReport, ConnectionReport, PeerReport},
     network::{Admitted, convert},
     types::{Footing, PeerId, SecurityInfo, Timestamp, Topic},
 };
@@ -259,6 +259,7 @@ impl Peer {
             rtt_us: self
                 .rtt
                 .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            calls: CallsReport::default(),
         }
     }
 }

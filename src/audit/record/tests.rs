@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Variants of [`AuditEvent`]; [`place_of`] does not compile when one is added.
-const VARIANTS: usize = 38;
+const VARIANTS: usize = 39;
 
 fn place_of(event: &AuditEvent) -> usize {
     match event {
@@ -54,6 +54,7 @@ fn place_of(event: &AuditEvent) -> usize {
         AuditEvent::SettingsChanged { .. } => 35,
         AuditEvent::SettingsRefused { .. } => 36,
         AuditEvent::KeyRotated { .. } => 37,
+        AuditEvent::CallsChanged { .. } => 38,
     }
 }
 
@@ -267,6 +268,13 @@ impl Stuff {
                 peer: Self::peer(),
                 lasted: Duration::from_secs(self.number),
                 cause: self.text(),
+            },
+            AuditEvent::CallsChanged {
+                peer: Some(Self::peer()),
+                state: self.text(),
+                count: self.number,
+                first,
+                last,
             },
             AuditEvent::ConnectionsRefused {
                 reason: self.text(),

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use rand::{RngExt, rngs::StdRng};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What is cut off within this span was cut off at once.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -38,15 +38,28 @@ pub struct BreakerConfig {
 }
 
 /// What a breaker does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Lets everything out.
+    #[default]
     Closed,
     /// Lets nothing out.
     Open,
     /// Lets probes out.
     HalfOpen,
+}
+
+impl State {
+    /// A stable, bounded name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
 }
 
 /// A breaker went from one state to another.

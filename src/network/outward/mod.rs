@@ -22,7 +22,7 @@ pub mod retry;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, hash::Hash, time::Duration};
+use std::{collections::HashMap, fmt, hash::Hash, time::Duration};
 
 use rand::{SeedableRng, rngs::StdRng};
 use serde::Serialize;
@@ -66,6 +66,14 @@ pub enum HeldBy {
 }
 
 impl HeldBy {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::BreakerOpen,
+        Self::Pace,
+        Self::DestinationBusy,
+        Self::NodeBusy,
+    ];
+
     /// A stable, bounded name.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -75,6 +83,17 @@ impl HeldBy {
             Self::DestinationBusy => "destination_busy",
             Self::NodeBusy => "node_busy",
         }
+    }
+}
+
+impl fmt::Display for HeldBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BreakerOpen => "the peer did not answer the calls before this one",
+            Self::Pace => "the peer was called as often as it may be (`outward.requests_per_second`, or fewer at its own wish)",
+            Self::DestinationBusy => "too many calls to the peer are under way (`outward.requests_per_peer`)",
+            Self::NodeBusy => "too many calls are under way (`outward.requests`)",
+        })
     }
 }
 
@@ -90,6 +109,23 @@ pub struct Held {
 /// Leave to make one call; handed back with what became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket(u64);
+
+impl Outcome {
+    /// Stable, bounded names of all of them.
+    pub const NAMES: [&'static str; 5] = ["answered", "pushed_back", "failed", "cut", "abandoned"];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::PushedBack(_) => "pushed_back",
+            Self::Failed => "failed",
+            Self::Cut => "cut",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

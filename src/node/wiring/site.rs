@@ -248,6 +248,7 @@ impl Site {
         let views = gatekeeper.tools();
         let tools = SwarmTools {
             config: Arc::clone(&self.config),
+            settings: self.live.clone(),
             seed: Arc::new(key.seed()),
             key: key.clone(),
             clock: Arc::clone(&self.clock),
