@@ -17,6 +17,7 @@ mod behaviour;
 mod build;
 pub mod convert;
 pub mod dial;
+pub mod discovery;
 pub mod envelope;
 pub mod exchange;
 pub mod gate;
