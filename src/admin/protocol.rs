@@ -23,7 +23,7 @@ use crate::{
         reputation::BanInfo,
         sandbox::JobReport,
         settings::SettingsReport,
-        swarm::{Delivery, PeerReport, Published},
+        swarm::{Delivery, PeerReport, Published, Reachability},
     },
     sandbox::{ContentHash, JobId, JobSpec, JobState, Stream},
     trust::quarantine::QuarantineInfo,
@@ -511,6 +511,12 @@ pub struct StatusReport {
     pub reasons: Vec<String>,
     /// Addresses it listens on, as multiaddresses that end in `/p2p/PEER`.
     pub listen: Vec<String>,
+    /// Whether others can reach it, as far as it had that tried.
+    #[serde(default)]
+    pub reachability: Reachability,
+    /// Where, as it tells others.
+    #[serde(default)]
+    pub external: Vec<String>,
     /// Connected peers.
     pub connected: usize,
     /// Bootstrap peers that are not connected now.

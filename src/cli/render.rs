@@ -202,6 +202,8 @@ fn status(report: &StatusReport, out: &Out) -> String {
         ),
         ("process", report.pid.to_string()),
         ("listen", joined(&report.listen)),
+        ("reachability", report.reachability.name().to_owned()),
+        ("announced", joined(&report.external)),
         ("connected", report.connected.to_string()),
         ("not reached", joined(&report.missing_bootstrap)),
         ("topics", joined(&report.topics)),
@@ -255,7 +257,7 @@ fn peer_table(peers: &[PeerReport], out: &Out) -> String {
                 peer.identity.clone().unwrap_or_default(),
                 channels(peer),
                 peer.direction.clone(),
-                peer.address.clone(),
+                address(peer),
                 peer.since.to_string(),
                 peer.rtt_us
                     .map(|rtt| format!("{rtt} µs"))
@@ -292,6 +294,15 @@ fn channels(peer: &PeerReport) -> String {
         }
     }
     ways.join(" + ")
+}
+
+/// Where a peer is, and through whom it is reached.
+fn address(peer: &PeerReport) -> String {
+    let relayed = peer.connections.iter().all(|one| one.relay.is_some());
+    match peer.connections.first().and_then(|one| one.relay.as_ref()) {
+        Some(relay) if relayed => format!("{} (relayed by {relay})", peer.address),
+        _ => peer.address.clone(),
+    }
 }
 
 /// Whether this node calls a peer as usual; if not, why.

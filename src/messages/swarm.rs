@@ -188,6 +188,9 @@ pub struct ConnectionReport {
     /// Whether the peer proved its post-quantum key over it in a way that could not be relayed.
     #[serde(default)]
     pub pq_auth: bool,
+    /// The relay it goes through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
 }
 
 /// Where the node listens and how it is connected.
@@ -195,11 +198,40 @@ pub struct ConnectionReport {
 #[rtype(result = "SwarmReport")]
 pub struct DescribeSwarm;
 
+/// Whether others can reach this node, as far as it had that tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reachability {
+    /// It was not tried.
+    #[default]
+    Unknown,
+    /// At one address at least.
+    Reachable,
+    /// At none of those that were tried.
+    Unreachable,
+}
+
+impl Reachability {
+    /// A stable, bounded name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Reachable => "reachable",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 /// Answer to [`DescribeSwarm`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwarmReport {
     /// Addresses it listens on, as multiaddresses that end in `/p2p/PEER`.
     pub listen: Vec<String>,
+    /// Whether others can reach it.
+    pub reachability: Reachability,
+    /// Where, as it tells others.
+    pub external: Vec<String>,
     /// Connected peers.
     pub connected: usize,
     /// Bootstrap peers that are not connected now.

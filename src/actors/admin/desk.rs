@@ -492,6 +492,8 @@ impl Desk {
                 .chain(readiness.notes)
                 .collect(),
             listen: swarm.listen,
+            reachability: swarm.reachability,
+            external: swarm.external,
             connected: swarm.connected,
             missing_bootstrap: swarm.missing_bootstrap,
             topics: swarm.topics,

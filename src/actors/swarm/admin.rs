@@ -48,6 +48,19 @@ pub(super) struct Commands {
     serving: HashSet<PeerId>,
 }
 
+impl Commands {
+    pub(super) fn answered(
+        &mut self,
+        id: OutboundRequestId,
+        answer: Result<Response, SendFault>,
+    ) {
+        if let Some(caller) = self.waiting.remove(&id) {
+            // Who asked may have stopped waiting.
+            let _ = caller.send(answer);
+        }
+    }
+}
+
 fn failure(code: FailureCode, why: impl Into<String>) -> Response {
     Response(Box::new(protocol::Response::Error(Failure::new(code, why))))
 }
@@ -65,12 +78,7 @@ impl SwarmActor {
                 channel,
                 ..
             }) => self.serve_command(who, request, channel, ctx),
-            Some(Heard::Answer { id, answer }) => {
-                if let Some(caller) = self.commands.waiting.remove(&id) {
-                    // Who asked may have stopped waiting.
-                    let _ = caller.send(answer);
-                }
-            }
+            Some(Heard::Answer { id, answer }) => self.commands.answered(id, answer),
             None => {}
         }
     }

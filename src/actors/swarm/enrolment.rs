@@ -56,7 +56,7 @@ pub(super) struct Enrolments {
 }
 
 impl Enrolments {
-    fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
+    pub(super) fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
         if let Some(Some(caller)) = self.waiting.remove(&id) {
             // Who asked may have stopped waiting.
             let _ = caller.send(answer);

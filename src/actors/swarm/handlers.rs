@@ -192,7 +192,10 @@ impl Handler<DescribeSwarm> for SwarmActor {
             .plan
             .missing()
             .filter(|peer| self.bootstrap.contains(peer));
+        let (reachability, external) = self.reachability();
         MessageResult(SwarmReport {
+            reachability,
+            external,
             listen: self.listen_addresses(),
             connected: self.peers.len(),
             missing_bootstrap: missing.collect(),

@@ -154,7 +154,7 @@ impl SwarmActor {
         })
     }
 
-    fn identity_answered(
+    pub(super) fn identity_answered(
         &mut self,
         id: OutboundRequestId,
         answer: Result<Response, SendFault>,

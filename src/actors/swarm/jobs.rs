@@ -178,7 +178,7 @@ impl Calls {
         all >= MAX_SERVING || own >= MAX_SERVING_PER_PEER
     }
 
-    fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
+    pub(super) fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
         if let Some(caller) = self.waiting.remove(&id) {
             // Who asked may have stopped waiting.
             let _ = caller.send(answer);

@@ -24,10 +24,10 @@ impl SwarmActor {
     pub(super) fn on_tick(&mut self, ctx: &mut Context<Self>) {
         let elapsed = self.tools.clock.elapsed();
         self.tend_parking();
-        let moment = self.moment();
-        self.outbound.tend(moment.0, moment.1);
+        self.tend_calls(ctx);
         if !self.memory.draining {
             self.dial_due(ctx);
+            self.tend_reach(ctx);
         }
         if elapsed >= self.next_review {
             self.next_review = elapsed.saturating_add(REVIEW);

@@ -25,6 +25,7 @@ mod listeners;
 mod live;
 mod outbound;
 mod peers;
+mod reach;
 mod sealed;
 mod subscribers;
 
@@ -76,6 +77,7 @@ use jobs::Calls;
 use listeners::Neighbours;
 use outbound::{Outbound, OutboundState};
 use peers::Peers;
+use reach::Reach;
 use subscribers::Subscribers;
 
 /// How often the actor looks at its dial plan: the shortest wait that makes sense before a
@@ -153,6 +155,8 @@ pub struct SwarmMemory {
     pub draining: bool,
     /// Dialled peers that are connected, each address ending in `/p2p/PEER`.
     pub dialled: BTreeSet<Multiaddr>,
+    /// The same of those that were found.
+    pub found: BTreeSet<Multiaddr>,
 }
 
 /// The actor.
@@ -177,6 +181,7 @@ pub struct SwarmActor {
     publishers: HashSet<(PeerId, Topic, Rule)>,
     refused: Aggregator<(&'static str, Option<PeerId>)>,
     outbound: Outbound,
+    reach: Reach,
     calls: Calls,
     identity_calls: IdentityCalls,
     parking: Parking<ParkedMessage>,
@@ -268,6 +273,7 @@ impl SwarmActor {
             publishers: HashSet::new(),
             refused: Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None)),
             outbound: Outbound::new(tools.settings.clone(), tools.metrics.clone()),
+            reach: Reach::new(&tools.config.relay.reserve),
             calls: Calls::default(),
             identity_calls: IdentityCalls::default(),
             parking: Parking::new(authors::patience(
@@ -341,6 +347,9 @@ impl SwarmActor {
                 tracing::warn!(%error, "a peer of before the restart is not dialled again");
             }
         }
+        for address in &self.memory.found {
+            self.plan.hint(address);
+        }
     }
 }
 
@@ -369,6 +378,7 @@ impl Supervise for SwarmActor {
             self.plan_dials();
         }
         self.swarm = Some(swarm);
+        self.announce_addresses();
         ctx.spawn(Drive);
         ctx.run_interval(TICK, Self::on_tick);
         Ok(())

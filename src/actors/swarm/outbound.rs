@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use actix::Context;
 use libp2p::request_response::{OutboundFailure, OutboundRequestId};
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -230,8 +231,12 @@ impl Outbound {
         }
     }
 
-    /// Gives back what nobody will, and takes over limits that changed.
-    pub(super) fn tend(&mut self, elapsed: Duration, now: Timestamp) {
+    /// Gives back what nobody will, and takes over limits that changed. Returns the calls that were
+    /// given up: whoever waits for them waits in vain.
+    fn tend(
+        &mut self,
+        (elapsed, now): (Duration, Timestamp),
+    ) -> Vec<(&'static str, OutboundRequestId)> {
         let settings = self.settings.load();
         if !Arc::ptr_eq(&settings, &self.applied) {
             if settings.outward.retry_reserve != self.applied.outward.retry_reserve {
@@ -241,9 +246,16 @@ impl Outbound {
             self.applied = settings;
         }
         let lost = self.outward.watch(elapsed);
+        let mut in_vain = Vec::new();
         if !lost.is_empty() {
             let outward = &self.outward;
-            self.tickets.retain(|_, ticket| outward.awaits(*ticket));
+            self.tickets.retain(|key, ticket| {
+                let awaits = outward.awaits(*ticket);
+                if !awaits {
+                    in_vain.push(*key);
+                }
+                awaits
+            });
         }
         for (to, change) in lost {
             tracing::warn!(peer = %to, "nothing was heard of a call: it is taken for lost");
@@ -253,6 +265,7 @@ impl Outbound {
             }
         }
         self.metrics.reach().set_under_way(self.outward.under_way());
+        in_vain
     }
 
     fn changed(&mut self, peer: PeerId, change: Change, now: Timestamp) {
@@ -349,6 +362,21 @@ impl SwarmActor {
         let id = P::send(swarm.behaviour_mut(), &target, request);
         self.outbound.tickets.insert((P::LABEL, id), ticket);
         Ok(id)
+    }
+
+    /// Looks after the calls under way: the watchdog.
+    pub(super) fn tend_calls(&mut self, ctx: &mut Context<Self>) {
+        let moment = self.moment();
+        for (label, id) in self.outbound.tend(moment) {
+            // Should the answer come after all, nobody waits for it any more.
+            let broken = SendFault::Broken;
+            match label {
+                Jobs::LABEL => self.calls.answered(id, Err(broken)),
+                Identity::LABEL => self.identity_answered(id, Err(broken), ctx),
+                Enrolment::LABEL => self.enrolments.answered(id, Err(broken)),
+                _ => self.commands.answered(id, Err(broken)),
+            }
+        }
     }
 
     pub(super) fn moment(&self) -> (Duration, Timestamp) {

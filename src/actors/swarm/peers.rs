@@ -53,6 +53,8 @@ struct Connection {
     security: SecurityInfo,
     /// Whether the peer proved its ML-DSA key over it by the exporter.
     pq_auth: bool,
+    /// The relay it goes through.
+    relay: Option<libp2p::PeerId>,
 }
 
 /// All connected peers.
@@ -68,7 +70,7 @@ impl Peers {
         &mut self,
         admitted: Arc<Admitted>,
         id: ConnectionId,
-        address: Multiaddr,
+        (address, relay): (Multiaddr, Option<libp2p::PeerId>),
         direction: Direction,
         now: Timestamp,
     ) -> bool {
@@ -93,6 +95,7 @@ impl Peers {
             direction,
             security,
             pq_auth,
+            relay,
         });
         entry.connections.len() == 1
     }
@@ -198,6 +201,7 @@ impl Connection {
             direction: self.direction.name().to_owned(),
             security: self.security,
             pq_auth: self.pq_auth,
+            relay: self.relay.map(|relay| relay.to_string()),
         }
     }
 }
@@ -217,9 +221,15 @@ impl Peer {
         }
     }
 
-    /// Where it comes from: the address of its oldest connection.
+    /// Where it comes from: the address of its oldest connection that has one of its own.
     pub(super) fn ip(&self) -> Option<IpAddr> {
-        self.addresses().next().and_then(convert::ip_of)
+        self.addresses().find_map(convert::ip_of)
+    }
+
+    /// Its connections through relays.
+    pub(super) fn relayed(&self) -> impl Iterator<Item = ConnectionId> {
+        let all = self.connections.iter();
+        all.filter(|one| one.relay.is_some()).map(|one| one.id)
     }
 
     /// The weakest encryption among its connections: libp2p may use any of them.

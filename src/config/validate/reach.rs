@@ -109,6 +109,15 @@ pub(super) fn relay(check: &mut Check, config: &Config) {
         "there is nothing to replace while relay.client is false",
         "set relay.client to true",
     );
+    let discovery = &config.discovery;
+    check.relation(
+        !relay.server || !discovery.announce.is_empty() || discovery.autonat_client,
+        &["relay.server", "discovery.announce", "discovery.autonat_client"],
+        "is set, and the node knows no address at which it could be reached: nobody could use a \
+         place there",
+        "write such addresses to discovery.announce, or have them found by \
+         discovery.autonat_client",
+    );
     let circuit = config.network.bootstrap.iter().any(is_circuit);
     check.relation(
         !circuit || relay.client,

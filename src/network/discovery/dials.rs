@@ -40,7 +40,7 @@ pub enum Purpose {
 }
 
 /// A dial that was refused here.
-pub const REFUSED: &str = "dial_refused";
+const REFUSED: &str = "dial_refused";
 
 /// What the next dial is for. Shared by the behaviours of one Swarm.
 #[derive(Debug, Clone, Default)]

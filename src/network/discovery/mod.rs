@@ -22,7 +22,7 @@ mod members;
 pub mod scope;
 mod walker;
 
-pub(super) use assemble::{Extras, circuits, extras};
+pub(super) use assemble::{circuits, extras};
 pub use dials::{DialBook, Dials, Purpose};
 pub use members::MembersOnly;
 pub use walker::{Found, PROTOCOL, Walker};
