@@ -34,7 +34,10 @@ fn metric(node: &Node, name: &str) -> u64 {
 }
 
 fn event(node: &Node, name: &str) -> u64 {
-    metric(node, &format!("quantraband_reach_total{{event=\"{name}\"}}"))
+    metric(
+        node,
+        &format!("quantraband_reach_total{{event=\"{name}\"}}"),
+    )
 }
 
 /// A running relay of `issuer`'s.
@@ -80,12 +83,7 @@ fn through(relay: &Node, node: &Node) -> String {
 }
 
 /// A running node that dials `bootstrap`.
-fn dialler(
-    root: &TempDir,
-    issuer: &Issuer,
-    (name, bootstrap): (&str, &str),
-    extra: &str,
-) -> Node {
+fn dialler(root: &TempDir, issuer: &Issuer, (name, bootstrap): (&str, &str), extra: &str) -> Node {
     let mut node = Node::init(root.path(), name, "");
     let extra = format!("relay.client = true\n{extra}");
     node.configure(&[bootstrap.to_owned()], &extra);
@@ -125,7 +123,10 @@ fn two_nodes_talk_through_a_third_and_prove_themselves_to_each_other() {
         assert_eq!(all[0]["security"]["hybrid"], true);
         assert_eq!(all[0]["pq_auth"], true);
         let table = node.must(&["peers"]);
-        assert!(table.contains(&format!("relayed by {}", relay.peer_id())), "{table}");
+        assert!(
+            table.contains(&format!("relayed by {}", relay.peer_id())),
+            "{table}"
+        );
     }
     let listener = second.subscribe("far", 1);
     eventually("it listens", || {
@@ -159,7 +160,10 @@ fn two_nodes_talk_through_a_third_and_prove_themselves_to_each_other() {
         });
         all.next().map(|_| ())
     });
-    assert_eq!(connections(&target, &foreign.peer_id()), Vec::<Value>::new());
+    assert_eq!(
+        connections(&target, &foreign.peer_id()),
+        Vec::<Value>::new()
+    );
 }
 
 #[test]
@@ -227,7 +231,9 @@ async fn a_stranger_gets_no_place_and_no_circuit() {
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
         .build();
     let there = relay.peer_id();
-    let way: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{there}").parse().unwrap();
+    let way: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{there}")
+        .parse()
+        .unwrap();
     // It is let in, and served what strangers are served.
     swarm.dial(way.clone()).unwrap();
     let served = async {
@@ -284,4 +290,28 @@ fn a_hole_is_punched_and_the_relay_is_spared() {
         direct.then_some(())
     });
     assert!(event(&second, "hole_punched") + event(&target, "hole_punched") >= 1);
+}
+
+#[test]
+fn a_member_tries_for_another_whether_it_can_be_reached() {
+    let root = TempDir::new().unwrap();
+    let issuer = Issuer::init(root.path(), "acme");
+    let mut server = Node::init(root.path(), "server", "discovery.autonat_server = true\n");
+    server.enrol(&issuer);
+    server.start();
+    let mut client = Node::init(root.path(), "client", "");
+    client.configure(&[server.address()], "discovery.autonat_client = true\n");
+    client.enrol(&issuer);
+    client.start();
+    let status = eventually("it was tried", || {
+        let status = client.json(&["status"]);
+        (status["reachability"] == "reachable").then_some(status)
+    });
+    let announced = format!("/ip4/127.0.0.1/tcp/{}", client.port);
+    let external = status["external"].as_array().unwrap();
+    assert!(
+        external.iter().any(|one| *one == announced.as_str()),
+        "{status}"
+    );
+    assert!(event(&server, "probe") >= 1);
 }

@@ -170,9 +170,8 @@ impl DialPlan {
     /// The peers to dial now; each is then taken for being dialled. There is room for so many of
     /// those that were found.
     pub fn due(&mut self, now: Duration, room: usize) -> Vec<Due> {
-        let dialled = |one: &Target| {
-            one.class == Class::Found && matches!(one.state, State::Dialling { .. })
-        };
+        let dialled =
+            |one: &Target| one.class == Class::Found && matches!(one.state, State::Dialling { .. });
         let dialled = self.targets.values().filter(|one| dialled(one)).count();
         let mut room = room.min(MAX_FOUND_DIALS).saturating_sub(dialled);
         let is_due = |target: &Target| target.due_at().is_some_and(|at| at <= now);

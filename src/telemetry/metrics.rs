@@ -18,9 +18,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{
-    jobs::JobMetrics, policy::PolicyMetrics, reach::ReachMetrics, status::StatusMetrics,
-};
+use super::{jobs::JobMetrics, policy::PolicyMetrics, reach::ReachMetrics, status::StatusMetrics};
 use crate::{
     audit::Direction,
     policy::{Action, Verdict},

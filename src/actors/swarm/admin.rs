@@ -49,11 +49,7 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    pub(super) fn answered(
-        &mut self,
-        id: OutboundRequestId,
-        answer: Result<Response, SendFault>,
-    ) {
+    pub(super) fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
         if let Some(caller) = self.waiting.remove(&id) {
             // Who asked may have stopped waiting.
             let _ = caller.send(answer);

@@ -166,7 +166,9 @@ impl SwarmActor {
         }
         let now = self.tools.clock.now();
         let admitted = Arc::new(admitted);
-        let first = self.peers.connected(admitted, id, (address, relay), direction, now);
+        let first = self
+            .peers
+            .connected(admitted, id, (address, relay), direction, now);
         self.tell_footing(who);
         if self
             .peers

@@ -220,9 +220,8 @@ impl SwarmActor {
 
     pub(super) fn on_found(&mut self, found: Found) {
         match found {
-            // Whoever named it, it came by way of members; the strictest view holds.
             Found::Peer { peer, addresses } => {
-                let scope = self.nearest();
+                let scope = self.furthest();
                 self.hint(peer, &scope::sane(&addresses, peer, scope));
             }
             Found::Record(peer) => {
@@ -345,9 +344,7 @@ impl SwarmActor {
         self.reach.reachability = match reached {
             true => Reachability::Reachable,
             // One address that is good is enough.
-            false if self.reach.reachability == Reachability::Reachable => {
-                Reachability::Reachable
-            }
+            false if self.reach.reachability == Reachability::Reachable => Reachability::Reachable,
             false => Reachability::Unreachable,
         };
     }
@@ -383,14 +380,14 @@ impl SwarmActor {
         scope::of_teller(self.peers.get(who).and_then(super::peers::Peer::ip))
     }
 
-    /// Where the nearest members are: a walk does not say who named an address, and whoever did
-    /// had to have it from a member that was near enough to be believed.
-    fn nearest(&self) -> scope::Scope {
+    /// Where the furthest member is: a walk does not say who named an address, so it is believed
+    /// when it would be whoever did.
+    fn furthest(&self) -> scope::Scope {
         let members = self.peers.iter();
         let members = members.filter(|(_, peer)| peer.admitted.tier == Tier::Member);
         members
             .map(|(who, _)| self.scope_of(who))
-            .min()
+            .max()
             .unwrap_or(scope::Scope::World)
     }
 }

@@ -34,7 +34,12 @@ pub(super) fn outward(check: &mut Check, config: &Config) {
     check.number("outward.retry_reserve", outward.retry_reserve, 0, 1_000_000);
     let most = MAX_CALLS as u64;
     check.number("outward.requests", outward.requests, 1, most);
-    check.number("outward.requests_per_peer", outward.requests_per_peer, 1, most);
+    check.number(
+        "outward.requests_per_peer",
+        outward.requests_per_peer,
+        1,
+        most,
+    );
     check.ordered(
         ("outward.requests_per_peer", outward.requests_per_peer),
         ("outward.requests", outward.requests),
@@ -112,7 +117,11 @@ pub(super) fn relay(check: &mut Check, config: &Config) {
     let discovery = &config.discovery;
     check.relation(
         !relay.server || !discovery.announce.is_empty() || discovery.autonat_client,
-        &["relay.server", "discovery.announce", "discovery.autonat_client"],
+        &[
+            "relay.server",
+            "discovery.announce",
+            "discovery.autonat_client",
+        ],
         "is set, and the node knows no address at which it could be reached: nobody could use a \
          place there",
         "write such addresses to discovery.announce, or have them found by \
@@ -139,7 +148,12 @@ pub(super) fn relay(check: &mut Check, config: &Config) {
         1,
         60_000,
     );
-    check.number("relay.circuit_bytes", relay.circuit_bytes.0, 1 << 16, 1 << 40);
+    check.number(
+        "relay.circuit_bytes",
+        relay.circuit_bytes.0,
+        1 << 16,
+        1 << 40,
+    );
     check.span("relay.reservation_time", relay.reservation_time);
     check.span("relay.circuit_time", relay.circuit_time);
     // What a relay tells of its limits has 32 bits.

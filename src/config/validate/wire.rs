@@ -147,12 +147,9 @@ pub(super) fn bootstrap_address(address: &Multiaddr) -> Result<(), String> {
     let peer = match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(Protocol::P2p(peer)), None, None, None) => Some(peer),
         // Through a relay, which is at the first part.
-        (
-            Some(Protocol::P2p(_)),
-            Some(Protocol::P2pCircuit),
-            Some(Protocol::P2p(peer)),
-            None,
-        ) => Some(peer),
+        (Some(Protocol::P2p(_)), Some(Protocol::P2pCircuit), Some(Protocol::P2p(peer)), None) => {
+            Some(peer)
+        }
         _ => None,
     };
     match peer {

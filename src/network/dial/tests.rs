@@ -58,7 +58,10 @@ fn an_address_names_its_peer() {
         let head = head.with(Protocol::Udp(port));
         plan.add(&convert::with_p2p(&head, peer.unwrap())).unwrap();
     }
-    assert_eq!(plan.due(Duration::ZERO, 0)[0].addresses.len(), MAX_ADDRESSES);
+    assert_eq!(
+        plan.due(Duration::ZERO, 0)[0].addresses.len(),
+        MAX_ADDRESSES
+    );
 }
 
 #[test]

@@ -12,9 +12,7 @@ use libp2p::{
 use super::{DialBook, Dials, MembersOnly, Purpose, Walker, scope};
 use crate::{
     config::{Config, DiscoveryMode},
-    network::{
-        Attribution, attribution::Attributed, convert, gate::GateKeeper, gate::Ledger,
-    },
+    network::{Attribution, attribution::Attributed, convert, gate::GateKeeper, gate::Ledger},
 };
 
 /// Addresses of this node that are tried for reachability.
@@ -67,7 +65,9 @@ pub(in crate::network) fn extras(
         true => Some(mdns::tokio::Behaviour::new(mdns::Config::default(), me)?),
         false => None,
     };
-    let server = relay.server.then(|| relay::Behaviour::new(me, limits(config)));
+    let server = relay
+        .server
+        .then(|| relay::Behaviour::new(me, limits(config)));
     let punch = relay.hole_punching.then(|| dcutr::Behaviour::new(me));
     let probing = autonat::client::Config::default()
         .with_max_candidates(MAX_CANDIDATES)

@@ -213,3 +213,6 @@ impl NetworkBehaviour for Dials {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,8 +214,8 @@ impl<B: NetworkBehaviour> NetworkBehaviour for MembersOnly<B> {
                 self.inner
                     .on_swarm_event(FromSwarm::ConnectionClosed(event));
             }
-            FromSwarm::AddressChange(event)
-                if !self.knows(&event.peer_id, event.connection_id) => {}
+            FromSwarm::AddressChange(event) if !self.knows(&event.peer_id, event.connection_id) => {
+            }
             // Denied by another behaviour after it had been let in here.
             FromSwarm::ListenFailure(event) => {
                 if let Some(peer) = event.peer_id {

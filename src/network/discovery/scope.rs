@@ -192,7 +192,10 @@ mod tests {
         let circuit = format!("/ip4/8.8.8.8/tcp/1/p2p/{peer}/p2p-circuit/p2p/{peer}");
         assert!(sane_at(&circuit, Scope::World));
         assert_eq!(relay_of(&circuit.parse().unwrap()), Some(peer));
-        assert_eq!(first_ip(&circuit.parse().unwrap()), Some([8, 8, 8, 8].into()));
+        assert_eq!(
+            first_ip(&circuit.parse().unwrap()),
+            Some([8, 8, 8, 8].into())
+        );
     }
 
     #[test]

@@ -115,7 +115,10 @@ impl Walker {
 
     /// Peers in the table.
     pub fn known(&mut self) -> usize {
-        self.inner.kbuckets().map(|bucket| bucket.num_entries()).sum()
+        self.inner
+            .kbuckets()
+            .map(|bucket| bucket.num_entries())
+            .sum()
     }
 
     /// Walks towards a random place, unless enough walks are under way.

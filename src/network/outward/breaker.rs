@@ -80,8 +80,13 @@ enum Inner {
     #[default]
     Closed,
     /// Half open from `until` on.
-    Open { until: Duration },
-    HalfOpen { under_way: u32, succeeded: u32 },
+    Open {
+        until: Duration,
+    },
+    HalfOpen {
+        under_way: u32,
+        succeeded: u32,
+    },
 }
 
 /// One destination's breaker.
@@ -169,7 +174,11 @@ impl Breaker {
                 let stale = self
                     .last_failure
                     .is_some_and(|last| now.saturating_sub(last) > config.window);
-                self.failures = if stale { 1 } else { self.failures.saturating_add(1) };
+                self.failures = if stale {
+                    1
+                } else {
+                    self.failures.saturating_add(1)
+                };
                 self.last_failure = Some(now);
                 (self.failures >= config.failures.max(1)).then(|| self.open(config, now, rng))
             }

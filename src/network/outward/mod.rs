@@ -227,13 +227,10 @@ impl<K: Copy + Eq + Hash + Ord> Outward<K> {
         }
         self.make_room(to, now);
         let config = self.config;
-        let destination = self
-            .destinations
-            .entry(to)
-            .or_insert_with(|| Destination {
-                breaker: Breaker::default(),
-                pace: Pace::new(&config.pace),
-            });
+        let destination = self.destinations.entry(to).or_insert_with(|| Destination {
+            breaker: Breaker::default(),
+            pace: Pace::new(&config.pace),
+        });
         // Asked first, because a probe is taken only when the pace lets it go out.
         destination.pace.check(&config.pace, now)?;
         let permit = destination

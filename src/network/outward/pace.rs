@@ -83,7 +83,9 @@ impl Pace {
         }
         // The configuration may have changed.
         self.per_second = self.per_second.min(config.per_second);
-        let ahead = self.interval().saturating_mul(config.burst.max(1).saturating_sub(1));
+        let ahead = self
+            .interval()
+            .saturating_mul(config.burst.max(1).saturating_sub(1));
         let free = self.until.saturating_sub(ahead).max(self.paused_until);
         if now < free {
             return Err(Held {

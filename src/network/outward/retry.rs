@@ -70,7 +70,11 @@ impl Attempts {
         }
         let doublings = self.made.saturating_sub(1).min(MAX_DOUBLINGS);
         let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
-        let full = self.policy.initial.saturating_mul(factor).min(self.policy.max);
+        let full = self
+            .policy
+            .initial
+            .saturating_mul(factor)
+            .min(self.policy.max);
         let jittered = full.mul_f64(rng.random_range(0.0..=1.0));
         let wait = jittered.saturating_add(not_before.unwrap_or_default());
         if wait >= self.left(now) {

@@ -68,7 +68,10 @@ fn it_opens_after_failures_in_a_row_and_closes_again_after_probes() {
     let probe = out.admit(1, later).unwrap();
     assert_eq!(out.admit(1, later).unwrap_err().by, HeldBy::BreakerOpen);
     assert_eq!(out.done(probe, Outcome::Answered, later), None);
-    assert_eq!(call(&mut out, Outcome::Answered, later), Some(Change::Closed));
+    assert_eq!(
+        call(&mut out, Outcome::Answered, later),
+        Some(Change::Closed)
+    );
     assert_eq!(state(&out, later), State::Closed);
     // It begins from nothing: two failures do not open it.
     assert_eq!(call(&mut out, Outcome::Failed, later), None);
@@ -87,7 +90,10 @@ fn a_probe_that_fails_opens_it_for_longer_up_to_the_cap() {
             Some(Change::Opened(span)) => span,
             other => panic!("{other:?}"),
         };
-        assert!(span >= secs(full) / 2 && span <= secs(full), "{span:?} {full}");
+        assert!(
+            span >= secs(full) / 2 && span <= secs(full),
+            "{span:?} {full}"
+        );
     }
 }
 
@@ -105,7 +111,10 @@ fn a_row_of_failures_is_broken_by_a_success_and_by_time() {
     // A destination that pushes back is alive.
     let mut out = outward();
     for now in 0..20 {
-        assert_eq!(call(&mut out, Outcome::PushedBack(None), secs(now * 10)), None);
+        assert_eq!(
+            call(&mut out, Outcome::PushedBack(None), secs(now * 10)),
+            None
+        );
     }
 }
 
@@ -114,7 +123,9 @@ fn a_connection_that_ends_under_many_calls_is_one_failure() {
     let mut out = outward();
     let cut = |out: &mut Outward<u32>, at| {
         let tickets: Vec<_> = (0..8).map(|_| out.admit(1, at).unwrap()).collect();
-        let changes = tickets.into_iter().map(|one| out.done(one, Outcome::Cut, at));
+        let changes = tickets
+            .into_iter()
+            .map(|one| out.done(one, Outcome::Cut, at));
         changes.flatten().count()
     };
     assert_eq!(cut(&mut out, secs(1)), 0);
@@ -160,7 +171,10 @@ fn a_probe_that_is_never_told_the_end_of_is_taken_back() {
     let later = secs(1) + span + CONFIG.lost_after;
     assert!(out.watch(later - Duration::from_millis(1)).is_empty());
     let lost = out.watch(later);
-    assert!(matches!(lost[..], [(1, Some(Change::Opened(_)))]), "{lost:?}");
+    assert!(
+        matches!(lost[..], [(1, Some(Change::Opened(_)))]),
+        "{lost:?}"
+    );
     assert_eq!(out.under_way(), 0);
     // Its end comes after all: it counts no more.
     assert_eq!(out.done(probe, Outcome::Answered, later), None);
@@ -175,7 +189,10 @@ fn a_probe_that_is_never_told_the_end_of_is_taken_back() {
 fn calls_under_way_are_bounded_for_each_and_for_all() {
     let mut out = outward();
     let tickets: Vec<_> = (0..8).map(|_| out.admit(1, secs(1)).unwrap()).collect();
-    assert_eq!(out.admit(1, secs(1)).unwrap_err().by, HeldBy::DestinationBusy);
+    assert_eq!(
+        out.admit(1, secs(1)).unwrap_err().by,
+        HeldBy::DestinationBusy
+    );
     for _ in 0..4 {
         out.admit(2, secs(1)).unwrap();
     }
@@ -206,11 +223,11 @@ fn the_pace_is_kept_halved_by_a_push_and_regained() {
     assert_eq!(sent_in(&mut out, secs(100), secs(10)), 20 + 99);
     for _ in 0..5 {
         // Pushes of one moment are one push.
-        out.destinations
-            .get_mut(&1)
-            .unwrap()
-            .pace
-            .ended(&CONFIG.pace, Outcome::PushedBack(None), secs(110));
+        out.destinations.get_mut(&1).unwrap().pace.ended(
+            &CONFIG.pace,
+            Outcome::PushedBack(None),
+            secs(110),
+        );
     }
     assert!((out.standings(secs(110))[0].pace - 5.0).abs() < 1e-9);
     sent_in(&mut out, secs(111), secs(8));
