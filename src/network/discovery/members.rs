@@ -6,7 +6,7 @@
 //! a record it is nobody's.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ops::{Deref, DerefMut},
     task::{Context, Poll},
 };
@@ -30,6 +30,8 @@ pub struct MembersOnly<B> {
     ledger: Ledger,
     /// Connections of members, by peer. Bounded by the limit of connections.
     members: HashMap<libp2p::PeerId, Vec<ConnectionId>>,
+    /// The same, all of them.
+    all: HashSet<ConnectionId>,
     /// What dials of the behaviour are for.
     dials: Option<(DialBook, Purpose)>,
 }
@@ -41,6 +43,7 @@ impl<B> MembersOnly<B> {
             inner,
             ledger,
             members: HashMap::new(),
+            all: HashSet::new(),
             dials: None,
         }
     }
@@ -62,6 +65,7 @@ impl<B> MembersOnly<B> {
         let member = self.ledger.is_member(id);
         if member {
             self.members.entry(peer).or_default().push(id);
+            self.all.insert(id);
         }
         member
     }
@@ -71,6 +75,7 @@ impl<B> MembersOnly<B> {
             return 0;
         };
         all.retain(|one| *one != id);
+        self.all.remove(&id);
         let left = all.len();
         if left == 0 {
             self.members.remove(peer);
@@ -111,11 +116,12 @@ impl<B: NetworkBehaviour> MembersOnly<B> {
                 handler,
                 event,
             } => {
-                // "Any" connection of the peer might be one that has no such handler.
-                let all = self.members.get(&peer_id)?;
                 let id = match handler {
-                    NotifyHandler::One(id) => *all.iter().find(|one| **one == id)?,
-                    NotifyHandler::Any => *all.first()?,
+                    // By its id alone: a relay's request for the one end of a circuit bears the
+                    // name of the other.
+                    NotifyHandler::One(id) => self.all.get(&id).copied()?,
+                    // Any connection of the peer might be one that has no such handler.
+                    NotifyHandler::Any => *self.members.get(&peer_id)?.first()?,
                 };
                 ToSwarm::NotifyHandler {
                     peer_id,
