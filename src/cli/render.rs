@@ -19,6 +19,7 @@ use crate::{
         enrolment::Invitation, identity::IdentityReport, reputation::BanInfo, sandbox::JobReport,
         swarm::PeerReport, swarm::Published,
     },
+    network::outward::State,
     sandbox::JobState,
     telemetry::printable,
     types::{Span, Topic},
@@ -211,6 +212,8 @@ fn status(report: &StatusReport, out: &Out) -> String {
         ),
         ("process", report.pid.to_string()),
         ("listen", joined(&report.listen)),
+        ("reachability", report.reachability.name().to_owned()),
+        ("announced", joined(&report.external)),
         ("connected", report.connected.to_string()),
         ("not reached", joined(&report.missing_bootstrap)),
         ("topics", joined(&report.topics)),
@@ -264,11 +267,12 @@ fn peer_table(peers: &[PeerReport], out: &Out) -> String {
                 peer.identity.clone().unwrap_or_default(),
                 channels(peer),
                 peer.direction.clone(),
-                peer.address.clone(),
+                address(peer),
                 peer.since.to_string(),
                 peer.rtt_us
                     .map(|rtt| format!("{rtt} µs"))
                     .unwrap_or_default(),
+                calls(peer),
                 topics(&peer.topics),
             ]
         })
@@ -282,6 +286,7 @@ fn peer_table(peers: &[PeerReport], out: &Out) -> String {
         "address",
         "since",
         "rtt",
+        "calls",
         "topics",
     ];
     out.table(head, &rows)
@@ -299,6 +304,25 @@ fn channels(peer: &PeerReport) -> String {
         }
     }
     ways.join(" + ")
+}
+
+/// Where a peer is, and through whom it is reached.
+fn address(peer: &PeerReport) -> String {
+    let relayed = peer.connections.iter().all(|one| one.relay.is_some());
+    match peer.connections.first().and_then(|one| one.relay.as_ref()) {
+        Some(relay) if relayed => format!("{} (relayed by {relay})", peer.address),
+        _ => peer.address.clone(),
+    }
+}
+
+/// Whether this node calls a peer as usual; if not, why.
+fn calls(peer: &PeerReport) -> String {
+    let calls = &peer.calls;
+    match (calls.breaker, calls.open_for_ms) {
+        (State::Closed, _) => String::new(),
+        (State::Open, Some(ms)) => format!("held for {}", span(ms)),
+        (State::Open | State::HalfOpen, _) => "on trial".to_owned(),
+    }
 }
 
 /// The first topics of a peer; a table has no room for all.

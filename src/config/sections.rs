@@ -10,7 +10,10 @@ use std::{
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use super::{IdentityConfig, IssuerConfig, JobsConfig, SandboxConfig, SupervisionConfig, off_or};
+use super::{
+    DiscoveryConfig, IdentityConfig, IssuerConfig, JobsConfig, OutwardConfig, RelayConfig,
+    SandboxConfig, SupervisionConfig, off_or,
+};
 use crate::types::{ByteSize, PeerId, SecurityLevel, Span, Topic, TrustScore};
 
 pub(super) const fn secs(n: u64) -> Span {
@@ -33,6 +36,12 @@ pub struct Config {
     pub network: NetworkConfig,
     /// How connections are encrypted.
     pub transport: TransportConfig,
+    /// Calls to others.
+    pub outward: OutwardConfig,
+    /// Finding others.
+    pub discovery: DiscoveryConfig,
+    /// Reaching others through third ones.
+    pub relay: RelayConfig,
     /// Gossip.
     pub gossip: GossipConfig,
     /// Budgets and bounds.
@@ -68,6 +77,9 @@ impl Default for Config {
             node: NodeConfig::default(),
             network: NetworkConfig::default(),
             transport: TransportConfig::default(),
+            outward: OutwardConfig::default(),
+            discovery: DiscoveryConfig::default(),
+            relay: RelayConfig::default(),
             gossip: GossipConfig::default(),
             limits: LimitsConfig::default(),
             reputation: ReputationConfig::default(),

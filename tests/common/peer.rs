@@ -8,7 +8,10 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture};
-use libp2p::{Swarm, swarm::SwarmEvent};
+use libp2p::{
+    Swarm,
+    swarm::{NetworkBehaviour, SwarmEvent},
+};
 use quantraband::{
     audit::Direction,
     config::Config,
@@ -150,29 +153,48 @@ pub(crate) fn swarm_showing(
     swarm_by(key, key, (credential, statement.map(<[u8]>::to_vec)))
 }
 
+/// As [`swarm`], with behaviours of its own beside the node's.
+pub(crate) fn swarm_with<B: NetworkBehaviour>(
+    key: &NodeKey,
+    credential: &[u8],
+    config: &Config,
+    wrap: impl FnOnce(NodeBehaviour) -> B,
+) -> Swarm<B> {
+    build(key, key, (credential, None), config, wrap)
+}
+
 fn swarm_by(
     key: &NodeKey,
     prover: &NodeKey,
-    (credential, continuity): (&[u8], Option<Vec<u8>>),
+    shown: (&[u8], Option<Vec<u8>>),
 ) -> Swarm<NodeBehaviour> {
+    build(key, prover, shown, &Config::default(), |node| node)
+}
+
+fn build<B: NetworkBehaviour>(
+    key: &NodeKey,
+    prover: &NodeKey,
+    (credential, continuity): (&[u8], Option<Vec<u8>>),
+    config: &Config,
+    wrap: impl FnOnce(NodeBehaviour) -> B,
+) -> Swarm<B> {
     let forger = Arc::new(Forger {
         prover: prover.clone(),
         credential: credential.to_vec(),
         continuity,
         told: Mutex::new(None),
     });
-    let config = Config::default();
-    network::build(&Setup {
+    let setup = Setup {
         seed: &key.seed(),
-        config: &config,
+        config,
         keeper: forger.clone(),
         admission: forger.clone(),
         listeners: forger.clone(),
         attribution: forger.clone(),
         clock: Arc::new(SystemClock::new()),
         tasks: Tasks::here(forger),
-    })
-    .expect("a swarm")
+    };
+    network::build_with(&setup, wrap).expect("a swarm")
 }
 
 /// A credential of one hour, with a group and an attribute.

@@ -376,7 +376,7 @@ impl Desk {
         sent.map_err(no_answer)?.map_err(|fault| {
             let code = match fault {
                 SendFault::NotConnected | SendFault::Unsupported => FailureCode::Unavailable,
-                SendFault::Broken | SendFault::Busy => FailureCode::Again,
+                SendFault::Broken | SendFault::Busy | SendFault::Held { .. } => FailureCode::Again,
             };
             Failure::new(code, format!("{node}: {fault}"))
         })
@@ -404,6 +404,8 @@ impl Desk {
                 .chain(readiness.notes)
                 .collect(),
             listen: swarm.listen,
+            reachability: swarm.reachability,
+            external: swarm.external,
             connected: swarm.connected,
             missing_bootstrap: swarm.missing_bootstrap,
             topics: swarm.topics,

@@ -51,9 +51,16 @@ impl SwarmActor {
                     peer.rtt = Some(rtt);
                 }
             }
-            // A peer that does not answer pings is closed by libp2p; what identify says is to be
-            // trusted with nothing, and nothing is done with it.
-            NodeBehaviourEvent::Ping(_) | NodeBehaviourEvent::Identify(_) => {}
+            // A peer that does not answer pings is closed by libp2p.
+            NodeBehaviourEvent::Ping(_) => {}
+            NodeBehaviourEvent::Identify(event) => self.on_identify(*event),
+            NodeBehaviourEvent::Found(found) => self.on_found(found),
+            NodeBehaviourEvent::Mdns(event) => self.on_mdns(event),
+            NodeBehaviourEvent::Relay(event) => self.on_relay(&event),
+            NodeBehaviourEvent::Circuit(event) => self.on_circuit(&event),
+            NodeBehaviourEvent::Punch(event) => self.on_punch(*event),
+            NodeBehaviourEvent::Probe(event) => self.on_probe(&event),
+            NodeBehaviourEvent::Probed(event) => self.on_probed(&event),
         }
     }
 

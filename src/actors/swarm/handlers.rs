@@ -103,7 +103,10 @@ impl Handler<ListPeers> for SwarmActor {
         let mut peers: Vec<PeerReport> = self
             .peers
             .iter()
-            .map(|(who, peer)| peer.report(*who))
+            .map(|(who, peer)| PeerReport {
+                calls: self.outbound.report(who, self.tools.clock.elapsed()),
+                ..peer.report(*who)
+            })
             .collect();
         peers.sort_by_key(|peer| peer.since);
         peers
@@ -118,7 +121,10 @@ impl Handler<DescribeSwarm> for SwarmActor {
             .plan
             .missing()
             .filter(|peer| self.bootstrap.contains(peer));
+        let (reachability, external) = self.reachability();
         MessageResult(SwarmReport {
+            reachability,
+            external,
             listen: self.listen_addresses(),
             connected: self.peers.len(),
             missing_bootstrap: missing.collect(),

@@ -30,8 +30,10 @@ impl SwarmActor {
             .set_rules(publish::rules(&self.tools.live.load()));
         let waiting = self.outbox.waiting();
         self.tools.metrics.gossip().set_waiting(waiting);
+        self.tend_calls(ctx);
         if !self.memory.draining {
             self.dial_due(ctx);
+            self.tend_reach(ctx);
         }
         if elapsed >= self.next_review {
             self.next_review = elapsed.saturating_add(REVIEW);
@@ -220,6 +222,9 @@ impl SwarmActor {
                 first: tally.first,
                 last: tally.last,
             });
+        }
+        for event in self.outbound.take_changes() {
+            self.tools.audit.note(event);
         }
         let Some(swarm) = self.swarm.as_mut() else {
             return;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    messages::swarm::Delivery,
+    messages::swarm::{Delivery, Reachability},
     network::Trace,
     types::{Party, PeerId, Timestamp, Topic},
 };
@@ -29,6 +29,12 @@ pub struct StatusReport {
     pub reasons: Vec<String>,
     /// Addresses it listens on, as multiaddresses that end in `/p2p/PEER`.
     pub listen: Vec<String>,
+    /// Whether others can reach it, as far as it had that tried.
+    #[serde(default)]
+    pub reachability: Reachability,
+    /// Where, as it tells others.
+    #[serde(default)]
+    pub external: Vec<String>,
     /// Connected peers.
     pub connected: usize,
     /// Bootstrap peers that are not connected now.

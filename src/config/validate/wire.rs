@@ -109,12 +109,18 @@ pub(super) fn transport(check: &mut Check, config: &Config) {
     }
 }
 
+/// Whether the connection itself, and not only the way to a relay, is QUIC.
 fn is_quic(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::QuicV1)
+    let has = |wanted: Protocol<'_>| address.iter().any(|part| part == wanted);
+    has(Protocol::QuicV1) && !is_circuit(address)
+}
+
+pub(super) fn is_circuit(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
 /// `/ip4|ip6/…/tcp/N` or `/ip4|ip6/…/udp/N/quic-v1`, and nothing after it.
-fn listen_address(address: &Multiaddr) -> Result<(), String> {
+pub(super) fn listen_address(address: &Multiaddr) -> Result<(), String> {
     let mut parts = address.iter();
     let host = matches!(parts.next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_)));
     match (parts.next(), parts.next(), parts.next()) {
@@ -127,7 +133,7 @@ fn listen_address(address: &Multiaddr) -> Result<(), String> {
 }
 
 /// `/ip4|ip6|dns*/…/tcp/N/p2p/PEER` or `…/udp/N/quic-v1/p2p/PEER`, where PEER is an Ed25519 key.
-fn bootstrap_address(address: &Multiaddr) -> Result<(), String> {
+pub(super) fn bootstrap_address(address: &Multiaddr) -> Result<(), String> {
     let mut parts = address.iter();
     let host = parts.next();
     let host_is_good = matches!(
@@ -150,11 +156,19 @@ fn bootstrap_address(address: &Multiaddr) -> Result<(), String> {
             "`{address}` does not begin with a host and a TCP port, or a UDP port for QUIC"
         ));
     }
-    match (parts.next(), parts.next()) {
-        (Some(Protocol::P2p(peer)), None) => PeerId::from_bytes(&peer.to_bytes())
+    let peer = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(Protocol::P2p(peer)), None, None, None) => Some(peer),
+        // Through a relay, which is at the first part.
+        (Some(Protocol::P2p(_)), Some(Protocol::P2pCircuit), Some(Protocol::P2p(peer)), None) => {
+            Some(peer)
+        }
+        _ => None,
+    };
+    match peer {
+        Some(peer) => PeerId::from_bytes(&peer.to_bytes())
             .map(|_| ())
             .map_err(|error| format!("`{address}`: {error}")),
-        _ => Err(format!("`{address}` does not end in the peer it leads to")),
+        None => Err(format!("`{address}` does not end in the peer it leads to")),
     }
 }
 

@@ -9,12 +9,12 @@ use libp2p::{
     core::{
         muxing::StreamMuxerBox,
         transport::{
-            Boxed,
+            Boxed, OptionalTransport,
             timeout::{TransportTimeout, TransportTimeoutError},
         },
     },
     identity::Keypair,
-    quic, tcp,
+    quic, relay, tcp,
 };
 
 use super::{ChannelKind, Cipher, Group, Secure, Secured, SecurityInfo};
@@ -35,13 +35,27 @@ impl Secure {
     ///
     /// `key` must be the one the layers were made with: QUIC brings its own TLS.
     #[must_use]
+    pub fn transport(&self, key: &Keypair, handshake_timeout: Duration) -> Boxed<Secured> {
+        self.transport_with(key, handshake_timeout, None)
+    }
+
+    /// As [`transport`](Self::transport), and through relays: what runs over a circuit is secured
+    /// by its two ends as if there were no relay.
+    #[must_use]
     #[expect(
         clippy::redundant_closure_for_method_calls,
         reason = "the method's type is of a crate that is not named here"
     )]
-    pub fn transport(&self, key: &Keypair, handshake_timeout: Duration) -> Boxed<Secured> {
+    pub fn transport_with(
+        &self,
+        key: &Keypair,
+        handshake_timeout: Duration,
+        circuits: Option<relay::client::Transport>,
+    ) -> Boxed<Secured> {
         let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-        let over_tcp = self.over(tcp);
+        let circuits = circuits.map_or_else(OptionalTransport::none, OptionalTransport::some);
+        // Circuits first: TCP would take their addresses for its own.
+        let over_tcp = self.over(circuits.or_transport(tcp));
         within(
             over_tcp
                 .or_transport(quic(key, handshake_timeout))
