@@ -3,6 +3,8 @@
 //! Not an actor: it runs on connection tasks and asks the actors with deadlines. Whatever does
 //! not answer in time is a refusal. An *Allow* takes effect only after its record is durable.
 
+mod refusals;
+
 use std::{
     fmt,
     net::IpAddr,
@@ -12,6 +14,8 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::Semaphore;
+
+use refusals::Refusals;
 
 use super::{
     audit::AuditHandle,
@@ -31,7 +35,7 @@ use crate::{
         reputation::{Charge, GetStanding, Severity},
         revocation::ShownHeads,
     },
-    network::{Admission, Admitted, GateKeeper, Presented},
+    network::{Admission, Admitted, GateKeeper, Presented, Refused, secure::Breach},
     policy::{Action, Decision, DenyReason, Verdict},
     supervision::{ActorRef, AskError, CoolDowns},
     telemetry::Metrics,
@@ -39,7 +43,7 @@ use crate::{
         rate::Limiter,
         reputation::{Barred, Standings, subject_of},
     },
-    types::{Clock, Footing, Origin, Party, PeerId, SecurityInfo, Timestamp, View},
+    types::{Clock, Footing, Origin, Party, PeerId, SecurityInfo, Source, Timestamp, View},
 };
 
 /// What the gatekeeper judges from and whom it asks.
@@ -90,7 +94,7 @@ impl Tools {
 
 /// See the module.
 #[derive(Clone)]
-pub struct Gatekeeper(Arc<Tools>, Arc<Mutex<Seen>>);
+pub struct Gatekeeper(Arc<Tools>, Arc<Mutex<Seen>>, Arc<Refusals>);
 
 impl fmt::Debug for Gatekeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,7 +119,7 @@ impl Gatekeeper {
     /// A gatekeeper with these tools.
     #[must_use]
     pub fn new(tools: Tools) -> Self {
-        Self(Arc::new(tools), Arc::default())
+        Self(Arc::new(tools), Arc::default(), Arc::default())
     }
 
     /// What it judges from.
@@ -411,12 +415,16 @@ impl Gatekeeper {
             Refusal::Violation(_) => Severity::HandshakeAbuse,
             _ => Severity::BadCredential,
         };
+        self.charge_for(peer, ip, severity, refusal.to_string());
+    }
+
+    fn charge_for(&self, peer: PeerId, ip: Option<IpAddr>, severity: Severity, evidence: String) {
         let charge = Charge {
             party: Party::Peer(peer),
             subject: None,
             address: ip,
             severity,
-            evidence: refusal.to_string(),
+            evidence,
         };
         let origin = Origin {
             peer: Some(peer),
@@ -493,27 +501,39 @@ impl GateKeeper for Gatekeeper {
 
     fn refused(&self, peer: &PeerId, ip: Option<IpAddr>, direction: Direction, why: &Refusal) {
         self.0.metrics.denied(why.code());
-        tracing::info!(%peer, ?direction, code = why.code(), "refused at the gate: {why}");
-        if let Refusal::ByPeer(_) | Refusal::Interrupted(_) = why {
-            // What the other side decided, and what broke on the way, is its own affair.
-            return;
-        }
-        self.0.audit.note(AuditEvent::AuthenticationFailed {
-            peer: *peer,
-            address: ip,
-            code: why.code().to_owned(),
-            detail: why.to_string(),
-        });
-        if why.charged() {
+        // What the other side decided, and what broke on the way, is its own affair.
+        let ours = !matches!(
+            why,
+            Refusal::ByPeer(_) | Refusal::Interrupted(_) | Refusal::Late
+        );
+        if ours && why.charged() {
             self.charge(*peer, ip, why);
         }
+        if !self.2.is_single(why.code(), ip, ours, self.0.clock.now()) {
+            return;
+        }
+        tracing::info!(%peer, ?direction, code = why.code(), "refused at the gate: {why}");
+        if ours {
+            self.0.audit.note(AuditEvent::AuthenticationFailed {
+                peer: *peer,
+                address: ip,
+                code: why.code().to_owned(),
+                detail: why.to_string(),
+            });
+        }
+    }
+
+    fn breached(&self, peer: &PeerId, ip: Option<IpAddr>, breach: Breach) {
+        self.0.metrics.denied(breach.code());
+        tracing::warn!(%peer, code = breach.code(), "a connection is cut off: {breach}");
+        self.charge_for(*peer, ip, Severity::HandshakeAbuse, breach.to_string());
     }
 }
 
 impl Admission for Gatekeeper {
-    fn admit_pending(&self, ip: Option<IpAddr>) -> Result<(), &'static str> {
+    fn admit_pending(&self, source: Source) -> Result<(), &'static str> {
         let tools = &self.0;
-        if let Some(ip) = ip {
+        if let Some(ip) = source.ip() {
             let origin = Origin {
                 peer: None,
                 address: Some(ip),
@@ -530,7 +550,11 @@ impl Admission for Gatekeeper {
         tools
             .limiter
             .load()
-            .admit_connection(ip)
+            .admit_connection(source)
             .map_err(|denial| denial.reason.code())
+    }
+
+    fn take_refused(&self) -> Vec<Refused> {
+        self.2.take()
     }
 }

@@ -26,13 +26,14 @@ pub enum Applies {
 /// Keys, or with a dot at the end sections, that a running node takes. Everything else needs a
 /// start: listeners, the data directory, the database's and the log's own settings, quotas under
 /// which jobs run.
-const LIVE: [(&str, Applies); 20] = [
+const LIVE: [(&str, Applies); 21] = [
     ("log.level", Applies::AtOnce),
     ("policy.", Applies::AtOnce),
     ("reputation.", Applies::By(&["reputation"])),
     ("limits.connections_per_minute", RATES),
     ("limits.connections_per_minute_per_address", RATES),
     ("limits.connections_per_minute_per_subnet", RATES),
+    ("limits.connections_per_minute_per_relay", RATES),
     ("limits.messages_per_second", RATES),
     ("limits.message_burst", RATES),
     ("limits.job_requests_per_second", RATES),

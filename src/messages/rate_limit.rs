@@ -23,6 +23,8 @@ pub struct BudgetUsage {
     pub addresses: usize,
     /// Subnets with a debt.
     pub subnets: usize,
+    /// Relays with a debt.
+    pub relays: usize,
     /// Neighbours with a debt.
     pub neighbours: usize,
     /// Authors with a debt.

@@ -18,7 +18,7 @@ use super::{
     convert, exchange,
     gate::{Gated, Ledger, Rules},
     gossip,
-    secure::{Policy, Secure, Secured, SetupError},
+    secure::{Policy, Secure, Secured, SetupError, StreamLimits},
 };
 use crate::{
     config::Config,
@@ -139,6 +139,8 @@ pub fn build_over<B: NetworkBehaviour>(
         policy: Policy::from(&setup.config.transport),
         keeper: setup.keeper.clone(),
         deadline: network.identity_timeout.0,
+        streams: StreamLimits::from(&setup.config.limits),
+        clock: setup.clock.clone(),
     };
     let gated = Gated::new(secured, ledger.clone(), rules);
     let behaviour = wrap(behaviour(&key, ledger, setup)?);

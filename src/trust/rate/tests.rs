@@ -163,6 +163,8 @@ proptest! {
             DebtKey::Address(None),
             DebtKey::Subnet(networks::around(IpAddr::from(octets), prefix).unwrap()),
             DebtKey::SubnetOverflow(prefix),
+            DebtKey::Relay(peer(n)),
+            DebtKey::RelayOverflow,
             DebtKey::Connections,
             DebtKey::Author(peer(n)),
             DebtKey::AuthorOverflow,
