@@ -52,6 +52,8 @@ pub enum Request {
     Status {},
     /// The connected peers. Answered by [`Response::Peers`].
     Peers {},
+    /// Every limit with its origin and its use. Answered by [`Response::Limits`].
+    Limits {},
     /// Every actor with its supervision. Answered by [`Response::Actors`].
     Actors {},
     /// An actor's observable state. Answered by [`Response::Observed`].
@@ -226,6 +228,7 @@ impl Request {
         match self {
             Self::Status {} => "status",
             Self::Peers {} => "peers",
+            Self::Limits {} => "limits",
             Self::Actors {} => "actors",
             Self::Observe { .. } => "observe",
             Self::Restart { .. } => "restart",
@@ -281,6 +284,19 @@ impl Request {
     }
 }
 
+/// One limit of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitReport {
+    /// `limits.KEY`, or what a limit without a key is of.
+    pub name: String,
+    /// What is in force, as the configuration writes it.
+    pub value: String,
+    /// How much of it is in use now, in its unit (bytes for sizes), where that is known.
+    pub used: Option<u64>,
+    /// Where the value comes from: who set it, or what it was lowered for.
+    pub origin: String,
+}
+
 /// A fault that tests inject into an actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -305,6 +321,11 @@ pub enum Response {
     Peers {
         /// One entry a connection.
         peers: Vec<PeerReport>,
+    },
+    /// To `limits`.
+    Limits {
+        /// Those of the configuration by name, then those without a key.
+        limits: Vec<LimitReport>,
     },
     /// To `actors`.
     Actors {

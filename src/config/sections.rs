@@ -119,6 +119,8 @@ pub struct NetworkConfig {
     pub handshake_timeout: Span,
     /// Deadline of the credential exchange.
     pub identity_timeout: Span,
+    /// How long a request of a peer may take to arrive.
+    pub request_timeout: Span,
     /// A connection without any stream is closed after this long.
     pub idle_timeout: Span,
     /// Time between pings.
@@ -142,6 +144,7 @@ impl Default for NetworkConfig {
             bootstrap: Vec::new(),
             handshake_timeout: secs(30),
             identity_timeout: secs(30),
+            request_timeout: secs(10),
             idle_timeout: secs(60),
             ping_interval: secs(15),
             ping_timeout: secs(20),

@@ -38,3 +38,21 @@ pub struct BudgetUsage {
     /// Most keys a table may hold.
     pub capacity: usize,
 }
+
+impl BudgetUsage {
+    /// Keys in the fullest table. Subnets have four tables of their own.
+    #[must_use]
+    pub fn fullest(&self) -> usize {
+        let tables = [
+            self.addresses,
+            self.subnets.div_ceil(4),
+            self.relays,
+            self.neighbours,
+            self.authors,
+            self.requesters,
+            self.members,
+            self.member_requesters,
+        ];
+        tables.into_iter().max().unwrap_or_default()
+    }
+}

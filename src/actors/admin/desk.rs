@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
+use super::limits::LimitFacts;
+
 use crate::{
     actors::{
         audit::{AuditActor, AuditHandle},
@@ -34,8 +36,8 @@ use crate::{
         revocation::{ImportStatusList, ListStatusLists},
         settings::ReloadSettings,
         swarm::{
-            Delivered, DescribeSwarm, GetSealingKey, ListPeers, Publish, PublishFault, SealingKey,
-            SendCommand, SendFault, Subscribe,
+            Delivered, DescribeLimits, DescribeSwarm, GetSealingKey, ListPeers, Publish,
+            PublishFault, SealingKey, SendCommand, SendFault, Subscribe,
         },
     },
     supervision::{ActorControl, ActorRef, ActorSnapshot, AskError, ControlError, Inject, Root},
@@ -75,6 +77,8 @@ pub struct NodeFacts {
 pub struct DeskTools {
     /// See [`NodeFacts`].
     pub facts: NodeFacts,
+    /// What the limits are.
+    pub limits: LimitFacts,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Whether the node does its job.
@@ -206,6 +210,11 @@ impl Desk {
                     .await
                     .map_err(no_answer)?;
                 Ok(Response::Peers { peers })
+            }
+            Request::Limits {} => {
+                let used = tools.swarm.ask(DescribeLimits, DEADLINE).await;
+                let limits = tools.limits.report(&used.map_err(no_answer)?);
+                Ok(Response::Limits { limits })
             }
             Request::Publish {
                 topic,

@@ -12,6 +12,7 @@ fn requests() -> Vec<Request> {
     vec![
         Request::Status {},
         Request::Peers {},
+        Request::Limits {},
         Request::Actors {},
         Request::Observe {
             actor: actor.clone(),

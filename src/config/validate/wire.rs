@@ -53,6 +53,7 @@ pub(super) fn network(check: &mut Check, config: &Config) {
     }
     check.span("network.handshake_timeout", network.handshake_timeout);
     check.span("network.identity_timeout", network.identity_timeout);
+    check.span("network.request_timeout", network.request_timeout);
     check.span("network.idle_timeout", network.idle_timeout);
     check.span("network.ping_interval", network.ping_interval);
     check.span("network.ping_timeout", network.ping_timeout);

@@ -213,6 +213,21 @@ impl Behaviour {
         }
     }
 
+    /// Most connections that one peer has.
+    #[must_use]
+    pub fn most_of_a_peer(&self) -> usize {
+        self.per_peer.most()
+    }
+
+    /// How much memory the process takes, and whether that leaves room for another connection.
+    fn check_memory(&mut self) -> Result<(), &'static str> {
+        if self.memory.has_room(self.clock.elapsed()) {
+            Ok(())
+        } else {
+            Err(MEMORY)
+        }
+    }
+
     fn check_pending(&mut self, source: Source) -> Result<(), &'static str> {
         let inbound = self.inbound.saturating_add(self.pending.len());
         if inbound >= self.limits.inbound {
@@ -225,9 +240,8 @@ impl Behaviour {
             Err(PENDING_PER_ADDRESS)
         } else if self.pending.of_subnet(source) >= self.limits.pending_per_subnet {
             Err(PENDING_PER_SUBNET)
-        } else if !self.memory.has_room(self.clock.elapsed()) {
-            Err(MEMORY)
         } else {
+            self.check_memory()?;
             // Last, because it charges a budget.
             self.admission.admit_pending(source)
         }
@@ -246,11 +260,7 @@ impl Behaviour {
 
     fn check_dial(&mut self) -> Result<(), &'static str> {
         self.check_standing(Direction::Outbound)?;
-        if self.memory.has_room(self.clock.elapsed()) {
-            Ok(())
-        } else {
-            Err(MEMORY)
-        }
+        self.check_memory()
     }
 
     fn enter(

@@ -78,6 +78,11 @@ impl<K: Eq + Hash> Tally<K> {
         }
     }
 
+    /// The largest count.
+    pub(super) fn most(&self) -> usize {
+        self.0.values().copied().max().unwrap_or(0)
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
