@@ -100,9 +100,7 @@ fn line_of(child: &mut Child) -> String {
 async fn bare() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
-    socket
-        .bind(SocketAddr::from(([127, 0, 0, 1], 0)))
-        .unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let listener = socket.listen(1_024).unwrap();
     println!("{}", listener.local_addr().unwrap().port());
     loop {
@@ -208,7 +206,13 @@ fn cpu(pid: u32) -> u64 {
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: u64 = line.unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let kib: u64 = line
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     kib * 1_024
 }
 
@@ -252,7 +256,10 @@ async fn measure() {
         let ours = report("this node    ", &trips, attempts, cpu(pid) - before);
         ratios.push(format!("{:.2}", ours / beside));
     }
-    println!("p99 under the flood, node / bare listener: {}", ratios.join(", "));
+    println!(
+        "p99 under the flood, node / bare listener: {}",
+        ratios.join(", ")
+    );
     bare.kill().unwrap();
     bare.wait().unwrap();
 

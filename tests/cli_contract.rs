@@ -93,7 +93,7 @@ fn config_stands_before_or_after_the_command() {
         let all = limits["limits"].as_array().unwrap();
         all.iter().find(|one| one["name"] == name).unwrap().clone()
     };
-    assert_eq!(limit("limits.message_burst")["origin"], "default");
+    assert_eq!(limit("limits.connections_per_peer")["origin"], "default");
     assert!(limit("limits.memory")["used"].as_u64().unwrap() > 1_000_000);
     assert_eq!(limit("limits.pending_connections")["used"], 0);
     let tail = node.must(&["audit", "tail", "--output", "json"]);

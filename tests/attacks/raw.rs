@@ -24,6 +24,9 @@ use tokio::{
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a write may take that the node need not read.
+const SENDING: Duration = Duration::from_secs(2);
+
 pub(crate) type Stream = Negotiated<SubstreamBox>;
 
 pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -98,8 +101,16 @@ impl Raw {
         Self { open, ended }
     }
 
-    /// Opens a stream without a word; `None` when the connection is gone.
-    pub(crate) async fn bare(&self) -> Option<SubstreamBox> {
+    /// Opens a stream and says one byte, for Yamux opens none without; `None` when the connection
+    /// is gone.
+    pub(crate) async fn one_byte(&self) -> Option<SubstreamBox> {
+        let mut stream = self.bare().await?;
+        stream.write_all(&[19]).await.ok()?;
+        stream.flush().await.ok()?;
+        Some(stream)
+    }
+
+    async fn bare(&self) -> Option<SubstreamBox> {
         let (sender, stream) = oneshot::channel();
         self.open.send(sender).await.ok()?;
         soon("a stream", stream).await.ok()
@@ -121,9 +132,12 @@ impl Raw {
 }
 
 pub(crate) async fn send(stream: &mut Stream, bytes: &[u8]) {
-    // The node may have hung up already: that is its right.
-    let _ = stream.write_all(bytes).await;
-    let _ = stream.flush().await;
+    let sending = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    // The node may have hung up already, or read no further: that is its right.
+    let _ = timeout(SENDING, sending).await;
 }
 
 /// Reads until the stream ends, in whatever way.

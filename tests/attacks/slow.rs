@@ -99,7 +99,7 @@ async fn a_client_that_stops_at_any_step_is_cut_off_there_and_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_never_ends_is_dropped_and_counted_on_every_protocol() {
-    let house = House::build("");
+    let house = House::build("network.idle_timeout = \"10m\"\n");
     let raw = Raw::dial(44, &house.open_address()).await;
     let protocols = [
         identity::wire::PROTOCOL,
