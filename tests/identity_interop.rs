@@ -10,12 +10,11 @@ mod common;
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use common::{BINARY, Issuer, must};
+use common::{BINARY, Issuer, foreign, must};
 use quantraband::identity::{
     NodeKey,
     sealed::{self, Purpose},
@@ -27,75 +26,16 @@ const REQUIRE: &str = "QUANTRABAND_REQUIRE_INTEROP";
 /// What is installed. `cryptography` has ML-DSA since version 47.
 const LIBRARIES: [&str; 3] = ["cwt==3.3.0", "cryptography==50.0.2", "cbor2==5.9.0"];
 
-/// Where the virtual environment is kept; its name changes with what is in it.
-fn environment() -> PathBuf {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let cache = set("XDG_CACHE_HOME").map_or_else(
-        || Path::new(&set("HOME").unwrap_or_default()).join(".cache"),
-        PathBuf::from,
-    );
-    let versions = LIBRARIES.join("-").replace("==", "-");
-    cache.join("quantraband/interop").join(versions)
-}
-
 /// A Python that has the libraries, or why there is none.
 fn python() -> Result<PathBuf, String> {
-    let home = environment();
-    let python = home.join("bin/python");
-    let works = |python: &Path| {
-        let probe = Command::new(python)
-            .args([
-                "-c",
-                "import cwt, cbor2, cryptography.hazmat.primitives.asymmetric.mldsa",
-            ])
-            .output();
-        probe.is_ok_and(|output| output.status.success())
-    };
-    if works(&python) {
-        return Ok(python);
-    }
-    let run = |program: &Path, args: &[&str]| {
-        let output = Command::new(program).args(args).output();
-        let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.trim().lines().last().unwrap_or_default().to_owned();
-        Err(format!("{} {args:?}: {last}", program.display()))
-    };
-    // What is there is half made, or of a Python that is gone.
-    let parent = home.parent().ok_or("no cache folder")?;
-    fs::create_dir_all(parent).map_err(|error| error.to_string())?;
-    let _ = fs::remove_dir_all(&home);
-    let text = home.to_str().ok_or("the cache folder's name is no text")?;
-    run(Path::new("python3"), &["-m", "venv", text])?;
-    let mut install = vec![
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ];
-    install.extend(LIBRARIES);
-    run(&python, &install)?;
-    if works(&python) {
-        Ok(python)
-    } else {
-        Err("the libraries were installed, and cannot be imported".to_owned())
-    }
+    foreign::python(
+        &LIBRARIES,
+        "cwt, cbor2, cryptography.hazmat.primitives.asymmetric.mldsa",
+    )
 }
 
-/// Says aloud that this was not tested, past the harness's capture.
 fn skip(why: &str) {
-    assert!(
-        std::env::var(REQUIRE).as_deref() != Ok("1"),
-        "{why}, and {REQUIRE}=1 demands it"
-    );
-    let text = format!(
-        "\n*** SKIPPED identity_interop: {why}. {REQUIRE}=1 turns this into a failure. ***\n"
-    );
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    foreign::skip("identity_interop", REQUIRE, why);
 }
 
 struct World {
@@ -185,7 +125,7 @@ fn two_python_libraries_verify_what_this_program_made() {
         Err(why) => return skip(&why),
     };
     let (world, acme, europe) = world();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/verify.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/py/verify.py");
     let anchor = acme.anchor().display().to_string();
     let verify = |chain: &str| {
         let mut command = Command::new(&python);
@@ -240,7 +180,7 @@ fn a_python_library_opens_what_was_sealed() {
     let purpose = Purpose::Message("acme/orders");
     let bytes = sealed::seal(b"forty-two", &recipients, sender, purpose).unwrap();
     let file = root.path().join("sealed");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/open.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/py/open.py");
     let open = |bytes: &[u8], topic: &str| {
         fs::write(&file, bytes).unwrap();
         let mut command = Command::new(&python);
