@@ -154,8 +154,9 @@ async fn attempt(port: u16) -> std::io::Result<()> {
 async fn crowd(address: &str) {
     Machine::claim();
     let mut held = Vec::new();
+    // Four connections of each of 250 peers.
     for n in 0..CROWD {
-        held.push(Raw::dial(u8::try_from(n % 200).unwrap(), address).await);
+        held.push(Raw::dial(u8::try_from(n % 250).unwrap(), address).await);
     }
     println!("{}", held.len());
     tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()))
