@@ -152,7 +152,7 @@ async fn attempt(port: u16) -> std::io::Result<()> {
 
 /// Opens many connections and holds them until it is told to go.
 async fn crowd(address: &str) {
-    Machine::claim();
+    let _ = Machine::claim();
     let mut held = Vec::new();
     // Four connections of each of 250 peers.
     for n in 0..CROWD {
@@ -229,7 +229,7 @@ fn report(what: &str, trips: &[Duration], attempts: u64, cpu: u64) -> f64 {
 }
 
 async fn measure() {
-    Machine::claim();
+    let _ = Machine::claim();
     let root = TempDir::new().unwrap();
     let issuer = Issuer::init(root.path(), "acme");
     let mut node = Node::init(root.path(), "node", EXTRA);
@@ -267,7 +267,7 @@ async fn measure() {
     let before = resident(pid);
     let mut crowd = part(&["crowd", &open]);
     let held: u64 = line_of(&mut crowd).parse().unwrap();
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     let grown = resident(pid).saturating_sub(before);
     println!(
         "{held} idle connections: {} KiB of memory each",

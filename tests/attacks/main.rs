@@ -2,6 +2,7 @@
 //!
 //! The floods have a long form, at up to 10,000 attempts a second: `QUANTRABAND_EVIDENCE=1`.
 #![cfg(test)]
+#![expect(clippy::print_stdout, reason = "counted results are for people")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -63,9 +63,10 @@ impl Raw {
         let ended = Arc::new(Notify::new());
         let end = Arc::clone(&ended);
         let mut waiting: Option<oneshot::Sender<SubstreamBox>> = None;
+        // What the node opens is held open and left unanswered. Were it reset, the node's ping
+        // would take this for a peer without ping, and answer none itself.
+        let mut held = Vec::new();
         let driving = poll_fn(move |cx| {
-            // What the node opens is held open and left unanswered.
-            let mut held = Vec::new();
             while let Poll::Ready(stream) = muxer.poll_inbound_unpin(cx) {
                 match stream {
                     Ok(stream) => held.push(stream),

@@ -7,6 +7,7 @@
     reason = "each test binary uses its own part of the workshop"
 )]
 
+pub(crate) mod following;
 pub(crate) mod foreign;
 pub(crate) mod guests;
 pub(crate) mod peer;

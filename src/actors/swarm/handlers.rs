@@ -203,13 +203,11 @@ impl Handler<DescribeLimits> for SwarmActor {
 
     fn handle(&mut self, _: DescribeLimits, _: &mut Context<Self>) -> LimitUse {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let Some(admission) = self
-            .swarm
-            .as_ref()
-            .map(|swarm| &swarm.behaviour().admission)
-        else {
+        let Some(swarm) = self.swarm.as_mut() else {
             return LimitUse::default();
         };
+        let admission = &mut swarm.behaviour_mut().admission;
+        admission.look_at_memory();
         let counts = admission.counts();
         LimitUse {
             inbound: count(counts.inbound),

@@ -55,6 +55,17 @@ struct Connection {
     pq_auth: bool,
 }
 
+/// What a new connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// The peer's first.
+    First,
+    /// One more.
+    Another,
+    /// One of a peer that is being thrown out: it was on its way meanwhile, and must be closed.
+    Unwelcome,
+}
+
 /// All connected peers.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
@@ -63,7 +74,8 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Notes a connection. `true` when it is the peer's first.
+    /// Notes a connection. A peer that is being thrown out stays so: its newest proof was judged
+    /// before that.
     pub(super) fn connected(
         &mut self,
         admitted: Arc<Admitted>,
@@ -71,7 +83,7 @@ impl Peers {
         address: Multiaddr,
         direction: Direction,
         now: Timestamp,
-    ) -> bool {
+    ) -> Arrival {
         let (peer, security) = (admitted.peer, admitted.security);
         let pq_auth = admitted.identity.as_ref().is_some_and(|one| one.pq_auth);
         if let Some(identity) = &admitted.identity {
@@ -94,7 +106,31 @@ impl Peers {
             security,
             pq_auth,
         });
-        entry.connections.len() == 1
+        match (entry.closing, entry.connections.len()) {
+            (Some(_), _) => Arrival::Unwelcome,
+            (None, 1) => Arrival::First,
+            (None, _) => Arrival::Another,
+        }
+    }
+
+    /// This node is closing a peer's connections from now on.
+    pub(super) fn close(&mut self, peer: &PeerId, why: &'static str) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.closing = Some(why);
+        }
+    }
+
+    /// Whose connections are to be closed, and why: those of peers that are `barred`, and once more of
+    /// those that are being thrown out and still are here.
+    pub(super) fn doomed(
+        &self,
+        barred: impl Fn(PeerId, &Peer) -> Option<&'static str>,
+    ) -> Vec<(PeerId, &'static str)> {
+        let doomed = self.peers.iter().filter_map(|(who, peer)| {
+            let why = peer.closing.or_else(|| barred(*who, peer))?;
+            Some((*who, why))
+        });
+        doomed.collect()
     }
 
     /// Forgets a connection; the peer itself when it was the last.
@@ -262,3 +298,6 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

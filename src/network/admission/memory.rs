@@ -81,7 +81,7 @@ impl Gauge {
         self.used.unwrap_or(u64::MAX)
     }
 
-    fn look(&mut self, now: Duration) {
+    pub(super) fn look(&mut self, now: Duration) {
         if now >= self.next {
             self.next = now.saturating_add(EVERY);
             self.used = self.memory.used();

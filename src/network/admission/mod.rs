@@ -213,6 +213,11 @@ impl Behaviour {
         }
     }
 
+    /// Looks how much memory the process takes, unless that was done just now.
+    pub fn look_at_memory(&mut self) {
+        self.memory.look(self.clock.elapsed());
+    }
+
     /// Most connections that one peer has.
     #[must_use]
     pub fn most_of_a_peer(&self) -> usize {
