@@ -6,7 +6,7 @@ mod common;
 
 use std::{fs, path::Path};
 
-use common::{Gathered, Issuer, Node, eventually, guests};
+use common::{Gathered, Issuer, Node, eventually, guests, records::on_record as recorded};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -98,14 +98,6 @@ fn try_job(alice: &Node, bob: &Node) -> String {
     fs::write(bob.dir.join("says.wasm"), guests::says("x", 0)).unwrap();
     let output = bob.cli(&["job", "run", "--on", &alice.peer_id(), "says.wasm"]);
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn recorded(node: &Node, parts: &[&str]) -> bool {
-    let holds = |record: &Value| {
-        let text = record.to_string();
-        parts.iter().all(|part| text.contains(part))
-    };
-    node.audit().iter().any(holds)
 }
 
 /// Publishes until the other end has it: a connection may be made anew meanwhile.

@@ -6,8 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{Issuer, Node, eventually, guests};
-use serde_json::Value;
+use common::{Issuer, Node, eventually, guests, records::on_record as recorded};
 use tempfile::TempDir;
 
 /// Alice looks at everything, and bans; nobody else does anything.
@@ -28,14 +27,6 @@ when {
 forbid (principal is Qb::Peer, action == Qb::Action::"administer", resource is Qb::Node)
 when { !context.post_quantum };
 "#;
-
-fn recorded(node: &Node, parts: &[&str]) -> bool {
-    let holds = |record: &Value| {
-        let text = record.to_string();
-        parts.iter().all(|part| text.contains(part))
-    };
-    node.audit().iter().any(holds)
-}
 
 /// The hub, whose policies are `policies`; alice and bob, members like the hub, are connected.
 fn house(root: &TempDir, policies: &str) -> (Node, Node, Node) {
@@ -178,7 +169,7 @@ fn a_log_is_followed_from_afar_until_it_is_no_longer_permitted() {
         following.has("seen later").then_some(())
     });
     let begun = |node: &Node, parts: &[&str]| {
-        let holds = |record: &&Value| {
+        let holds = |record: &&serde_json::Value| {
             let text = record.to_string();
             parts.iter().all(|part| text.contains(part))
         };

@@ -14,7 +14,7 @@ use quantraband::{
     config::Config,
     identity::{
         Attributes, Channel, Frame, Grant, Groups, IssuerKey, Name, NodeKey, Refusal, Role, Serial,
-        SigningRequest, Tier, issue,
+        SigningRequest, Tier, issue, status::MAX_ENTRIES,
     },
     network::{
         self, Admission, Admitted, Attribution, GateKeeper, Listeners, NodeBehaviour, Presented,
@@ -141,6 +141,15 @@ pub(crate) fn swarm(key: &NodeKey, credential: &[u8]) -> Swarm<NodeBehaviour> {
     swarm_by(key, key, (credential, None))
 }
 
+/// As [`swarm`], perhaps with a continuity statement.
+pub(crate) fn swarm_showing(
+    key: &NodeKey,
+    credential: &[u8],
+    statement: Option<&[u8]>,
+) -> Swarm<NodeBehaviour> {
+    swarm_by(key, key, (credential, statement.map(<[u8]>::to_vec)))
+}
+
 fn swarm_by(
     key: &NodeKey,
     prover: &NodeKey,
@@ -181,7 +190,7 @@ pub(crate) fn credential(issuer: &IssuerKey, key: &NodeKey, name: &str, now: Tim
     };
     let serial = Serial {
         id: rand::random(),
-        index: rand::random(),
+        index: rand::random_range(0..MAX_ENTRIES),
     };
     issue(issuer, &request, &grant, serial, now)
         .unwrap()
