@@ -1,6 +1,7 @@
 //! What the running node answers, for people and for programs.
 
 mod jobs;
+mod limits;
 mod policy;
 
 use std::{fmt::Display, time::Duration};
@@ -46,15 +47,8 @@ pub fn answer(answer: &Response, out: &Out) -> Result<(), CliError> {
                 peer_table(peers, out)
             })
         }
-        Response::Actors { actors } => {
-            #[derive(Serialize)]
-            struct Actors<'a> {
-                actors: &'a [ActorReport],
-            }
-            out.answer("quantraband.actors/1", &Actors { actors }, || {
-                actor_table(actors, out)
-            })
-        }
+        Response::Limits { limits } => limits::answer(limits, out),
+        Response::Actors { actors } => actors_answer(actors, out),
         Response::Bans { bans } => {
             #[derive(Serialize)]
             struct Bans<'a> {
@@ -333,6 +327,16 @@ fn topics(topics: &[Topic]) -> String {
         Some(more) if more > 0 => format!("{} and {more} more", names.join(" ")),
         _ => names.join(" "),
     }
+}
+
+fn actors_answer(actors: &[ActorReport], out: &Out) -> Result<(), CliError> {
+    #[derive(Serialize)]
+    struct Actors<'a> {
+        actors: &'a [ActorReport],
+    }
+    out.answer("quantraband.actors/1", &Actors { actors }, || {
+        actor_table(actors, out)
+    })
 }
 
 fn actor_table(actors: &[ActorReport], out: &Out) -> String {

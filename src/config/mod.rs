@@ -35,7 +35,7 @@ pub use error::{ConfigError, Place, Problem};
 pub use identity::*;
 pub use layers::ENV_PREFIX;
 pub use live::{Applies, Change, Merged, applies, merge};
-pub use machine::{Machine, derive};
+pub use machine::{Lowered, Machine, derive};
 pub use reach::*;
 pub use sandbox::*;
 pub use sections::*;

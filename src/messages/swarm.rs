@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix::Message;
+use actix::{Message, dev::MessageResponse};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -272,6 +272,28 @@ pub struct SwarmReport {
     pub missing_bootstrap: Vec<PeerId>,
     /// Local subscriptions.
     pub topics: Vec<Topic>,
+}
+
+/// How much of the limits is in use.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "LimitUse")]
+pub struct DescribeLimits;
+
+/// Answer to [`DescribeLimits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, MessageResponse)]
+pub struct LimitUse {
+    /// Established connections that others dialled.
+    pub inbound: u64,
+    /// Those that this node dialled.
+    pub outbound: u64,
+    /// Most connections that one peer has.
+    pub most_of_a_peer: u64,
+    /// Inbound handshakes under way.
+    pub pending: u64,
+    /// Bytes of memory the process took when that was last looked at.
+    pub memory: u64,
+    /// Keys in the fullest table of budgets.
+    pub tracked_keys: u64,
 }
 
 // Used by Jobs.

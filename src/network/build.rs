@@ -18,7 +18,7 @@ use super::{
     convert, discovery, exchange,
     gate::{Gated, Ledger, Rules},
     gossip,
-    secure::{Policy, Secure, Secured, SetupError},
+    secure::{Policy, Secure, Secured, SetupError, StreamLimits},
 };
 use crate::{
     config::Config,
@@ -154,6 +154,8 @@ fn assemble<B: NetworkBehaviour>(
         policy: Policy::from(&setup.config.transport),
         keeper: setup.keeper.clone(),
         deadline: network.identity_timeout.0,
+        streams: StreamLimits::from(&setup.config.limits),
+        clock: setup.clock.clone(),
     };
     let gated = Gated::new(secured, ledger.clone(), rules);
     let behaviour = wrap(behaviour(&key, ledger, circuits, setup)?);
@@ -185,6 +187,7 @@ fn behaviour(
         limits,
         ..
     } = setup.config;
+    let patience = network.request_timeout.0;
     let max_payload = limits.max_message_size.as_usize();
     let gossip = gossip::behaviour(
         key.clone(),
@@ -214,19 +217,19 @@ fn behaviour(
             setup.attribution.clone(),
         ),
         identity: Attributed::new(
-            exchange::behaviour(IDENTITY_REQUEST_TIMEOUT, IDENTITY_STREAMS),
+            exchange::behaviour(IDENTITY_REQUEST_TIMEOUT, patience, IDENTITY_STREAMS),
             setup.attribution.clone(),
         ),
         jobs: Attributed::new(
-            exchange::behaviour(JOB_REQUEST_TIMEOUT, JOB_STREAMS),
+            exchange::behaviour(JOB_REQUEST_TIMEOUT, patience, JOB_STREAMS),
             setup.attribution.clone(),
         ),
         enrolment: Attributed::new(
-            exchange::behaviour(ENROLMENT_TIMEOUT, ENROLMENT_STREAMS),
+            exchange::behaviour(ENROLMENT_TIMEOUT, patience, ENROLMENT_STREAMS),
             setup.attribution.clone(),
         ),
         admin: Attributed::new(
-            exchange::behaviour(ADMIN_TIMEOUT, ADMIN_STREAMS),
+            exchange::behaviour(ADMIN_TIMEOUT, patience, ADMIN_STREAMS),
             setup.attribution.clone(),
         ),
         ping: Attributed::new(ping::Behaviour::new(ping), setup.attribution.clone()),

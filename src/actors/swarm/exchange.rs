@@ -57,6 +57,10 @@ impl SwarmActor {
                             channel,
                         }),
                         // Without an answer the stream ends.
+                        Err(exchange::SLOW) => {
+                            self.tools.metrics.denied("request_timeout");
+                            None
+                        }
                         Err(malformed) => {
                             self.charge_malformed::<P>(who, "request", &malformed);
                             None

@@ -15,7 +15,8 @@ use crate::{
     messages::{
         reputation::Standing,
         swarm::{
-            DescribeSwarm, Drain, ListPeers, PeerReport, PublishFault, Subscribe, SwarmReport,
+            DescribeLimits, DescribeSwarm, Drain, LimitUse, ListPeers, PeerReport, PublishFault,
+            Subscribe, SwarmReport,
         },
     },
     network,
@@ -130,6 +131,28 @@ impl Handler<DescribeSwarm> for SwarmActor {
             missing_bootstrap: missing.collect(),
             topics: self.subscribers.topics(),
         })
+    }
+}
+
+impl Handler<DescribeLimits> for SwarmActor {
+    type Result = LimitUse;
+
+    fn handle(&mut self, _: DescribeLimits, _: &mut Context<Self>) -> LimitUse {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let Some(swarm) = self.swarm.as_mut() else {
+            return LimitUse::default();
+        };
+        let admission = &mut swarm.behaviour_mut().admission;
+        admission.look_at_memory();
+        let counts = admission.counts();
+        LimitUse {
+            inbound: count(counts.inbound),
+            outbound: count(counts.outbound),
+            most_of_a_peer: count(admission.most_of_a_peer()),
+            pending: count(counts.pending),
+            memory: counts.memory,
+            tracked_keys: count(self.tools.limiter.load().usage().fullest()),
+        }
     }
 }
 

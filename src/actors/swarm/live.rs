@@ -229,7 +229,13 @@ impl SwarmActor {
         let Some(swarm) = self.swarm.as_mut() else {
             return;
         };
-        for refused in swarm.behaviour_mut().admission.take_denials() {
+        let denied = swarm.behaviour_mut().admission.take_denials();
+        for one in &denied {
+            self.tools.metrics.denied_many(one.reason, one.count);
+        }
+        // Those of the gate were counted one by one.
+        let refused = self.tools.admission.take_refused();
+        for refused in denied.into_iter().chain(refused) {
             let Refused {
                 reason,
                 address,
@@ -237,7 +243,6 @@ impl SwarmActor {
                 first,
                 last,
             } = refused;
-            self.tools.metrics.denied_many(reason, count);
             self.tools.audit.note(AuditEvent::ConnectionsRefused {
                 reason: reason.to_owned(),
                 address,

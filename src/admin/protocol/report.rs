@@ -133,3 +133,16 @@ impl From<Delivery> for MessageReport {
         }
     }
 }
+
+/// One limit of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitReport {
+    /// `limits.KEY`, or what a limit without a key is of.
+    pub name: String,
+    /// What is in force, as the configuration writes it.
+    pub value: String,
+    /// How much of it is in use now, in its unit (bytes for sizes), where that is known.
+    pub used: Option<u64>,
+    /// Where the value comes from: who set it, or what it was lowered for.
+    pub origin: String,
+}

@@ -413,7 +413,7 @@ impl Exchange {
         let mut streams = 0;
         let gone = poll_fn(|cx| match poll_muxer(muxer, Others::Forbidden, cx) {
             Muxer::Alive => Poll::Pending,
-            Muxer::Lost => Poll::Ready(()),
+            Muxer::Lost(_) => Poll::Ready(()),
             Muxer::Stream => {
                 streams += 1;
                 if streams > LINGER_STREAMS {
@@ -439,8 +439,7 @@ async fn within<T>(
     deadline: Duration,
     work: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<T, Refusal> {
-    let late = Refusal::Interrupted("the exchange took too long");
-    timeout(deadline, work).await.unwrap_or(Err(late))
+    timeout(deadline, work).await.unwrap_or(Err(Refusal::Late))
 }
 
 /// Half the exchange's time at most, so that the other half can tell the peer.

@@ -19,12 +19,13 @@ use libp2p::{
 
 use super::{ChannelKind, Cipher, Group, Secure, Secured, SecurityInfo};
 
-/// Streams one connection may have at once, both directions together. The node's protocols need
-/// two each; a peer that opens more is cut off. Yamux buffers at most 256 KiB for each.
-pub const MAX_STREAMS: usize = 128;
+/// Streams a QUIC peer may have open at once. The transport holds it to that; before acceptance
+/// the gate ends the connection at the second.
+const QUIC_STREAMS: u32 = 128;
 
 /// Bytes a QUIC peer may send on one stream before they are read. A stranger can fill it before
-/// it is judged, so it is a twentieth of libp2p's; 50 ms away it still carries 10 MB a second.
+/// it is judged, and libp2p's QUIC cannot widen it then, so it is a twentieth of libp2p's; 50 ms
+/// away it still carries 10 MB a second.
 pub const QUIC_STREAM_WINDOW: u32 = 512 << 10;
 /// Bytes a QUIC peer may send on all streams together before they are read.
 pub const QUIC_CONNECTION_WINDOW: u32 = 2 << 20;
@@ -87,7 +88,7 @@ where
 fn quic(key: &Keypair, handshake_timeout: Duration) -> Boxed<Secured> {
     let mut config = quic::Config::new(key);
     config.handshake_timeout = handshake_timeout;
-    config.max_concurrent_stream_limit = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
+    config.max_concurrent_stream_limit = QUIC_STREAMS;
     config.max_stream_data = QUIC_STREAM_WINDOW;
     config.max_connection_data = QUIC_CONNECTION_WINDOW;
     quic::tokio::Transport::new(config)
@@ -101,6 +102,7 @@ fn quic(key: &Keypair, handshake_timeout: Duration) -> Boxed<Secured> {
             },
             exporter: None,
             muxer: StreamMuxerBox::new(connection),
+            window: None,
         })
         .boxed()
 }
