@@ -9,6 +9,8 @@
 //! `cargo bench --bench gossip -- [--seconds N] [--threads N] [--rounds N]`
 #![allow(
     clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::too_many_lines,
     clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     clippy::expect_used,

@@ -30,6 +30,7 @@ use crate::{
 ///
 /// # Errors
 /// When stdout cannot be written, or the answer is part of a stream.
+#[expect(clippy::too_many_lines, reason = "one short arm for each answer")]
 pub fn answer(answer: &Response, out: &Out) -> Result<(), CliError> {
     if let Some(done) = policy::answer(answer, out) {
         return done;
