@@ -3,7 +3,12 @@
 //! *Bare* is Cedar over the same policies with request and entities at hand. *Evaluated* builds
 //! both from the facts, and looks at the answer: errors, obligations, names. *Remembered* is the
 //! cache. All in the same run, in turns, so that a busy machine slows all alike; the ratios are
-//! the result. `cargo bench --bench policy`, about twenty seconds.
+//! the result. `cargo bench --bench policy`, about forty seconds.
+//!
+//! *Reload under load*: one thread asks at a steady rate through a published view with a cache of its
+//! own, as judges do; another loads, validates, tests and swaps a thousand policies again and again.
+//! Quiet and busy turns alternate in one run. What an answer took is counted from when it was due, so
+//! that a late one counts as late.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -14,6 +19,11 @@
 
 use std::{
     hint::black_box,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -22,9 +32,9 @@ use quantraband::{
     config::PolicyConfig,
     policy::{
         BUILT_IN, Cache, Facts, PolicySet, Rules, SKETCH_NOW, Settings, Sketch, SketchPrincipal,
-        evaluate,
+        Stock, evaluate,
     },
-    types::Topic,
+    types::{Publisher, Topic, View},
 };
 use serde_json::json;
 
@@ -33,6 +43,15 @@ const ROUNDS: usize = 15;
 /// Decisions over one policy for each set: large sets get fewer of them.
 const WORK: u32 = 20_000;
 const SIZES: [u32; 3] = [20, 100, 1_000];
+/// Policies that are loaded again and again under load.
+const LOADED: u32 = 1_000;
+/// Time between two questions: a busy node's thousand messages a second.
+const PACE: Duration = Duration::from_millis(1);
+/// Of so many questions one is new to the cache, besides those after a swap.
+const FRESH: u64 = 10;
+/// How long a turn with or without reloads takes; there are [`TURNS`] of each.
+const TURN: Duration = Duration::from_secs(3);
+const TURNS: usize = 3;
 
 fn time(batch: u32, mut work: impl FnMut()) -> f64 {
     let start = Instant::now();
@@ -127,6 +146,122 @@ fn question(facts: &Facts) -> (Request, Entities) {
     (request.unwrap(), entities)
 }
 
+/// What a turn saw: microseconds of each answer, the remembered ones apart.
+#[derive(Default)]
+struct Seen {
+    remembered: Vec<f64>,
+    evaluated: Vec<f64>,
+}
+
+/// Asks at a steady rate for the time of a turn, through the view, with a cache of its own.
+fn ask_on(view: &View<Rules>, cache: &mut Cache, facts: &Facts, seen: &mut Seen, next: &mut u64) {
+    let start = Instant::now();
+    let mut due = start;
+    while due.duration_since(start) < TURN {
+        due += PACE;
+        if let Some(wait) = due.checked_duration_since(Instant::now()) {
+            thread::sleep(wait);
+        }
+        *next += 1;
+        let mut facts = facts.clone();
+        if next.is_multiple_of(FRESH) {
+            facts.principal.expires = Some(SKETCH_NOW + *next);
+        }
+        // The pause may end late; what the scheduler adds is in both turns.
+        let misses = cache.counts().1;
+        let decision = cache.decide(&view.load(), &facts);
+        assert!(decision.permits());
+        let took = micros(due.elapsed());
+        if cache.counts().1 == misses {
+            seen.remembered.push(took);
+        } else {
+            seen.evaluated.push(took);
+        }
+    }
+}
+
+/// Loads, validates, tests and swaps the folder until it is told to stop; milliseconds of each.
+fn reload_on(dir: &std::path::Path, publisher: &Publisher<Rules>, go: &AtomicBool) -> Vec<f64> {
+    let mut times = Vec::new();
+    while go.load(Ordering::Relaxed) {
+        // Another set each time: the cache begins with nothing.
+        let text = format!("// {}\n", times.len());
+        std::fs::write(dir.join("turn.cedar"), text).unwrap();
+        let start = Instant::now();
+        let stock = Stock::load(Some(dir)).unwrap();
+        assert!(
+            stock
+                .test()
+                .unwrap()
+                .iter()
+                .all(|one| one.failure.is_none())
+        );
+        publisher.publish(Rules {
+            active: stock.set,
+            shadow: None,
+        });
+        times.push(micros(start.elapsed()) / 1e3);
+    }
+    times
+}
+
+fn quantile(times: &mut [f64], per_cent: usize) -> f64 {
+    times.sort_by(f64::total_cmp);
+    let place = times.len().saturating_sub(1) * per_cent / 100;
+    times.get(place).copied().unwrap_or_default()
+}
+
+fn reload_under_load(facts: &Facts) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files(LOADED) {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let tests = include_str!("../config/policies/default.test.toml");
+    std::fs::write(dir.path().join("default.test.toml"), tests).unwrap();
+    let stock = Stock::load(Some(dir.path())).unwrap();
+    let publisher = Publisher::new(Rules {
+        active: stock.set,
+        shadow: None,
+    });
+    let view = publisher.view();
+    let (mut cache, mut next) = (Cache::default(), 0);
+    let mut turns = [Seen::default(), Seen::default()];
+    let mut reloads = Vec::new();
+    for turn in 0..TURNS * 2 {
+        let busy = turn % 2 == 1;
+        let go = Arc::new(AtomicBool::new(busy));
+        thread::scope(|scope| {
+            let reloading = scope.spawn(|| reload_on(dir.path(), &publisher, &go));
+            if let Some(seen) = turns.get_mut(usize::from(busy)) {
+                ask_on(&view, &mut cache, facts, seen, &mut next);
+            }
+            go.store(false, Ordering::Relaxed);
+            reloads.extend(reloading.join().unwrap());
+        });
+    }
+    println!("\nreload under load: a question each {PACE:?}, {LOADED} policies, microseconds");
+    println!("answer      quantile    quiet  reloading    ratio");
+    let [mut quiet, mut busy] = turns;
+    for (name, quiet, busy) in [
+        ("remembered", &mut quiet.remembered, &mut busy.remembered),
+        ("evaluated", &mut quiet.evaluated, &mut busy.evaluated),
+    ] {
+        for per_cent in [50, 99] {
+            let (q, b) = (quantile(quiet, per_cent), quantile(busy, per_cent));
+            println!(
+                "{name:<10}       p{per_cent}  {q:>7.1}  {b:>9.1}  {:>7.2}",
+                b / q
+            );
+        }
+    }
+    println!(
+        "{} reloads: load, validate, test and swap take {:.0} ms (median), {:.0} ms at most",
+        reloads.len(),
+        median(&mut reloads),
+        quantile(&mut reloads, 100)
+    );
+}
+
 fn main() {
     let facts = facts();
     let (request, entities) = question(&facts);
@@ -182,4 +317,5 @@ fn main() {
             .collect();
         println!("{size:>8}  {:>7.1}", median(&mut times) / 1e3);
     }
+    reload_under_load(&facts);
 }

@@ -5,10 +5,13 @@ mod common;
 
 use std::{path::Path, process::Output, time::Duration};
 
-use common::{Issuer, Node, eventually, run_in};
+use common::{
+    Issuer, Node, eventually,
+    records::{on_record, seen},
+    run_in,
+};
 use quantraband::identity::invitation::Token;
 use quantraband::types::{Clock, SystemClock, Timestamp};
-use serde_json::Value;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
@@ -47,21 +50,6 @@ fn refused(output: &Output, code: i32, why: &str) {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{output:?}");
     assert!(text.contains(why), "`{why}` is not in: {text}");
-}
-
-fn on_record(node: &Node, parts: &[&str]) -> bool {
-    let holds = |record: &Value| {
-        let text = record.to_string();
-        parts.iter().all(|part| text.contains(part))
-    };
-    node.audit().iter().any(holds)
-}
-
-/// The entry of `peer` in what `node` says of its peers.
-fn seen(node: &Node, peer: &str) -> Option<Value> {
-    let answer = node.try_json(&["peers"])?;
-    let peers = answer["peers"].as_array()?.clone();
-    peers.into_iter().find(|entry| entry["peer_id"] == peer)
 }
 
 fn wait_until(at: Timestamp) {

@@ -4,15 +4,15 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::{
     Issuer, Node, eventually,
-    peer::{credential, swarm},
+    member::{self, soon},
+    peer::credential,
+    records::on_record,
 };
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, Swarm,
+    Swarm,
     request_response::{Event, Message},
     swarm::SwarmEvent,
 };
@@ -25,7 +25,6 @@ use quantraband::{
     sandbox::{JobId, wire},
     types::{Clock, SystemClock, Timestamp, Topic},
 };
-use serde_json::Value;
 use tempfile::TempDir;
 
 const MINUTE: u64 = 60;
@@ -66,10 +65,7 @@ impl World {
     }
 
     fn on_record(&self, parts: &[&str]) -> bool {
-        self.hub.audit().iter().any(|record: &Value| {
-            let text = record.to_string();
-            parts.iter().all(|part| text.contains(part))
-        })
+        on_record(&self.hub, parts)
     }
 
     fn index(&self) -> String {
@@ -77,49 +73,11 @@ impl World {
     }
 
     async fn connected(&self, key: &NodeKey, credential: &[u8]) -> Swarm<NodeBehaviour> {
-        let mut swarm = swarm(key, credential);
-        let address: Multiaddr = self.hub.address().parse().unwrap();
-        swarm.dial(address).unwrap();
-        soon(async {
-            loop {
-                match swarm.select_next_some().await {
-                    SwarmEvent::ConnectionEstablished { .. } => break,
-                    SwarmEvent::OutgoingConnectionError { error, .. } => panic!("{error}"),
-                    _ => {}
-                }
-            }
-        })
-        .await;
-        swarm
-    }
-
-    fn hub_peer(&self) -> libp2p::PeerId {
-        let peer = self.hub.peer_id().parse().unwrap();
-        network::convert::to_libp2p(&peer).unwrap()
+        member::connected(&self.hub, key, credential, None).await
     }
 
     async fn ask(&self, swarm: &mut Swarm<NodeBehaviour>, request: Request) -> Response {
-        let hub = self.hub_peer();
-        let enrolment = &mut swarm.behaviour_mut().enrolment;
-        enrolment.send_request(&hub, Ok(request));
-        soon(async {
-            loop {
-                let SwarmEvent::Behaviour(NodeBehaviourEvent::Enrolment(event)) =
-                    swarm.select_next_some().await
-                else {
-                    continue;
-                };
-                match *event {
-                    Event::Message {
-                        message: Message::Response { response, .. },
-                        ..
-                    } => return response,
-                    Event::OutboundFailure { error, .. } => panic!("{error}"),
-                    _ => {}
-                }
-            }
-        })
-        .await
+        member::ask(&self.hub, swarm, request).await
     }
 
     /// What a member with a credential of these minutes gets for this request.
@@ -134,12 +92,6 @@ impl World {
         let mut swarm = self.connected(key, &credential).await;
         self.ask(&mut swarm, Request::Enrol { request }).await
     }
-}
-
-async fn soon<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), work)
-        .await
-        .expect("it happens")
 }
 
 fn key(n: u8) -> NodeKey {
@@ -281,7 +233,7 @@ async fn whose_credential_lapsed_asks_for_another_and_does_nothing_else() {
     let mut swarm = world.connected(&me, &lapsed).await;
     let topic = Topic::try_new("orders").unwrap();
     network::subscribe(&mut swarm.behaviour_mut().gossip, &topic).unwrap();
-    let hub = world.hub_peer();
+    let hub = member::peer_of(&world.hub);
     let fetch = wire::Request::Cancel {
         job: JobId([0; 16]),
     };

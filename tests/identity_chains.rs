@@ -6,7 +6,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Issuer, Node, eventually, must};
+use common::{Issuer, Node, eventually, must, records::on_record};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -34,13 +34,6 @@ fn shown(node: &Node, peer: &str) -> Option<Value> {
     let peers = node.try_json(&["peers"])?;
     let mut found = peers["peers"].as_array()?.iter();
     found.find(|p| p["peer_id"] == peer).cloned()
-}
-
-fn on_record(node: &Node, words: &[&str]) -> bool {
-    node.audit().iter().any(|record| {
-        let text = record.to_string();
-        words.iter().all(|word| text.contains(word))
-    })
 }
 
 #[test]

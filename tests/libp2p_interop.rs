@@ -83,7 +83,8 @@ impl Drop for Client {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("the client said {:#?}", self.said.lock().unwrap());
+            let said = format!("the client said {:#?}\n", self.said.lock());
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), said.as_bytes());
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{fs, time::Duration};
 use common::{
     Issuer, Node, eventually, free_port,
     peer::{credential, swarm},
+    records::recorded as records,
 };
 use futures::StreamExt;
 use libp2p::{
@@ -47,14 +48,6 @@ async fn drive<B: NetworkBehaviour>(
     tokio::time::timeout(Duration::from_secs(60), driving)
         .await
         .expect("never happened");
-}
-
-fn records(node: &Node, words: &[&str]) -> usize {
-    let matches = |r: &serde_json::Value| {
-        let text = r.to_string();
-        words.iter().all(|word| text.contains(word))
-    };
-    node.audit().iter().filter(|r| matches(r)).count()
 }
 
 /// A node that runs, and a member of its own that speaks the gate's protocol and is no node.

@@ -7,9 +7,8 @@ mod common;
 
 use std::{fs, path::Path};
 
-use common::{Gathered, Issuer, Node, eventually};
+use common::{Gathered, Issuer, Node, eventually, records::recorded};
 use quantraband::types::{Clock, SystemClock};
-use serde_json::Value;
 use tempfile::TempDir;
 
 const EXTRA: &str = "limits.exempt_networks = [\"127.0.0.0/8\"]\n\
@@ -68,14 +67,6 @@ fn everywhere(what: &str, nodes: &[Node], seen: impl Fn(&Node) -> bool) {
 fn quarantined(node: &Node) -> bool {
     let listed = node.try_json(&["peers", "quarantined"]);
     listed.is_some_and(|all| all.to_string().contains("globex/node-5"))
-}
-
-fn recorded(node: &Node, parts: &[&str]) -> usize {
-    let holds = |record: &&Value| {
-        let text = record.to_string();
-        parts.iter().all(|part| text.contains(part))
-    };
-    node.audit().iter().filter(holds).count()
 }
 
 /// An innocent's messages, each of which its neighbours must get.

@@ -6,7 +6,7 @@ mod common;
 
 use std::{fs, path::Path};
 
-use common::{Gathered, Issuer, Node, eventually, guests};
+use common::{Gathered, Issuer, Node, eventually, guests, records::on_record as recorded};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -32,6 +32,16 @@ forbid (
   action in [Qb::Action::"publish", Qb::Action::"subscribe"],
   resource is Qb::Topic
 ) when { resource == Qb::Topic::"news" && principal.subject == "bob" };
+"#;
+
+/// Jobs and topics as in quarantine, for a peer that it puts there.
+const ODD_BOB: &str = r#"
+@id("odd.bob")
+@obligation("quarantine")
+forbid (principal is Qb::Peer, action, resource) when { principal.subject == "bob" };
+@id("quarantine.jobs")
+forbid (principal is Qb::Peer, action == Qb::Action::"run_job", resource is Qb::Sandbox)
+when { principal.quarantined };
 "#;
 
 fn write_policies(node: &Node, parts: &[&str]) {
@@ -88,14 +98,6 @@ fn try_job(alice: &Node, bob: &Node) -> String {
     fs::write(bob.dir.join("says.wasm"), guests::says("x", 0)).unwrap();
     let output = bob.cli(&["job", "run", "--on", &alice.peer_id(), "says.wasm"]);
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn recorded(node: &Node, parts: &[&str]) -> bool {
-    let holds = |record: &Value| {
-        let text = record.to_string();
-        parts.iter().all(|part| text.contains(part))
-    };
-    node.audit().iter().any(holds)
 }
 
 /// Publishes until the other end has it: a connection may be made anew meanwhile.
@@ -182,7 +184,7 @@ fn a_quarantined_peer_talks_on_restricted_topics_and_runs_nothing_until_it_is_re
     start_sleeper(&alice, &bob);
     let put = ["peers", "quarantine", "acme/bob", "--reason", "odd"];
     let answer = alice.json(&put);
-    assert_eq!(answer["reason"], "odd");
+    assert_eq!(answer["quarantines"][0]["reason"], "odd");
     eventually("the job ends", || {
         let job = job_of(&alice)?;
         job["outcome"].to_string().contains("policy").then_some(())
@@ -213,6 +215,46 @@ fn a_quarantined_peer_talks_on_restricted_topics_and_runs_nothing_until_it_is_re
         &alice,
         &["quarantine_ended", "acme/bob", "released"]
     ));
+}
+
+#[test]
+fn what_the_operator_releases_stays_released_though_the_policy_still_applies() {
+    let root = TempDir::new().unwrap();
+    let (mut alice, bob) = pair(root.path(), "policy.dir = \"own\"");
+    let who = bob.peer_id();
+    let news = alice.gather("news");
+    reaches(&bob, "news", &news, "one");
+    write_policies(&alice, &[MEMBERS, ODD_BOB]);
+    alice.must(&["config", "reload"]);
+    let listed = |alice: &Node| alice.json(&["peers", "quarantined"])["quarantines"].clone();
+    eventually("the policy puts bob in quarantine", || {
+        listed(&alice).to_string().contains("odd.bob").then_some(())
+    });
+    bob.must(&["publish", "news", "--data", "two"]);
+    // By his key, though he is held by his name.
+    let released = alice.json(&["peers", "release", &who]);
+    assert_eq!(released["parties"][0]["subject"], "acme/bob", "{released}");
+    let news = alice.gather("news");
+    reaches(&bob, "news", &news, "three");
+    assert!(!news.has("two"), "a peer in quarantine was heard");
+    let by_hand = ["decided", "policy.released", &who];
+    eventually("it is on record why", || {
+        recorded(&alice, &by_hand).then_some(())
+    });
+    assert_eq!(listed(&alice), serde_json::json!([]));
+    // Durable, and many reviews later still so: two nodes that reconnect are judged anew.
+    alice.stop();
+    alice.start();
+    bob.wait_peer(&alice.peer_id());
+    let news = alice.gather("news");
+    reaches(&bob, "news", &news, "four");
+    assert_eq!(listed(&alice), serde_json::json!([]));
+    // The operator's own hand outweighs it, on key and name.
+    let put = alice.json(&["peers", "quarantine", &who]);
+    assert_eq!(put["quarantines"].as_array().unwrap().len(), 2, "{put}");
+    assert_eq!(listed(&alice).as_array().unwrap().len(), 2);
+    let refused = try_job(&alice, &bob);
+    assert!(!refused.is_empty(), "a peer in quarantine runs nothing");
 }
 
 #[test]

@@ -6,8 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{Issuer, Node, eventually};
-use serde_json::Value;
+use common::{Issuer, Node, eventually, guests, records::on_record as recorded};
 use tempfile::TempDir;
 
 /// Alice looks at everything, and bans; nobody else does anything.
@@ -28,14 +27,6 @@ when {
 forbid (principal is Qb::Peer, action == Qb::Action::"administer", resource is Qb::Node)
 when { !context.post_quantum };
 "#;
-
-fn recorded(node: &Node, parts: &[&str]) -> bool {
-    let holds = |record: &Value| {
-        let text = record.to_string();
-        parts.iter().all(|part| text.contains(part))
-    };
-    node.audit().iter().any(holds)
-}
 
 /// The hub, whose policies are `policies`; alice and bob, members like the hub, are connected.
 fn house(root: &TempDir, policies: &str) -> (Node, Node, Node) {
@@ -147,4 +138,77 @@ fn a_weaker_channel_is_told_what_it_lacks() {
         "asks for the post-quantum channel",
     );
     hub.stop();
+}
+
+/// As [`ALICE`], who may follow log and jobs besides.
+fn follows() -> String {
+    ALICE.replace(
+        "[\"peers\"",
+        "[\"audit_tail\", \"job_follow\", \"jobs\", \"peers\"",
+    )
+}
+
+#[test]
+fn a_log_is_followed_from_afar_until_it_is_no_longer_permitted() {
+    let root = TempDir::new().unwrap();
+    let (hub, alice, bob) = house(&root, &follows());
+    let (there, who) = (hub.peer_id(), alice.peer_id());
+    let tail = ["--node", &there, "audit", "tail", "-n", "5"];
+    let told = alice.must(&tail);
+    assert_eq!(told.lines().count(), 5, "{told}");
+    refused(&bob, &hub, &["audit", "tail"], "default.deny");
+    let mut following = alice.follow(&tail);
+    // Something that happens there is told here.
+    hub.must(&["peers", "ban", "192.0.2.77", "--reason", "to be seen"]);
+    eventually("the record comes", || {
+        following.has("to be seen").then_some(())
+    });
+    // However many questions it was, it is on record once here and there for each stream.
+    hub.must(&["peers", "ban", "192.0.2.78", "--reason", "seen later"]);
+    eventually("the record comes", || {
+        following.has("seen later").then_some(())
+    });
+    let begun = |node: &Node, parts: &[&str]| {
+        let holds = |record: &&serde_json::Value| {
+            let text = record.to_string();
+            parts.iter().all(|part| text.contains(part))
+        };
+        node.audit().iter().filter(holds).count()
+    };
+    assert_eq!(begun(&hub, &["decided", "alice.looks", &who]), 1);
+    assert_eq!(begun(&alice, &["\"remote\"", "audit_tail", &there]), 2);
+    // Taken back: the stream ends with the next question, named.
+    fs::write(hub.dir.join("own/rules.cedar"), ALICE).unwrap();
+    hub.must(&["config", "reload"]);
+    let output = following.end();
+    assert_eq!(output.status.code(), Some(77), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("denied by rule default.deny"), "{told}");
+}
+
+#[test]
+fn a_jobs_output_is_read_from_afar_and_a_topic_is_not() {
+    let root = TempDir::new().unwrap();
+    let (hub, alice, bob) = house(&root, &follows());
+    let there = hub.peer_id();
+    fs::write(hub.dir.join("says.wasm"), guests::says("said here", 3)).unwrap();
+    let run = hub.cli(&["job", "run", "says.wasm"]);
+    assert_eq!(run.status.code(), Some(3), "{run:?}");
+    let jobs = alice.json(&["--node", &there, "job", "list"]);
+    let job = jobs["jobs"][0]["job"].as_str().unwrap().to_owned();
+    let logs = ["--node", &there, "job", "logs", &job];
+    assert_eq!(alice.must(&logs).trim_end(), "said here");
+    let followed = alice.cli(&[&logs[..], &["--follow"]].concat());
+    assert_eq!(followed.status.code(), Some(3), "as the job ended");
+    refused(&bob, &hub, &["job", "logs", &job], "default.deny");
+    for (command, instead) in [
+        (&["subscribe", "news"][..], "subscribe on this node"),
+        (&["job", "run", "says.wasm"], "--on"),
+        (&["publish", "news", "--data", "x"], "from this node"),
+    ] {
+        let output = alice.cli(&[&["--node", &there], command].concat());
+        assert_eq!(output.status.code(), Some(64), "{command:?}");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains(instead), "{told}");
+    }
 }

@@ -3,25 +3,21 @@
 
 mod common;
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use ciborium::Value as Cbor;
 use common::{
-    Issuer, Node, eventually,
-    peer::{credential, present, present_continuity, swarm},
+    Issuer, Node, eventually, member,
+    peer::{credential, present, present_continuity},
+    records::{on_record, seen},
 };
-use futures::StreamExt;
-use libp2p::{
-    Swarm,
-    request_response::{Event, Message},
-    swarm::SwarmEvent,
-};
+use libp2p::Swarm;
 use quantraband::{
     identity::{
         Chain, Continuity, Credential, Domain, IssuerKey, NodeKey,
         enrolment::{RefusalCode, Request, Response},
     },
-    network::{self, NodeBehaviour, NodeBehaviourEvent},
+    network::NodeBehaviour,
     types::{Clock, SystemClock, Timestamp},
 };
 use serde_json::Value;
@@ -35,20 +31,6 @@ fn hub(root: &Path, extra: &str) -> (Issuer, Node) {
     hub.enrol(&issuer);
     hub.start();
     (issuer, hub)
-}
-
-fn on_record(node: &Node, parts: &[&str]) -> bool {
-    let holds = |record: &Value| {
-        let text = record.to_string();
-        parts.iter().all(|part| text.contains(part))
-    };
-    node.audit().iter().any(holds)
-}
-
-fn seen(node: &Node, peer: &str) -> Option<Value> {
-    let answer = node.try_json(&["peers"])?;
-    let peers = answer["peers"].as_array()?.clone();
-    peers.into_iter().find(|entry| entry["peer_id"] == peer)
 }
 
 /// The rotation under way, as `identity show` says it.
@@ -170,9 +152,15 @@ fn a_node_without_an_issuers_node_changes_its_keys_by_files() {
     let subject = node.json(&["identity", "show"])["credential"]["subject"].clone();
     let (request, answer) = (root.path().join("request"), root.path().join("answer"));
     let (request, answer) = (request.to_str().unwrap(), answer.to_str().unwrap());
-    let new =
-        node.json(&["identity", "rotate", "--out", request])["rotation"]["next_peer_id"].clone();
+    let first = node.json(&["identity", "rotate", "--out", request])["rotation"].clone();
     assert_eq!(rotation(&node)["state"], "asking");
+    // The request may have been handed on: it is not forgotten, but replaced.
+    let report = node.json(&["identity", "rotate", "--abandon", "--out", request]);
+    assert_eq!(report["replaces"], true, "{report}");
+    let sequence = |rotation: &Value| rotation["sequence"].as_u64().unwrap();
+    assert!(sequence(&report["rotation"]) > sequence(&first));
+    let new = report["rotation"]["next_peer_id"].clone();
+    assert_ne!(new, first["next_peer_id"]);
     let dir = issuer.dir.to_str().unwrap();
     let issue = [
         "identity", "issue", request, "--issuer", dir, "--out", answer,
@@ -187,10 +175,10 @@ fn a_node_without_an_issuers_node_changes_its_keys_by_files() {
     assert_eq!(report["rotated"]["former_peer_id"], old.as_str());
     let index = report["rotated"]["take_back"][0].as_u64().unwrap();
     // The answer may have been lost: the same again.
-    let first = fs::read(answer).unwrap();
+    let given = fs::read(answer).unwrap();
     fs::remove_file(answer).unwrap();
     node.json(&issue);
-    assert_eq!(fs::read(answer).unwrap(), first);
+    assert_eq!(fs::read(answer).unwrap(), given);
     assert_eq!(node.json(&["identity", "import", answer])["next"], true);
     assert_eq!(rotation(&node)["state"], "ready");
     let late = node.cli(&["identity", "rotate", "--abandon"]);
@@ -198,6 +186,11 @@ fn a_node_without_an_issuers_node_changes_its_keys_by_files() {
     node.start();
     assert_eq!(Value::from(node.peer_id()), new);
     assert_eq!(node.json(&["identity", "show"])["valid"], true);
+    // No member was met: the former keys are there, and would stay sealed as they are.
+    let protect = ["identity", "protect", "--with", "file:wrap.key"];
+    let refused = node.cli(&protect);
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(words.contains("node.key.retired"), "{words}");
     node.verify_log();
     let index = index.to_string();
     node.must(&["identity", "revoke", "--issuer", dir, "--index", &index]);
@@ -259,62 +252,13 @@ impl World {
     }
 
     async fn connected(&self, key: &NodeKey, credential: &[u8]) -> Swarm<NodeBehaviour> {
-        let mut swarm = swarm(key, credential);
-        let address: libp2p::Multiaddr = self.hub.address().parse().unwrap();
-        swarm.dial(address).unwrap();
-        soon(async {
-            loop {
-                match swarm.select_next_some().await {
-                    SwarmEvent::ConnectionEstablished { .. } => break,
-                    SwarmEvent::OutgoingConnectionError { error, .. } => panic!("{error}"),
-                    _ => {}
-                }
-            }
-        })
-        .await;
-        swarm
+        member::connected(&self.hub, key, credential, None).await
     }
 
     async fn rotate(&self, swarm: &mut Swarm<NodeBehaviour>, statement: &[u8]) -> Response {
-        self.ask(
-            swarm,
-            Request::Rotate {
-                statement: statement.to_vec(),
-            },
-        )
-        .await
+        let statement = statement.to_vec();
+        member::ask(&self.hub, swarm, Request::Rotate { statement }).await
     }
-
-    async fn ask(&self, swarm: &mut Swarm<NodeBehaviour>, request: Request) -> Response {
-        let peer = self.hub.peer_id().parse().unwrap();
-        let hub = network::convert::to_libp2p(&peer).unwrap();
-        let enrolment = &mut swarm.behaviour_mut().enrolment;
-        enrolment.send_request(&hub, Ok(request));
-        soon(async {
-            loop {
-                let SwarmEvent::Behaviour(NodeBehaviourEvent::Enrolment(event)) =
-                    swarm.select_next_some().await
-                else {
-                    continue;
-                };
-                match *event {
-                    Event::Message {
-                        message: Message::Response { response, .. },
-                        ..
-                    } => return response,
-                    Event::OutboundFailure { error, .. } => panic!("{error}"),
-                    _ => {}
-                }
-            }
-        })
-        .await
-    }
-}
-
-async fn soon<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), work)
-        .await
-        .expect("it happens")
 }
 
 fn refusal(response: &Response) -> (RefusalCode, &str) {
@@ -349,14 +293,22 @@ async fn at_the_gate_a_forged_statement_is_charged_and_an_older_one_refused() {
     // A good one; then the next; then the first again.
     let first = world.statement(6, 7, "node-6", None);
     let second = world.statement(7, 8, "node-6", Some(first.sequence()));
-    show(7, "node-6", first.as_bytes()).await.unwrap();
-    let entry = seen(&world.hub, &key(7).peer().to_string());
-    assert!(entry.is_none_or(|e| e["formerly"] == key(6).peer().to_string()));
+    let held = world.held(&key(7), "node-6");
+    let statement = Some(first.as_bytes());
+    let standing = member::connected(&world.hub, &key(7), &held, statement).await;
+    let entry = eventually("it is known by both names", || {
+        seen(&world.hub, &key(7).peer().to_string())
+    });
+    assert_eq!(entry["formerly"], key(6).peer().to_string(), "{entry}");
+    drop(standing);
     let why = present(&key(6), &world.held(&key(6), "node-6"), &address).await;
     assert!(why.unwrap_err().contains("continuity.superseded"));
     show(8, "node-6", second.as_bytes()).await.unwrap();
     let why = show(7, "node-6", first.as_bytes()).await.unwrap_err();
     assert!(why.contains("continuity.replayed"), "{why}");
+    // The keys before the last ones are as given up as those.
+    let why = present(&key(6), &world.held(&key(6), "node-6"), &address).await;
+    assert!(why.unwrap_err().contains("continuity.superseded"));
     let honest = key(7).peer().to_string();
     assert!(
         !on_record(&world.hub, &["charged", &honest]),
@@ -405,6 +357,10 @@ async fn the_issuer_believes_the_old_keys_alone_and_each_statement_once() {
         refusal(&answer).1.contains("rotation.replayed"),
         "{answer:?}"
     );
+    // One was given up; after that it has to wait.
+    let third = world.statement(11, 14, name, Some(second.sequence()));
+    let answer = world.rotate(&mut me, third.as_bytes()).await;
+    assert_eq!(refusal(&answer).0, RefusalCode::TooEarly, "{answer:?}");
     // The old keys are given up: they are not renewed.
     let subject = quantraband::identity::Name::try_new(name).unwrap();
     let request = quantraband::identity::SigningRequest::seal(
@@ -413,7 +369,7 @@ async fn the_issuer_believes_the_old_keys_alone_and_each_statement_once() {
         &Default::default(),
         SystemClock::new().now(),
     );
-    let answer = world.ask(&mut me, Request::Enrol { request }).await;
+    let answer = member::ask(&world.hub, &mut me, Request::Enrol { request }).await;
     assert!(refusal(&answer).1.contains("renewal.rotated"), "{answer:?}");
 
     // A thief of the statement has no connection of the old keys.

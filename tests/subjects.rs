@@ -9,6 +9,7 @@ use std::{fs, time::Duration};
 use common::{
     Issuer, Node, eventually,
     peer::{credential, present, swarm},
+    records::recorded as records,
 };
 use futures::StreamExt;
 use libp2p::{Multiaddr, Swarm, gossipsub::IdentTopic, swarm::SwarmEvent};
@@ -17,7 +18,6 @@ use quantraband::{
     network::NodeBehaviour,
     types::{Clock, SystemClock, Timestamp},
 };
-use serde_json::Value;
 use tempfile::TempDir;
 
 /// All these peers share one address, and each dials many times.
@@ -83,14 +83,6 @@ fn bans(node: &Node) -> Vec<String> {
         .collect();
     all.sort();
     all
-}
-
-fn records(node: &Node, words: &[&str]) -> usize {
-    let matches = |record: &Value| {
-        let text = record.to_string();
-        words.iter().all(|word| text.contains(word))
-    };
-    node.audit().iter().filter(|one| matches(one)).count()
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 //! Not an actor: it runs on connection tasks and asks the actors with deadlines. Whatever does
 //! not answer in time is a refusal. An *Allow* takes effect only after its record is durable.
 
+mod answers;
+
 use std::{
     fmt,
     net::IpAddr,
@@ -10,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -23,15 +24,15 @@ use super::{
 use crate::{
     audit::{AuditEvent, Direction},
     identity::{
-        Channel, Continuity, Frame, NodeKey, OwnIdentity, Refusal, Role, Status, StatusView, Tier,
-        TrustView, VerifiedIdentity, continuity::Seen, invites::Invites,
+        Continuity, Frame, NodeKey, OwnIdentity, Refusal, Status, StatusView, Tier, TrustView,
+        VerifiedIdentity, continuity::Seen, invites::Invites,
     },
     messages::{
         identity::{VerifyPeer, VerifyRenewed},
         reputation::{Charge, GetStanding, Severity},
         revocation::ShownHeads,
     },
-    network::{Admission, Admitted, GateKeeper, Presented},
+    network::{Admitted, Presented},
     policy::{Action, Decision, DenyReason, Verdict},
     supervision::{ActorRef, AskError, CoolDowns},
     telemetry::Metrics,
@@ -177,9 +178,6 @@ impl Gatekeeper {
         let known = (identity.tier, Some(identity));
         let mut admitted = self.grant(way, known, before).await?;
         admitted.formerly = goes_on.as_ref().map(Continuity::former);
-        if let Some(statement) = goes_on {
-            self.seen(&statement);
-        }
         // Trust that was withdrawn meanwhile is withdrawn.
         match &admitted.identity {
             Some(identity) if !tools.trust.load().covers(&identity.anchor, before) => {
@@ -187,7 +185,12 @@ impl Gatekeeper {
             }
             // What was taken back meanwhile is taken back.
             Some(identity) if tools.status_of(Some(identity)).is_revoked() => Err(Refusal::Revoked),
-            _ => Ok(admitted),
+            // And keys that were given up meanwhile are given up.
+            Some(identity) => {
+                self.admit(identity, goes_on.as_ref())?;
+                Ok(admitted)
+            }
+            None => Ok(admitted),
         }
     }
 
@@ -204,14 +207,21 @@ impl Gatekeeper {
             statement.leads_to(identity.keys.as_ref(), names)?;
         }
         let seen = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.check(names, identity.peer, statement.as_ref())?;
+        seen.check(identity, statement.as_ref(), self.0.clock.now())?;
         Ok(statement)
     }
 
-    /// Remembers a statement of a peer that was let in, and has the log told the first time.
-    fn seen(&self, statement: &Continuity) {
+    /// The last check of a peer that is let in; remembers the statement it shows in the same step,
+    /// and has the log told the first time.
+    fn admit(
+        &self,
+        identity: &VerifiedIdentity,
+        statement: Option<&Continuity>,
+    ) -> Result<(), Refusal> {
         let mut seen = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.take(statement) {
+        let news = seen.admit(identity, statement, self.0.clock.now())?;
+        drop(seen);
+        if let Some(statement) = statement.filter(|_| news) {
             self.0.audit.note(AuditEvent::KeyRotated {
                 peer: statement.new_keys().peer,
                 former: statement.former(),
@@ -220,6 +230,7 @@ impl Gatekeeper {
                 rule: "gate".to_owned(),
             });
         }
+        Ok(())
     }
 
     /// Puts what is news in the heads a proved peer showed in force, before it is judged.
@@ -425,112 +436,5 @@ impl Gatekeeper {
         if self.0.reputation.tell_for(origin, charge).is_err() {
             tracing::warn!(%peer, "a charge was lost: Reputation is busy");
         }
-    }
-}
-
-impl GateKeeper for Gatekeeper {
-    fn own_frame(&self, channel: &Channel, role: Role) -> Arc<[u8]> {
-        let own = self.0.own.load();
-        let heads = self.0.statuses.load().heads_of(own.issuers());
-        own.frame(&self.0.key, channel, role, heads).into()
-    }
-
-    fn precheck(&self, peer: &PeerId, ip: Option<IpAddr>) -> Result<(), Refusal> {
-        let origin = Origin {
-            peer: Some(*peer),
-            address: ip,
-        };
-        if self.0.cooldowns.is_cooling(&origin).is_some() {
-            return Err(Refusal::CoolingDown);
-        }
-        let (standings, now) = (self.0.standings.load(), self.0.clock.now());
-        let barred = standings
-            .barred(&Party::Peer(*peer), now)
-            .or_else(|| ip.and_then(|ip| standings.address_banned(ip, now)));
-        match barred {
-            None => Ok(()),
-            Some(Barred::Until(until)) => Err(Refusal::Banned(until)),
-            Some(Barred::Unknown) => Err(Refusal::Unavailable("reputation")),
-        }
-    }
-
-    fn judge(&self, presented: Presented) -> BoxFuture<'static, Result<Admitted, Refusal>> {
-        self.clone().judge_member(presented).boxed()
-    }
-
-    fn judge_open(
-        &self,
-        peer: PeerId,
-        ip: Option<IpAddr>,
-        security: SecurityInfo,
-    ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
-        let keeper = self.clone();
-        let way = Way {
-            peer,
-            ip,
-            direction: Direction::Inbound,
-            security,
-        };
-        async move {
-            let pending = Arc::clone(&keeper.0.pending);
-            let _turn = pending
-                .acquire()
-                .await
-                .map_err(|_| Refusal::Unavailable("stopping"))?;
-            keeper.grant(way, (Tier::Unverified, None), 0).await
-        }
-        .boxed()
-    }
-
-    fn judge_renewed(
-        &self,
-        known: Arc<Admitted>,
-        ip: Option<IpAddr>,
-        chain: Vec<u8>,
-    ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
-        self.clone().renewed(known, ip, chain).boxed()
-    }
-
-    fn refused(&self, peer: &PeerId, ip: Option<IpAddr>, direction: Direction, why: &Refusal) {
-        self.0.metrics.denied(why.code());
-        tracing::info!(%peer, ?direction, code = why.code(), "refused at the gate: {why}");
-        if let Refusal::ByPeer(_) | Refusal::Interrupted(_) = why {
-            // What the other side decided, and what broke on the way, is its own affair.
-            return;
-        }
-        self.0.audit.note(AuditEvent::AuthenticationFailed {
-            peer: *peer,
-            address: ip,
-            code: why.code().to_owned(),
-            detail: why.to_string(),
-        });
-        if why.charged() {
-            self.charge(*peer, ip, why);
-        }
-    }
-}
-
-impl Admission for Gatekeeper {
-    fn admit_pending(&self, ip: Option<IpAddr>) -> Result<(), &'static str> {
-        let tools = &self.0;
-        if let Some(ip) = ip {
-            let origin = Origin {
-                peer: None,
-                address: Some(ip),
-            };
-            if tools.cooldowns.is_cooling(&origin).is_some() {
-                return Err("cooling_down");
-            }
-            match tools.standings.load().address_banned(ip, tools.clock.now()) {
-                None => {}
-                Some(Barred::Until(_)) => return Err("address_banned"),
-                Some(Barred::Unknown) => return Err("reputation_unknown"),
-            }
-        }
-        tools
-            .limiter
-            .load()
-            .admit_connection(ip)
-            .map_err(|denial| denial.reason.code())
     }
 }

@@ -14,6 +14,8 @@
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
+mod invitations;
+mod present;
 mod rotation;
 
 use actix::{
@@ -21,24 +23,23 @@ use actix::{
     fut::{self, ActorFutureExt},
 };
 use serde::Serialize;
-use zeroize::Zeroizing;
+
+use self::present::Present;
 
 use crate::{
     actors::{audit::AuditHandle, reputation::ReputationActor, revocation::RevocationActor},
     audit::AuditEvent,
     config::IssuerConfig,
     identity::{
-        Attributes, CLOCK_SKEW, Chain, Grant, Groups, IssuerFolder, Name, NodePublic, OwnIdentity,
-        Refusal, SigningRequest, StatusView, Tier, VerifiedIdentity,
+        CLOCK_SKEW, Chain, IssuerFolder, Name, OwnIdentity, SigningRequest, StatusView, Tier,
         enrolment::{RefusalCode, Refused, Response},
-        invitation::{InvitationId, InvitationKey, MAX_ADDRESS, MAX_ADDRESSES, Token},
-        invites::{Invite, Invites, MAX_OPEN_FOR, MAX_REMEMBERED},
+        invites::{Invite, Invites},
     },
     messages::{
-        enrolment::{AskCredential, Invitation, InviteFault, MakeInvitation, RenewOwn},
+        enrolment::{AskCredential, RenewOwn},
         reputation::{Charge, Severity},
     },
-    store::{Store, StoreError, Tree},
+    store::{Store, Tree},
     supervised,
     supervision::{ActorRef, Fault, Incarnation, Supervise},
     telemetry::Metrics,
@@ -46,15 +47,10 @@ use crate::{
     types::{Clock, Origin, Party, PeerId, Publisher, SubjectId, Timestamp, View},
 };
 
-/// The tree of invitations, and the version of its records.
-const TREE: &str = "invites";
-const TREE_VERSION: u8 = 1;
 /// Oldest signing request that is served here: it is made for the asking.
 const FRESH: Duration = Duration::from_mins(10);
 /// Renewals remembered, so that one whose answer was lost is not issued twice; about 8 KiB each.
 const MAX_RECENT: usize = 1_024;
-/// Shortest time an invitation can be open.
-const SHORTEST_OPEN: Duration = Duration::from_secs(1);
 
 /// What each incarnation is made of.
 #[derive(Clone)]
@@ -134,17 +130,6 @@ pub struct IssuerState {
     pub refused: u64,
 }
 
-/// What somebody's next credential is made of: what the present one says.
-struct Present<'a> {
-    subject: Name,
-    groups: Groups,
-    attributes: Attributes,
-    keys: Option<&'a NodePublic>,
-    issued: Option<Timestamp>,
-    expires: Timestamp,
-    hash: [u8; 32],
-}
-
 /// A credential about to be handed out, and how it is written down.
 struct Ready {
     chain: Vec<u8>,
@@ -165,48 +150,6 @@ fn label(chain: &Chain) -> String {
     format!("{}/{}", claims.issuer, claims.subject)
 }
 
-impl<'a> Present<'a> {
-    fn of(identity: &'a VerifiedIdentity) -> Option<Self> {
-        let prefix = format!("{}/", identity.issuer);
-        let groups = identity.groups.iter().map(|group| {
-            let name = group.strip_prefix(&prefix)?;
-            Name::try_new(name).ok()
-        });
-        Some(Self {
-            subject: identity.subject.clone(),
-            groups: Groups::try_new(groups.collect::<Option<Vec<_>>>()?).ok()?,
-            attributes: Attributes::try_new(identity.attributes.clone()).ok()?,
-            keys: identity.keys.as_ref(),
-            issued: identity.statuses.first().map(|status| status.issued),
-            expires: identity.expires,
-            hash: identity.credential_hash,
-        })
-    }
-
-    fn of_chain(chain: &'a Chain) -> Self {
-        let credential = chain.credential();
-        let claims = credential.claims();
-        Self {
-            subject: claims.subject.clone(),
-            groups: claims.groups.clone(),
-            attributes: claims.attributes.clone(),
-            keys: Some(&claims.keys),
-            issued: Some(Timestamp::from_secs(claims.validity.issued())),
-            expires: Timestamp::from_secs(claims.validity.expires()),
-            hash: credential.hash(),
-        }
-    }
-
-    fn grant(self, lifetime: Duration) -> Grant {
-        Grant {
-            subject: Some(self.subject),
-            groups: self.groups,
-            attributes: self.attributes,
-            lifetime,
-        }
-    }
-}
-
 impl IssuerActor {
     /// An incarnation that has not started yet.
     #[must_use]
@@ -221,28 +164,6 @@ impl IssuerActor {
             issued: 0,
             refused: 0,
         }
-    }
-
-    fn restore(&mut self) -> Result<(), StoreError> {
-        let tree: Tree<Invite> = self.setup.store.tree(TREE, TREE_VERSION)?;
-        let kept = tree.scan(MAX_REMEMBERED)?;
-        let named = kept.into_iter().filter_map(|(key, invite)| {
-            let id: InvitationId = key.try_into().ok()?;
-            Some((id, invite))
-        });
-        self.invites = Invites::of(named);
-        self.setup.invites.publish(self.invites.clone());
-        self.tree = Some(tree);
-        Ok(())
-    }
-
-    fn keep(&self, id: &InvitationId, invite: &Invite) -> Result<(), StoreError> {
-        if let Some(tree) = &self.tree {
-            tree.put(id, invite)?;
-        }
-        self.setup.store.flush_durable()?;
-        self.setup.invites.publish(self.invites.clone());
-        Ok(())
     }
 
     fn folder(&self) -> Result<Arc<IssuerFolder>, No> {
@@ -391,54 +312,6 @@ impl IssuerActor {
         })
     }
 
-    fn invited(
-        &mut self,
-        folder: &IssuerFolder,
-        id: &InvitationId,
-        request: &SigningRequest,
-        now: Timestamp,
-    ) -> Result<Ready, No> {
-        let denied = |refusal: Refusal| no(RefusalCode::Denied, refusal);
-        let invite = self
-            .invites
-            .good_for(id, request.peer, now)
-            .map_err(denied)?;
-        self.may_have(&invite.subject)?;
-        // The first answer to this key may have been lost.
-        let before = Chain::decode(&invite.issued).ok();
-        let before = before.filter(|chain| chain.credential().claims().keys == request.keys);
-        let chain = match (before, invite.used_by) {
-            (Some(chain), _) => chain,
-            (None, Some(_)) => return Err(no(RefusalCode::Denied, "invitation.used")),
-            (None, None) => {
-                let grant = invite.grant(self.setup.config.lifetime.0);
-                let grant = grant.map_err(|error| no(RefusalCode::Invalid, error))?;
-                let issued = folder.issue(request, grant, now);
-                let chain = issued.map_err(|error| not_issued(&error))?;
-                if let Some(kept) = self.invites.used(id, request.peer, chain.encode()) {
-                    self.keep(id, &kept).map_err(|error| {
-                        tracing::error!(%error, "an invitation cannot be written down");
-                        self.incarnation.fail(&error);
-                        no(RefusalCode::Unavailable, "the node cannot write it down")
-                    })?;
-                }
-                chain
-            }
-        };
-        Ok(Ready {
-            event: AuditEvent::CredentialIssued {
-                peer: request.peer,
-                identity: label(&chain),
-                credential_hash: chain.credential().hash(),
-                expires: Timestamp::from_secs(chain.credential().claims().validity.expires()),
-                rule: format!("invitation {}", hex::encode(id)),
-            },
-            chain: chain.encode(),
-            anchor: Some(folder.anchor(now)),
-            until: None,
-        })
-    }
-
     /// Writes down what was decided, and only then answers.
     fn answer(
         &mut self,
@@ -498,94 +371,6 @@ impl IssuerActor {
             "enrol.own",
             now,
         )
-    }
-
-    /// Whether the wish is in bounds; the addresses that go into the token.
-    fn check_wish(
-        &self,
-        subject: &Name,
-        open_for: Duration,
-        addresses: Vec<String>,
-    ) -> Result<Vec<String>, InviteFault> {
-        let invalid = |why: String| InviteFault::Invalid(why);
-        if open_for < SHORTEST_OPEN || open_for > MAX_OPEN_FOR {
-            let days = MAX_OPEN_FOR.as_secs() / 86_400;
-            return Err(invalid(format!("an invitation is open for 1s to {days}d")));
-        }
-        if self.may_have(subject).is_err() {
-            return Err(invalid(format!("`issuer.deny` names {subject}")));
-        }
-        let addresses: Vec<_> = addresses
-            .into_iter()
-            .filter(|address| address.len() <= MAX_ADDRESS)
-            .take(MAX_ADDRESSES)
-            .collect();
-        if addresses.is_empty() {
-            let why = "this node listens nowhere: name an address with --address";
-            return Err(invalid(why.to_owned()));
-        }
-        Ok(addresses)
-    }
-
-    fn invite(&mut self, wish: MakeInvitation) -> Result<(Invitation, AuditEvent), InviteFault> {
-        let MakeInvitation {
-            subject,
-            groups,
-            open_for,
-            addresses,
-        } = wish;
-        let folder = self.folder().map_err(|_| InviteFault::NotIssuer)?;
-        let addresses = self.check_wish(&subject, open_for, addresses)?;
-        let now = self.setup.clock.now();
-        // Whole seconds, as the token says it.
-        let expires = Timestamp::from_secs(now.after(open_for).secs());
-        let secret: Zeroizing<[u8; 32]> = Zeroizing::new(rand::random());
-        let id: InvitationId = rand::random();
-        let invite = Invite::new(
-            &InvitationKey::of(&secret),
-            subject.clone(),
-            groups,
-            expires,
-        );
-        let lifetime = self.setup.config.lifetime.0;
-        invite
-            .grant(lifetime)
-            .map_err(|error| InviteFault::Invalid(error.to_string()))?;
-        let forgotten = self
-            .invites
-            .add(id, invite.clone(), now)
-            .map_err(|full| InviteFault::Again(full.to_string()))?;
-        let kept = match (forgotten, &self.tree) {
-            (Some(old), Some(tree)) => tree.remove(&old),
-            _ => Ok(()),
-        };
-        kept.and_then(|()| self.keep(&id, &invite))
-            .map_err(|error| {
-                self.incarnation.fail(&error);
-                InviteFault::Again(error.to_string())
-            })?;
-        let issuer = folder.key().name().clone();
-        let token = Token {
-            peer: self.setup.own.load().peer,
-            issuer: folder.key().public().thumbprint(),
-            id,
-            secret,
-            expires,
-            addresses,
-        };
-        let event = AuditEvent::InvitationMade {
-            invitation: hex::encode(id),
-            identity: format!("{issuer}/{subject}"),
-            expires,
-        };
-        let invitation = Invitation {
-            token: token.to_text().to_string(),
-            invitation: hex::encode(id),
-            issuer,
-            subject,
-            expires,
-        };
-        Ok((invitation, event))
     }
 }
 
@@ -652,26 +437,5 @@ impl Handler<RenewOwn> for IssuerActor {
         let decided = self.own(&ask.request, self.setup.clock.now());
         let peer = self.setup.own.load().peer;
         self.answer(peer, decided)
-    }
-}
-
-impl Handler<MakeInvitation> for IssuerActor {
-    type Result = ResponseActFuture<Self, Result<Invitation, InviteFault>>;
-
-    fn handle(&mut self, wish: MakeInvitation, _: &mut Context<Self>) -> Self::Result {
-        let (invitation, event) = match self.invite(wish) {
-            Ok(made) => made,
-            Err(fault) => return Box::pin(fut::ready(Err(fault))),
-        };
-        self.setup.metrics.enrolment("invited");
-        let audit = self.setup.audit.clone();
-        let recorded = async move {
-            let recorded = audit.record(event).await;
-            let lost = |error: crate::actors::audit::AuditUnavailable| error.to_string();
-            recorded
-                .map(|_| invitation)
-                .map_err(|error| InviteFault::Again(lost(error)))
-        };
-        Box::pin(recorded.into_actor(self))
     }
 }

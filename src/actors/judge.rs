@@ -20,7 +20,7 @@ use crate::{
         policy::{Oddity, Quarantined, ReleasedByCredential, SawOddity},
         reputation::Standing,
     },
-    policy::{Action, Cache, Decision, Request, Subject, Verdict, judge},
+    policy::{Action, Cache, Decision, Request, Rule, Subject, Verdict, judge},
     supervision::ActorRef,
     telemetry::Metrics,
     types::{Clock, Footing, PeerId, Timestamp, Topic, View},
@@ -97,6 +97,8 @@ pub struct Judge {
 #[derive(Debug, Default)]
 struct Memory {
     cache: Cache,
+    /// Verdicts and bytes as the metrics have them.
+    shown: (usize, usize),
     told: HashSet<Oddity>,
     told_since: Duration,
 }
@@ -104,6 +106,14 @@ struct Memory {
 impl fmt::Debug for Judge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Judge").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Judge {
+    fn drop(&mut self) {
+        let memory = self.memory.get_mut();
+        let shown = memory.unwrap_or_else(PoisonError::into_inner).shown;
+        self.bench.metrics.policy().remembered(shown, (0, 0));
     }
 }
 
@@ -147,8 +157,11 @@ impl Judge {
         let decision = {
             // A panic in an evaluation leaves at worst a verdict out of the cache.
             let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            judge(&view.loaded.rules, &mut memory.cache, &request)
+            let decision = judge(&view.loaded.rules, &mut memory.cache, &request);
+            self.show(&mut memory);
+            decision
         };
+        let decision = lifted(decision, &view, question);
         let until = held.map(|(_, entry)| entry.until);
         self.follow(question, &decision, &view, until);
         decision
@@ -191,6 +204,14 @@ impl Judge {
         self.tell_oddities(question.action, decision);
     }
 
+    fn show(&self, memory: &mut Memory) {
+        let now = (memory.cache.len(), memory.cache.bytes());
+        if memory.shown != now {
+            self.bench.metrics.policy().remembered(memory.shown, now);
+            memory.shown = now;
+        }
+    }
+
     fn tell_oddities(&self, action: Action, decision: &Decision) {
         if let Some(shadow) = &decision.shadow {
             self.bench.metrics.policy().differed(action);
@@ -223,5 +244,20 @@ impl Judge {
         }
         // Lost when Policy is busy; the metrics have counted it.
         let _ = self.bench.policy.tell(SawOddity(oddity));
+    }
+}
+
+/// What the operator released a peer from does not count: the request would be permitted without it.
+fn lifted(decision: Arc<Decision>, view: &PolicyView, question: &Question<'_>) -> Arc<Decision> {
+    if !matches!(decision.verdict, Verdict::Quarantine { .. }) {
+        return decision;
+    }
+    let identity = question.identity.map(|identity| &**identity);
+    let rules = decision.policies.iter().map(Rule::as_str);
+    let all = &view.quarantines;
+    if !decision.policies.is_empty() && all.lifts(&question.peer, identity, rules, question.now) {
+        Arc::new(decision.lifted())
+    } else {
+        decision
     }
 }

@@ -186,8 +186,10 @@ impl PolicyActor {
         }
         self.view.quarantines = Arc::new(Quarantines::restore(lasting, now));
         self.publish();
-        for (party, _) in &ended {
-            self.ended(party, "expired");
+        for (party, entry) in &ended {
+            if !entry.released {
+                self.ended(party, "expired");
+            }
         }
         if !batch.is_empty() {
             tree.apply(&batch)?;
@@ -204,7 +206,7 @@ impl PolicyActor {
     }
 
     fn publish(&self) {
-        let count = self.view.quarantines.len();
+        let count = self.view.quarantines.held();
         self.setup.metrics.policy().set_quarantined(count);
         self.setup.publisher.publish(self.view.clone());
     }
@@ -229,7 +231,8 @@ impl PolicyActor {
     /// Puts a party in quarantine. In effect at once, whatever becomes of the store.
     fn begin(&mut self, party: &Party, entry: Entry) -> Result<Begun, StoreError> {
         let reason = entry.reason.clone();
-        let mut quarantines = Quarantines::clone(&self.view.quarantines);
+        let before = Arc::clone(&self.view.quarantines);
+        let mut quarantines = Quarantines::clone(&before);
         let begun = quarantines.begin(party.clone(), entry);
         let mut changed = vec![party.clone()];
         match &begun {
@@ -245,7 +248,9 @@ impl PolicyActor {
                     reason,
                 });
                 if let Some(gone) = gone {
-                    self.ended(gone, "yielded");
+                    if before.get(gone).is_some_and(|entry| !entry.released) {
+                        self.ended(gone, "yielded");
+                    }
                     changed.push(gone.clone());
                 }
             }
@@ -254,23 +259,24 @@ impl PolicyActor {
         Ok(begun)
     }
 
-    /// Releases those of `parties` that are in quarantine; whether one was.
-    fn end(&mut self, parties: &[Party], cause: &'static str) -> Result<bool, StoreError> {
-        let held = |party: &&Party| self.view.quarantines.get(party).is_some();
-        let ended: Vec<Party> = parties.iter().filter(held).cloned().collect();
-        if ended.is_empty() {
-            return Ok(false);
-        }
+    /// Releases those of `parties` that are in quarantine, and says which were.
+    fn end(
+        &mut self,
+        parties: &[Party],
+        cause: &'static str,
+        release: impl Fn(&mut Quarantines, &Party) -> bool,
+    ) -> Result<Vec<Party>, StoreError> {
         let mut quarantines = Quarantines::clone(&self.view.quarantines);
-        for party in &ended {
-            quarantines.release(party);
+        let held = parties.iter().filter(|one| release(&mut quarantines, one));
+        let ended: Vec<Party> = held.cloned().collect();
+        if !ended.is_empty() {
+            self.put_in_force(quarantines);
+            for party in &ended {
+                self.ended(party, cause);
+            }
+            self.save(&ended)?;
         }
-        self.put_in_force(quarantines);
-        for party in &ended {
-            self.ended(party, cause);
-        }
-        self.save(&ended)?;
-        Ok(true)
+        Ok(ended)
     }
 
     fn ended(&self, party: &Party, cause: &'static str) {
@@ -287,9 +293,12 @@ impl PolicyActor {
             let mut quarantines = Quarantines::clone(&self.view.quarantines);
             let swept = quarantines.sweep(now);
             self.put_in_force(quarantines);
-            for party in &swept {
-                self.ended(party, "expired");
+            for (party, entry) in &swept {
+                if !entry.released {
+                    self.ended(party, "expired");
+                }
             }
+            let swept: Vec<Party> = swept.into_iter().map(|(party, _)| party).collect();
             // One flush, however many end at once: each may take a second on a busy disk.
             if let Err(error) = self.save(&swept) {
                 return self.incarnation.fail(error);
@@ -395,7 +404,7 @@ impl Supervise for PolicyActor {
     fn observe(&self) -> PolicyState {
         PolicyState {
             policy: self.view.loaded.report.clone(),
-            quarantined: self.view.quarantines.len(),
+            quarantined: self.view.quarantines.held(),
         }
     }
 }

@@ -188,25 +188,28 @@ impl RenewalActor {
     }
 
     fn failed(&mut self, failed: Failed) {
-        let now = self.setup.clock.now();
+        let again = failed.again;
+        self.last_error = Some(self.told(failed, ("renewal", "renewal_failed")));
+        self.plan.failed(self.setup.clock.now(), again);
+    }
+
+    /// Says aloud that no credential came of a `(try, metric)`, and has the log told of refusals;
+    /// what an operator is shown.
+    fn told(&self, failed: Failed, (tried, metric): (&str, &'static str)) -> String {
         let Failed {
-            by,
-            code,
-            detail,
-            again,
+            by, code, detail, ..
         } = failed;
-        // Said aloud once, and then as often as it is tried; the log is told of refusals.
-        tracing::warn!(code, detail, "this node's credential was not renewed");
+        tracing::warn!(code, detail, "no credential by {tried} yet");
+        let shown = format!("{code}: {detail}");
         if let Some(peer) = by {
             self.setup.audit.note(AuditEvent::RenewalRefused {
                 peer,
                 code: code.to_owned(),
-                detail: detail.clone(),
+                detail,
             });
         }
-        self.setup.metrics.enrolment("renewal_failed");
-        self.last_error = Some(format!("{code}: {detail}"));
-        self.plan.failed(now, again);
+        self.setup.metrics.enrolment(metric);
+        shown
     }
 
     /// Makes the answer this node's credential, when it is a renewal of the old one.

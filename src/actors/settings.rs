@@ -8,8 +8,9 @@
 //!
 //! # Invariants
 //! - On any error everything stays as it is.
-//! - Once the configuration is published, the reload is on record, and its report names the actors
-//!   that did not begin anew. These are remembered, also beyond this incarnation: the next reload
+//! - Once the configuration is published, that is on record, with each key that was applied or waits.
+//!   A second record, and the report, name the actors that then began anew and those that did not.
+//!   The latter are remembered, also beyond this incarnation: the next reload
 //!   has them begin anew, though no key of theirs differs any more.
 //! - One reload at a time.
 //!
@@ -171,6 +172,13 @@ impl SettingsSetup {
             waiting: keys(false),
         });
         let (restarted, failed) = self.begin_all_anew().await;
+        if !(restarted.is_empty() && failed.is_empty()) {
+            (self.note)(AuditEvent::SettingsTaken {
+                config_hash: hash.clone(),
+                restarted: restarted.clone(),
+                failed: failed.clone(),
+            });
+        }
         Ok(SettingsReport {
             config: self.loaded.path.clone(),
             hash,

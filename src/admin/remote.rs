@@ -1,8 +1,13 @@
 //! Administration from afar: commands of the admin socket, sent by a peer over the overlay.
 //!
 //! Protocol [`PROTOCOL`]: one request, one response, a stream each. Both are the JSON of
-//! [`super::protocol`], the whole of their direction of the stream. Commands that stream, that
-//! carry files, or that would be passed on are not taken from afar ([`is_taken`]).
+//! [`super::protocol`], the whole of their direction of the stream. Commands that carry files or
+//! that would be passed on are not taken from afar, and neither is `subscribe`: a node that may hear a
+//! topic subscribes for itself ([`is_taken`]).
+//!
+//! What streams on the socket (`audit_tail`, `job_follow`) is a series of questions here, each from
+//! where the last answer ended, each judged anew: who may no longer administer loses the stream
+//! with the next question, and the node keeps nothing for who follows.
 //!
 //! Who may is the access decision's business (`administer`); without a policy that permits it,
 //! nobody may. The peer's text is bounded before it is parsed.
@@ -16,6 +21,14 @@ pub const PROTOCOL: &str = "/quantraband/admin/1";
 pub const MAX_REQUEST: usize = 64 << 10;
 /// The longest response, bytes: a thousand peers have about half of it.
 pub const MAX_RESPONSE: usize = 1 << 20;
+/// Most records of the log that one question from afar is about: they are read from the disk each
+/// time, a few MB.
+pub const MAX_TAIL: usize = 1_000;
+/// Most bytes of lines in one [`protocol::Response::Batch`]: half the longest response, since a JSON
+/// text in a JSON text is at most twice as long.
+const MAX_BATCH: usize = MAX_RESPONSE / 2 - (16 << 10);
+/// What a line takes beside its text, bytes.
+const LINE: usize = 64;
 /// Longest explanation of what is not understood, characters.
 const MAX_WHY: usize = 256;
 const NOT_A_COMMAND: Malformed = Malformed("not a JSON object");
@@ -93,6 +106,31 @@ impl Response {
     }
 }
 
+/// As many lines as fit into one answer, but one at least: an answer that is too long says so. The
+/// last is [`protocol::Response::Done`] (or another that ends the stream) only if all fit.
+#[must_use]
+pub fn batch(lines: Vec<protocol::Response>) -> protocol::Response {
+    let mut room = MAX_BATCH;
+    let mut fitting = Vec::new();
+    for line in lines {
+        let length = match &line {
+            protocol::Response::AuditRecord { line } => line.len(),
+            // In hex, which is not escaped.
+            protocol::Response::JobOutput { bytes, .. } => bytes.len(),
+            _ => 0,
+        };
+        let Some(left) = room.checked_sub(length.saturating_add(LINE)) else {
+            if fitting.is_empty() {
+                fitting.push(line);
+            }
+            break;
+        };
+        room = left;
+        fitting.push(line);
+    }
+    protocol::Response::Batch { lines: fitting }
+}
+
 /// Whether a command is taken from afar.
 #[must_use]
 pub fn is_taken(command: &protocol::Request) -> bool {
@@ -100,14 +138,24 @@ pub fn is_taken(command: &protocol::Request) -> bool {
     !matches!(
         command,
         R::Subscribe { .. }
-            | R::AuditTail { .. }
-            | R::JobFollow { .. }
             | R::JobUpload { .. }
             | R::JobSubmit { .. }
             | R::SealingKey { .. }
             | R::StatusImport { .. }
             | R::Remote { .. }
     )
+}
+
+/// What to do instead of a command that is not taken from afar.
+#[must_use]
+pub fn instead_of(command: &protocol::Request) -> &'static str {
+    use protocol::Request as R;
+    match command {
+        R::Subscribe { .. } => "subscribe on a node of your own that may hear the topic",
+        R::JobUpload { .. } | R::JobSubmit { .. } => "give it the job from your node: job run --on",
+        R::StatusImport { .. } => "import the list at your own node, which passes it on",
+        _ => "run it on the node itself",
+    }
 }
 
 #[cfg(test)]
@@ -159,8 +207,43 @@ mod tests {
         let node = crate::identity::testing::node().peer();
         assert!(!is_taken(&protocol::Request::Remote {
             node,
-            request: peers
+            request: peers,
+            again: false,
         }));
+    }
+
+    #[test]
+    fn a_batch_fits_into_an_answer_whatever_stands_in_its_lines() {
+        let record = |text: &str| protocol::Response::AuditRecord {
+            line: text.repeat(65_000 / text.len()),
+        };
+        for text in ["x", "\"", "\\", "\u{e9}"] {
+            let mut lines = vec![record(text); 40];
+            lines.push(protocol::Response::Done {});
+            let answer = batch(lines);
+            let protocol::Response::Batch { lines } = &answer else {
+                panic!("{answer:?}");
+            };
+            assert_eq!(lines.len(), 7, "of 65 KB each, without the end");
+            assert!(Response(Box::new(answer.clone())).encode().len() > MAX_RESPONSE / 4);
+            let encoded = Response(Box::new(answer.clone())).encode();
+            assert_eq!(Response::decode(&encoded), Ok(Response(Box::new(answer))));
+        }
+        let output = |n: usize| protocol::Response::JobOutput {
+            stream: crate::sandbox::Stream::Stdout,
+            bytes: vec![0; n],
+        };
+        let end = protocol::Response::Done {};
+        let whole = batch(vec![output(crate::sandbox::MAX_PIECE), end.clone()]);
+        let protocol::Response::Batch { lines } = &whole else {
+            panic!("{whole:?}");
+        };
+        assert_eq!(lines.last(), Some(&end), "a whole piece fits");
+        // Two whole pieces do not: the second comes with the next question.
+        let both = batch(vec![output(crate::sandbox::MAX_PIECE); 2]);
+        assert!(matches!(&both, protocol::Response::Batch { lines } if lines.len() == 1));
+        let encoded = Response(Box::new(both.clone())).encode();
+        assert_eq!(Response::decode(&encoded), Ok(Response(Box::new(both))));
     }
 
     proptest! {

@@ -257,6 +257,16 @@ pub enum AuditEvent {
         /// Keys that wait for the node's next start.
         waiting: Vec<String>,
     },
+    /// What became of the actors that had to begin anew with a configuration in force. Sent by
+    /// Settings, once all have or gave up.
+    SettingsTaken {
+        /// SHA-256 of the configuration in force, hex.
+        config_hash: String,
+        /// Actors that began anew.
+        restarted: Vec<String>,
+        /// Actors that did not and still run with their former settings, each with why.
+        failed: Vec<String>,
+    },
     /// A configuration was not taken; the former one stays in force. Sent by Settings.
     SettingsRefused {
         /// What is wrong with it.

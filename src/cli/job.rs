@@ -4,21 +4,22 @@
 //! A job belongs to the node, not to this command: when the connection to the node breaks, the
 //! command comes back with its cursors, and when it gives up it says how to go on.
 
+mod end;
+mod follow;
+
 use std::{
     fs,
-    io::{self, Read, Write},
+    io::{self, Read},
     path::Path,
-    time::Duration,
 };
-
-use tokio::time::sleep;
 
 use super::{
     args::job::{Executor, JobCommand, JobRunArgs},
     client::{AdminClient, ClientError},
     exit::{CliError, Exit},
-    live::{ask, block_on},
-    output::{Format, Out},
+    far::Target,
+    live::block_on,
+    output::Out,
     render,
 };
 use crate::{
@@ -28,41 +29,36 @@ use crate::{
         write_atomic,
     },
     messages::sandbox::JobReport,
-    sandbox::{
-        ContentHash, IdempotencyKey, JobFault, JobId, JobSpec, LimitsWanted, MAX_PIECE, Outcome,
-        Stream, sent::SentFault,
-    },
-    telemetry::printable,
-    types::{Clock, PeerId, SystemClock},
+    sandbox::{ContentHash, IdempotencyKey, JobId, JobSpec, LimitsWanted, MAX_PIECE},
+    types::PeerId,
 };
+
+pub use end::exit;
+
+use end::end;
+use follow::{Broken, follow, follow_far, follow_or_cancel, stream};
 
 /// Most bytes of a module or an input that this command reads: above every node's
 /// `sandbox.max_module` and `sandbox.max_input`.
 const MAX_FILE: u64 = 1 << 30;
-/// How long the node may be away, as for a restart, before this command gives up.
-const NODE_PATIENCE: Duration = Duration::from_secs(60);
 /// A receipt is for everybody to check.
 const RECEIPT_MODE: u32 = 0o644;
-/// Pause between two tries to reach it.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// `job …`.
 ///
 /// # Errors
 /// As the command: `run` and `logs --follow` end with the guest's exit status.
-pub fn command(command: &JobCommand, data_dir: &Path, out: &Out) -> Result<(), CliError> {
+pub fn command(command: &JobCommand, target: &Target<'_>, out: &Out) -> Result<(), CliError> {
     match command {
-        JobCommand::Run(args) => run(args, data_dir, out),
-        JobCommand::List => ask(data_dir, &Request::Jobs {}, out),
-        JobCommand::Show { job, receipt: None } => {
-            ask(data_dir, &Request::JobShow { job: *job }, out)
-        }
+        JobCommand::Run(args) => run(args, target.data_dir, out),
+        JobCommand::List => target.ask(Request::Jobs {}, out),
+        JobCommand::Show { job, receipt: None } => target.ask(Request::JobShow { job: *job }, out),
         JobCommand::Show {
             job,
             receipt: Some(file),
-        } => show(*job, file, data_dir, out),
-        JobCommand::Logs { job, follow } => logs(*job, *follow, data_dir, out),
-        JobCommand::Cancel { job } => ask(data_dir, &Request::JobCancel { job: *job }, out),
+        } => show(*job, file, target, out),
+        JobCommand::Logs { job, follow } => logs(*job, *follow, target, out),
+        JobCommand::Cancel { job } => target.ask(Request::JobCancel { job: *job }, out),
     }
 }
 
@@ -238,160 +234,14 @@ async fn upload(data_dir: &Path, bytes: &[u8]) -> Result<(), CliError> {
     ))
 }
 
-/// Follows to the end; the first Ctrl-C cancels the job, the second leaves it.
-async fn follow_or_cancel(job: JobId, data_dir: &Path, out: &Out) -> Result<JobReport, CliError> {
-    let mut cursor = (0, 0);
-    let mut cancelled = false;
-    loop {
-        tokio::select! {
-            report = follow(job, &mut cursor, data_dir, out) => return report,
-            signal = tokio::signal::ctrl_c() => {
-                signal.map_err(|error| CliError::io("signals", &error))?;
-            }
-        }
-        if cancelled {
-            return Err(goes_on(job));
-        }
-        cancelled = true;
-        out.note(&format!(
-            "cancelling job {job}; once more leaves it to itself"
-        ));
-        let client = AdminClient::connect(data_dir).await?;
-        client.ask(&Request::JobCancel { job }).await?;
-    }
-}
-
-fn goes_on(job: JobId) -> CliError {
-    CliError::new(
-        Exit::TryAgain,
-        format!(
-            "job {job} goes on without this command; see `quantraband job logs --follow {job}`"
-        ),
-    )
-}
-
-/// Prints output from the cursor on until the job's end, over broken connections to the node.
-async fn follow(
-    job: JobId,
-    cursor: &mut (u64, u64),
-    data_dir: &Path,
-    out: &Out,
-) -> Result<JobReport, CliError> {
-    let clock = SystemClock::new();
-    let mut since = None;
-    loop {
-        match stream(job, cursor, true, data_dir, out).await {
-            Ok(Some(report)) => return Ok(report),
-            Ok(None) => {}
-            Err(Broken::Command(error)) => return Err(error),
-            Err(Broken::Node { heard }) => {
-                let now = clock.elapsed();
-                if heard {
-                    since = None;
-                }
-                if now.saturating_sub(*since.get_or_insert(now)) >= NODE_PATIENCE {
-                    return Err(goes_on(job));
-                }
-                sleep(PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Why a stream ended early.
-enum Broken {
-    /// The node is away; whether it said anything before.
-    Node {
-        /// Whether it did.
-        heard: bool,
-    },
-    /// It is of no use to try again.
-    Command(CliError),
-}
-
-impl From<CliError> for Broken {
-    fn from(error: CliError) -> Self {
-        Self::Command(error)
-    }
-}
-
-/// One connection to the node; `None` when the stream ended before the job.
-async fn stream(
-    job: JobId,
-    cursor: &mut (u64, u64),
-    wait: bool,
-    data_dir: &Path,
-    out: &Out,
-) -> Result<Option<JobReport>, Broken> {
-    let mut heard = false;
-    let broken = |error: ClientError, heard: bool| match error {
-        ClientError::NoNode { .. } | ClientError::Ended | ClientError::Connect { .. } if wait => {
-            Broken::Node { heard }
-        }
-        ClientError::Line(crate::admin::lines::LineError::Cut) if wait => Broken::Node { heard },
-        ClientError::Line(crate::admin::lines::LineError::Io(_)) if wait => Broken::Node { heard },
-        other => Broken::Command(other.into()),
-    };
-    let connected = AdminClient::connect(data_dir).await;
-    let mut client = connected.map_err(|error| broken(error, heard))?;
-    let request = Request::JobFollow {
-        job,
-        stdout: cursor.0,
-        stderr: cursor.1,
-        wait,
-    };
-    let sent = client.send(&request).await;
-    sent.map_err(|error| broken(error, heard))?;
-    loop {
-        match client.next().await {
-            Ok(Some(Response::JobOutput { stream, bytes })) => {
-                heard = true;
-                print(stream, &bytes, out)?;
-                let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                let side = match stream {
-                    Stream::Stdout => &mut cursor.0,
-                    Stream::Stderr => &mut cursor.1,
-                };
-                *side = side.saturating_add(length);
-            }
-            Ok(Some(Response::Job(report))) => return Ok(Some(*report)),
-            Ok(Some(Response::Done {})) => return Ok(None),
-            Ok(Some(_)) => return Err(CliError::from(ClientError::Unexpected("job")).into()),
-            Ok(None) => return Err(broken(ClientError::Ended, heard)),
-            Err(error) => return Err(broken(error, heard)),
-        }
-    }
-}
-
-/// Guest output goes where the guest meant it to go, byte by byte; as JSON it is an object.
-fn print(stream: Stream, bytes: &[u8], out: &Out) -> Result<(), CliError> {
-    if out.format() == Format::Json {
-        let value = serde_json::json!({
-            "schema": "quantraband.job-output/1",
-            "stream": stream,
-            "bytes": hex::encode(bytes),
-            "text": std::str::from_utf8(bytes).ok(),
-        });
-        return out.line(&value.to_string());
-    }
-    let written = match stream {
-        Stream::Stdout => write_all(&mut io::stdout().lock(), bytes),
-        Stream::Stderr => write_all(&mut io::stderr().lock(), bytes),
-    };
-    written.map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => CliError::new(Exit::Ok, ""),
-        _ => CliError::io("the guest's output", &error),
-    })
-}
-
-fn write_all(to: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
-    to.write_all(bytes)?;
-    to.flush()
-}
-
-fn logs(job: JobId, wait: bool, data_dir: &Path, out: &Out) -> Result<(), CliError> {
+fn logs(job: JobId, wait: bool, target: &Target<'_>, out: &Out) -> Result<(), CliError> {
+    let data_dir = target.data_dir;
     block_on(async {
         let mut cursor = (0, 0);
+        if target.node.is_some() {
+            let report = follow_far(job, wait, target, out).await?;
+            return report.map_or(Ok(()), |report| end(&report, out));
+        }
         if wait {
             let report = follow(job, &mut cursor, data_dir, out).await?;
             return end(&report, out);
@@ -404,11 +254,8 @@ fn logs(job: JobId, wait: bool, data_dir: &Path, out: &Out) -> Result<(), CliErr
     })
 }
 
-fn show(job: JobId, file: &Path, data_dir: &Path, out: &Out) -> Result<(), CliError> {
-    let answer = block_on(async {
-        let client = AdminClient::connect(data_dir).await?;
-        Ok(client.ask(&Request::JobShow { job }).await?)
-    })?;
+fn show(job: JobId, file: &Path, target: &Target<'_>, out: &Out) -> Result<(), CliError> {
+    let answer = block_on(async { Ok(target.question(Request::JobShow { job }).await?) })?;
     if let Response::Job(report) = &answer {
         save_receipt(report, file)?;
     }
@@ -444,72 +291,4 @@ fn check_place(file: &Path) -> Result<(), CliError> {
         file.display()
     );
     Err(CliError::new(Exit::CannotCreate, text))
-}
-
-/// Ends as the job ended.
-fn end(report: &JobReport, out: &Out) -> Result<(), CliError> {
-    if out.format() == Format::Json {
-        render::answer(&Response::Job(Box::new(report.clone())), out)?;
-    }
-    match exit(report) {
-        Exit::Guest(0) => Ok(()),
-        exit @ Exit::Guest(_) => Err(CliError::new(exit, "")),
-        exit => Err(CliError::new(exit, why(report))),
-    }
-}
-
-/// The exit code of a job's end.
-#[must_use]
-pub fn exit(report: &JobReport) -> Exit {
-    match (&report.outcome, &report.fault) {
-        (Some(outcome), None) => match outcome {
-            // More than a process can say: the shells' "out of range".
-            Outcome::Exited { status } => Exit::Guest(u8::try_from(*status).unwrap_or(255)),
-            Outcome::Trapped { .. } => Exit::Trap,
-            Outcome::Stopped { .. } => Exit::Limit,
-            Outcome::Cancelled { .. } => Exit::Cancelled,
-            Outcome::Failed { fault } => match fault {
-                JobFault::InvalidModule | JobFault::Link | JobFault::SealedInput => Exit::Data,
-                JobFault::WorkerDied
-                | JobFault::Interrupted
-                | JobFault::InputMissing
-                | JobFault::Executor => Exit::TryAgain,
-            },
-        },
-        (_, Some(fault)) => match fault {
-            SentFault::Refused { code, .. } if code == "denied" || code == "disabled" => {
-                Exit::NoPermission
-            }
-            SentFault::Refused { code, .. }
-                if ["invalid", "limit_above_ceiling", "key_reused", "too_large"]
-                    .contains(&code.as_str()) =>
-            {
-                Exit::Data
-            }
-            SentFault::Refused { .. } | SentFault::Forgotten | SentFault::Overdue => Exit::TryAgain,
-            SentFault::Unreachable => Exit::Unavailable,
-            SentFault::BadResult { .. } => Exit::Data,
-            SentFault::TooMuchOutput => Exit::Limit,
-            SentFault::Disk { .. } => Exit::Io,
-            SentFault::Cancelled => Exit::Cancelled,
-        },
-        (None, None) => Exit::TryAgain,
-    }
-}
-
-fn why(report: &JobReport) -> String {
-    let text = match (&report.outcome, &report.fault) {
-        (_, Some(fault)) => fault.to_string(),
-        (Some(Outcome::Stopped { limit }), None) => {
-            format!("the guest was stopped by limit {limit}")
-        }
-        (Some(Outcome::Trapped { trap }), None) => format!("the guest trapped: {trap}"),
-        (Some(Outcome::Cancelled { by }), None) => {
-            format!("the job was cancelled by the {}", by.name())
-        }
-        (Some(Outcome::Failed { fault }), None) => fault.to_string(),
-        (Some(Outcome::Exited { .. }), None) => String::new(),
-        (None, None) => format!("job {} has not ended", report.job),
-    };
-    printable(&text).into_owned()
 }

@@ -1,5 +1,5 @@
 //! The commands that ask the running node: status, peers, actors, bans, publish, subscribe,
-//! audit tail and rotate, stop. What they print is in [`super::render`].
+//! audit rotate, stop. What they print is in [`super::render`].
 
 use std::{
     fs::File,
@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
@@ -16,13 +15,12 @@ use super::{
     client::{ANSWER_DEADLINE, AdminClient, ClientError, SLOW_DEADLINE},
     enrol::EnrolError,
     exit::{CliError, Exit},
-    output::{Format, Out},
+    output::Out,
     render,
 };
 use crate::{
     admin::protocol::{MAX_PAYLOAD, Request, Response},
     identity::{read_bounded, status::MAX_STATUS_BYTES},
-    telemetry::printable,
 };
 
 /// Runs a client's future on a small runtime of its own.
@@ -42,11 +40,17 @@ pub fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<
 /// # Errors
 /// As [`ClientError`] and [`Out::answer`].
 pub fn ask(data_dir: &Path, request: &Request, out: &Out) -> Result<(), CliError> {
-    let answer = block_on(async {
-        let client = AdminClient::connect(data_dir).await?;
-        Ok(client.with_deadline(patience(request)).ask(request).await?)
-    })?;
+    let answer = block_on(async { Ok(question(data_dir, request).await?) })?;
     render::answer(&answer, out)
+}
+
+/// Asks one question.
+///
+/// # Errors
+/// As [`ClientError`] says.
+pub(super) async fn question(data_dir: &Path, request: &Request) -> Result<Response, ClientError> {
+    let client = AdminClient::connect(data_dir).await?;
+    client.with_deadline(patience(request)).ask(request).await
 }
 
 /// How long the node may take for an answer.
@@ -240,37 +244,6 @@ async fn messages(
         }
     }
     Ok(())
-}
-
-/// `audit tail`.
-///
-/// # Errors
-/// As [`ask`].
-pub fn audit_tail(data_dir: &Path, count: usize, out: &Out) -> Result<(), CliError> {
-    block_on(async {
-        let mut client = AdminClient::connect(data_dir).await?;
-        client.send(&Request::AuditTail { count }).await?;
-        loop {
-            match client.answer().await? {
-                Response::AuditRecord { line } => record(&line, out)?,
-                Response::Done {} => return Ok(()),
-                _ => return Err(ClientError::Unexpected("audit tail").into()),
-            }
-        }
-    })
-}
-
-/// A record of the log: its line as it is, or within an object that names its schema.
-fn record(line: &str, out: &Out) -> Result<(), CliError> {
-    match out.format() {
-        Format::Text => out.line(&printable(line)),
-        Format::Json => {
-            let record: serde_json::Value = serde_json::from_str(line)
-                .map_err(|error| CliError::new(Exit::Data, format!("not a record: {error}")))?;
-            let record = json!({"schema": "quantraband.audit-record/1", "record": record});
-            out.line(&record.to_string())
-        }
-    }
 }
 
 #[cfg(test)]

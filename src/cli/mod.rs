@@ -14,6 +14,7 @@ pub mod devnet;
 pub mod enrol;
 mod enrolment;
 pub mod exit;
+pub mod far;
 pub mod identity;
 pub mod init;
 mod invite;
@@ -34,8 +35,12 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser;
 
 use crate::{admin::protocol::Request, config::Loaded};
-use args::{AuditCommand, Cli, Command, ConfigCommand, DevnetArgs, Global, PolicyCommand, RunArgs};
+use args::{
+    AuditCommand, Cli, Command, ConfigCommand, DevnetArgs, Global, PolicyCommand, RunArgs,
+    job::JobCommand,
+};
 use exit::{CliError, Exit};
+use far::Target;
 use output::Out;
 
 /// The bodies of the commands that need the whole node, which this room does not know.
@@ -91,48 +96,76 @@ fn refuse(error: &clap::Error) -> Exit {
 
 fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
     let global = &cli.global;
-    let ask = |request: &Request| live::ask(&data_dir(global)?, &sent(request, global), out);
-    if global.node.is_some() && !is_sent(&cli.command) {
-        let why = "this command cannot be sent to another node: leave --node away";
+    let far = global.node;
+    let ask = |request: Request| {
+        let data_dir = &data_dir(global)?;
+        Target {
+            data_dir,
+            node: far,
+        }
+        .ask(request, out)
+    };
+    if far.is_some() && !is_sent(&cli.command) {
+        let why = instead_of(&cli.command);
+        let why = format!("this command cannot be sent to another node: {why}");
         return Err(CliError::new(Exit::Usage, why));
     }
     match &cli.command {
         Command::Init(args) => init::command(args, global, out),
         Command::Run(args) => node.run(config::load(global)?, *args, out),
-        Command::Config(ConfigCommand::Reload) => ask(&Request::ConfigReload {}),
+        Command::Config(ConfigCommand::Reload) => ask(Request::ConfigReload {}),
         Command::Config(command) => config::command(command, global, out),
-        Command::Status { command: None } => ask(&Request::Status {}),
+        Command::Status { command: None } => ask(Request::Status {}),
         Command::Status {
             command: Some(command),
         } => live::status_lists(&data_dir(global)?, command, out),
-        Command::Peers { command } => ask(&live::peers_request(command.as_ref())),
-        Command::Actors { command } => ask(&live::actors_request(command.as_ref())),
+        Command::Peers { command } => ask(live::peers_request(command.as_ref())),
+        Command::Actors { command } => ask(live::actors_request(command.as_ref())),
         Command::Publish(args) => live::publish(&data_dir(global)?, args, out),
         Command::Subscribe(args) => live::subscribe(&data_dir(global)?, args, out),
-        Command::Job(command) => job::command(command, &data_dir(global)?, out),
-        Command::Audit(AuditCommand::Tail { lines }) => {
-            live::audit_tail(&data_dir(global)?, *lines, out)
+        Command::Job(command) => {
+            let data_dir = &data_dir(global)?;
+            job::command(
+                command,
+                &Target {
+                    data_dir,
+                    node: far,
+                },
+                out,
+            )
         }
-        Command::Audit(AuditCommand::Rotate) => ask(&Request::AuditRotate {}),
+        Command::Audit(AuditCommand::Tail { lines, follow }) => {
+            let data_dir = &data_dir(global)?;
+            far::audit_tail(
+                &Target {
+                    data_dir,
+                    node: far,
+                },
+                *lines,
+                *follow,
+                out,
+            )
+        }
+        Command::Audit(AuditCommand::Rotate) => ask(Request::AuditRotate {}),
         Command::Audit(AuditCommand::Verify { dir: Some(dir) }) => node.verify(dir, out),
         Command::Audit(AuditCommand::Verify { dir: None }) => {
             node.verify(&data_dir(global)?.join("audit"), out)
         }
         Command::Identity(command) => enrolment::identity(command, global, out),
         Command::Trust(command) => enrolment::trust(command, global, out),
-        Command::Invite(args) => ask(&invite::request(args)),
+        Command::Invite(args) => ask(invite::request(args)),
         Command::Join(args) => join::command(args, global, out),
         Command::Receipt(command) => receipt::command(command, out),
-        Command::Policy(PolicyCommand::Status) => ask(&Request::Policies {}),
+        Command::Policy(PolicyCommand::Status) => ask(Request::Policies {}),
         Command::Policy(command) => policy::command(command, global, out),
         Command::Devnet(args) => node.devnet(args, out),
         // Carried out before anything was set up.
         Command::SandboxWorker => Ok(()),
-        Command::Stop => ask(&Request::Shutdown {}),
+        Command::Stop => ask(Request::Shutdown {}),
     }
 }
 
-/// Whether `--node` makes sense of a command: those that are one question to a running node.
+/// Whether `--node` makes sense of a command: those that are questions to a running node.
 fn is_sent(command: &Command) -> bool {
     matches!(
         command,
@@ -141,20 +174,30 @@ fn is_sent(command: &Command) -> bool {
             | Command::Status { command: None }
             | Command::Peers { .. }
             | Command::Actors { .. }
-            | Command::Audit(AuditCommand::Rotate)
+            | Command::Audit(AuditCommand::Rotate | AuditCommand::Tail { .. })
+            | Command::Job(
+                JobCommand::List
+                    | JobCommand::Show { .. }
+                    | JobCommand::Logs { .. }
+                    | JobCommand::Cancel { .. }
+            )
             | Command::Invite(_)
             | Command::Stop
     )
 }
 
-/// The request itself, or one to have another node carry it out.
-fn sent(request: &Request, global: &Global) -> Request {
-    match global.node {
-        None => request.clone(),
-        Some(node) => Request::Remote {
-            node,
-            request: Box::new(request.clone()),
-        },
+/// What to do instead of sending a command to another node.
+fn instead_of(command: &Command) -> &'static str {
+    match command {
+        Command::Subscribe(_) => {
+            "subscribe on this node, if it may hear the topic, and leave --node away"
+        }
+        Command::Publish(_) => "publish from this node, and leave --node away",
+        Command::Job(_) => "name who shall run the job with --on, and leave --node away",
+        Command::Status { .. } => {
+            "import a status list on this node, which passes it on, and leave --node away"
+        }
+        _ => "leave --node away",
     }
 }
 

@@ -11,9 +11,7 @@ use super::{
     exit::CliError,
     output::Out,
 };
-use crate::identity::{
-    ISSUER_KEY_FILE, IdentityPaths, IssuerKey, NodeKey, Protection, rotation::RotationError,
-};
+use crate::identity::{ISSUER_KEY_FILE, IdentityPaths, IssuerKey, NodeKey, Protection, rotation};
 
 /// Answer of `identity protect`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -45,10 +43,7 @@ pub(super) fn command(args: &ProtectArgs, global: &Global, out: &Out) -> Result<
             let path = paths.node_key();
             let before = NodeKey::protection(&path).map_err(EnrolError::from)?;
             if let Some(with) = &args.with {
-                // The next keys are sealed as these are, and would stay so.
-                if paths.next_key().exists() {
-                    return Err(EnrolError::from(RotationError::UnderWay).into());
-                }
+                rotation::may_protect(&paths).map_err(EnrolError::from)?;
                 NodeKey::protect(&path, with).map_err(EnrolError::from)?;
             }
             report(path, &before, args.with.as_ref())

@@ -128,12 +128,13 @@ fn short(answer: &Response, out: &Out) -> Result<(), CliError> {
                 format!("{party} was not banned")
             },
         ),
-        Response::Released { party, released } => (
+        Response::Released { parties } => (
             "released",
-            if *released {
-                format!("{party} is released")
+            if parties.is_empty() {
+                "it was not in quarantine".to_owned()
             } else {
-                format!("{party} was not in quarantine")
+                let names: Vec<_> = parties.iter().map(ToString::to_string).collect();
+                format!("released: {}", names.join(", "))
             },
         ),
         Response::JobSubmitted { job, .. } => ("job-submitted", job.to_string()),

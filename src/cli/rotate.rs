@@ -19,9 +19,10 @@ use super::{
 use crate::{
     cbor,
     identity::{
-        Chain, Continuity, ContinuityError, Credential, Delegation, Grant, Groups, IdentityPaths,
-        IssuerKey, MAX_CONTINUITY_BYTES, MAX_CREDENTIAL_BYTES, Name, Refusal, TrustAnchors,
-        create_new, issue_chain, longest, read_bounded, rotation, rotations, status::Folder,
+        CLOCK_SKEW, Chain, Continuity, ContinuityError, Credential, Delegation, Grant, Groups,
+        IdentityPaths, IssueError, IssuerKey, MAX_CONTINUITY_BYTES, MAX_CREDENTIAL_BYTES, Name,
+        Refusal, TrustAnchors, create_new, issue_chain, longest, read_bounded, remove, rotation,
+        rotations, status::Folder,
     },
     types::{Clock, PeerId, SystemClock, Timestamp},
 };
@@ -107,8 +108,40 @@ pub(super) struct RotateReport {
     pub rotation: Option<RotationReport>,
     /// Whether it was under way before.
     pub before: bool,
+    /// Whether it takes the place of one that was given up after it was stated.
+    pub replaces: bool,
     /// The request for an issuer that no node reaches.
     pub request: Option<PathBuf>,
+}
+
+impl RotateReport {
+    /// Writes the request of what is under way.
+    fn of(
+        pending: &rotation::Pending,
+        (before, replaces): (bool, bool),
+        paths: &IdentityPaths,
+        out: &Path,
+    ) -> Result<Self, EnrolError> {
+        let rotation = RotationReport::of(pending, paths);
+        let mut request = None;
+        if rotation.state == RotationState::Asking {
+            let chain = super::identity::read_chain(&paths.credential())?;
+            let mut bytes = pending.statement.as_bytes().to_vec();
+            bytes.extend_from_slice(chain.credential().as_bytes());
+            rotation::stating(paths, &pending.statement)?;
+            // The same again, as long as it is the same rotation.
+            if read_bounded(out, MAX_ROTATION_REQUEST).ok().as_ref() != Some(&bytes) {
+                create_new(out, &bytes, PUBLIC_MODE)?;
+            }
+            request = Some(out.to_owned());
+        }
+        Ok(Self {
+            rotation: Some(rotation),
+            before,
+            replaces,
+            request,
+        })
+    }
 }
 
 /// Begins a rotation, or shows the one that is under way, and writes its request.
@@ -121,23 +154,29 @@ pub(super) fn rotate(
     now: Timestamp,
 ) -> Result<RotateReport, EnrolError> {
     let (pending, before) = rotation::begin(paths, now)?;
-    let rotation = RotationReport::of(&pending, paths);
-    let mut request = None;
-    if rotation.state == RotationState::Asking {
-        let chain = super::identity::read_chain(&paths.credential())?;
-        let mut bytes = pending.statement.as_bytes().to_vec();
-        bytes.extend_from_slice(chain.credential().as_bytes());
-        // The same again, as long as it is the same rotation.
-        if read_bounded(out, MAX_ROTATION_REQUEST).ok().as_ref() != Some(&bytes) {
-            create_new(out, &bytes, PUBLIC_MODE)?;
-        }
-        request = Some(out.to_owned());
+    RotateReport::of(&pending, (before, false), paths, out)
+}
+
+/// Gives the rotation under way up; what was stated is replaced.
+fn abandon(paths: &IdentityPaths, out: &Path, now: Timestamp) -> Result<RotateReport, EnrolError> {
+    let given_up = rotation::pending(paths).ok().flatten();
+    let instead = rotation::abandon(paths, now)?;
+    // Its request would stand in the way of the next one, and must not be handed on.
+    let of_it = |bytes: Vec<u8>| {
+        given_up.is_some_and(|given_up| bytes.starts_with(given_up.statement.as_bytes()))
+    };
+    if read_bounded(out, MAX_ROTATION_REQUEST).is_ok_and(of_it) {
+        remove(out)?;
     }
-    Ok(RotateReport {
-        rotation: Some(rotation),
-        before,
-        request,
-    })
+    match instead {
+        Some(pending) => RotateReport::of(&pending, (false, true), paths, out),
+        None => Ok(RotateReport {
+            rotation: None,
+            before: true,
+            replaces: false,
+            request: None,
+        }),
+    }
 }
 
 /// The command.
@@ -146,15 +185,10 @@ pub(super) fn rotate(
 /// As [`rotate`].
 pub(super) fn command(args: &RotateArgs, global: &Global, out: &Out) -> Result<(), CliError> {
     let paths = IdentityPaths::new(load(global)?.data_dir);
-    let report = if args.abandon {
-        rotation::abandon(&paths).map_err(EnrolError::from)?;
-        RotateReport {
-            rotation: None,
-            before: true,
-            request: None,
-        }
-    } else {
-        rotate(&paths, &args.out, SystemClock::new().now())?
+    let now = SystemClock::new().now();
+    let report = match args.abandon {
+        true => abandon(&paths, &args.out, now)?,
+        false => rotate(&paths, &args.out, now)?,
     };
     out.answer("quantraband.identity-rotate/1", &report, || {
         text(&report, out)
@@ -185,7 +219,15 @@ fn text(report: &RotateReport, out: &Out) -> String {
         }
         _ => "Next: start the node".to_owned(),
     };
-    format!("{items}{next}")
+    let replaces = match report.replaces {
+        true => {
+            "\nThe rotation before was given up, but its statement may have been answered. Then the \
+             present credential ends all the same (`issuer.rotation_grace` of the issuer), and \
+             this rotation takes its place: it must come to its end by then"
+        }
+        false => "",
+    };
+    format!("{items}{next}{replaces}")
 }
 
 /// Takes the credential for the next keys; `None`: it is not of those.
@@ -274,17 +316,13 @@ pub(super) fn take_back_hint(rotated: &RotatedReport, dir: &Path) -> String {
     old.collect()
 }
 
-/// Issues for the new keys what the old ones had.
-///
-/// # Errors
-/// [`EnrolError`].
-pub(super) fn issue(
+/// Whether the request is of a node of this issuer that nothing was taken back from.
+fn check(
     args: &IssueArgs,
     issuer: &IssuerKey,
-    above: &[Delegation],
     found: &Found,
     now: Timestamp,
-) -> Result<IssueReport, EnrolError> {
+) -> Result<(), EnrolError> {
     let refused = |refusal: Refusal| EnrolError::Refused {
         path: args.request.clone(),
         refusal,
@@ -306,6 +344,25 @@ pub(super) fn issue(
     if !statement.is_from(&claims.keys) || claims.issuer != *issuer.name() {
         return Err(refused(Refusal::WrongKey));
     }
+    if statement.created() > now.after(CLOCK_SKEW) {
+        return Err(IssueError::Future(statement.created()).into());
+    }
+    Ok(())
+}
+
+/// Issues for the new keys what the old ones had.
+///
+/// # Errors
+/// [`EnrolError`].
+pub(super) fn issue(
+    args: &IssueArgs,
+    issuer: &IssuerKey,
+    above: &[Delegation],
+    found: &Found,
+    now: Timestamp,
+) -> Result<IssueReport, EnrolError> {
+    check(args, issuer, found, now)?;
+    let (statement, claims) = (&found.statement, found.credential.claims());
     let asked = &args.grant;
     let nothing = (&Groups::default(), &Grant::default().attributes, None);
     if (&asked.groups, &asked.attributes, asked.subject.as_ref()) != nothing {
@@ -336,7 +393,8 @@ pub(super) fn issue(
             // A node that issues from this folder takes the old ones back when it sees the new
             // keys; where there is none, the operator does.
             let until = Timestamp::from_secs(claims.validity.expires());
-            let record = rotations::answered(statement, &chain, old.clone(), (now, until));
+            let record =
+                rotations::answered(known.as_ref(), statement, &chain, old.clone(), (now, until));
             rotations::save(&args.dir, subject, &record)?;
             (chain, old)
         }

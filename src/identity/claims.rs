@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::{
     Name, NodePublic, cose, hybrid::MAX_SIGNATURES, kem::XWingPublic, ml_dsa::MlDsaPublic,
+    status::MAX_ENTRIES,
 };
 use crate::{
     cbor::{self, Fields, Malformed, Read},
@@ -317,7 +318,11 @@ fn read_status(value: Value, issuer: &Name) -> Read<u32> {
     {
         return Err(BAD);
     }
-    u32::try_from(cbor::uint(index)?).map_err(|_| BAD)
+    // What has no place on a list could never be taken back.
+    u32::try_from(cbor::uint(index)?)
+        .ok()
+        .filter(|index| *index < MAX_ENTRIES)
+        .ok_or(BAD)
 }
 
 /// Everything a credential says.

@@ -8,16 +8,20 @@
 //! request for the new keys: they sign it, and it says for which subject.
 //!
 //! The sequence rises with each rotation of a subject. It is the time in seconds, or one more than
-//! the last: no counter has to outlive a restored backup.
+//! the last, and at most a day ahead: no counter has to outlive a restored backup, and nobody can
+//! use up the numbers.
 //!
 //! Pure. Owner: the identity room. Invariant: a [`Continuity`] exists only with all four signatures
-//! verified, and its two pairs share no key. It fails with [`ContinuityError`].
-
-use std::collections::{HashMap, VecDeque};
+//! verified, and its two pairs share no key. It fails with [`ContinuityError`]. What a gate remembers
+//! of statements: [`Seen`].
 
 use ciborium::Value;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+
+mod seen;
+
+pub use seen::Seen;
 
 use super::{
     Attributes, Credential, HybridPublic, Name, NodeKey, NodePublic, Refusal, SigningRequest,
@@ -33,9 +37,12 @@ use crate::{
 /// Longest statement, checked before parsing: two ML-DSA keys of 1,952 bytes, an X-Wing key of
 /// 1,216, two ML-DSA signatures of 3,309, and 1 KiB for the rest.
 pub const MAX_CONTINUITY_BYTES: usize = 13 * 1024;
-/// Highest sequence: that of a statement made in the last second a document can name, and as many
-/// again for clocks that stand still.
-pub const MAX_SEQUENCE: u64 = 2 * MAX_SECONDS;
+/// How far the sequence may be ahead of the time the statement names, in seconds: a day, for clocks
+/// that were set back or stand still. Were it not bounded, one statement could leave its subject no
+/// higher number for ever.
+pub const MAX_AHEAD: u64 = 86_400;
+/// Highest sequence: that of a statement made in the last second a document can name.
+pub const MAX_SEQUENCE: u64 = MAX_SECONDS + MAX_AHEAD;
 
 const VERSION: u64 = 1;
 const F_VERSION: i64 = 1;
@@ -110,8 +117,11 @@ impl Body {
                 "a node that signs for itself is named by its keys: other keys are another node",
             ));
         }
-        if self.created > MAX_SECONDS || !(1..=MAX_SEQUENCE).contains(&self.sequence) {
-            return Err(Malformed("a time or a sequence is out of range"));
+        let most = self.created.saturating_add(MAX_AHEAD);
+        if self.created > MAX_SECONDS || !(self.created.max(1)..=most).contains(&self.sequence) {
+            return Err(Malformed(
+                "a time is out of range, or the sequence is not of that time",
+            ));
         }
         let (old, new) = (&self.old, &self.new);
         if old.ed25519().to_bytes() == new.peer.key_bytes() || *old.ml_dsa() == new.ml_dsa {
@@ -134,8 +144,8 @@ impl Continuity {
     /// the keys `new`; `last` is the sequence of its last statement.
     ///
     /// # Errors
-    /// [`ContinuityError`] when the credential is not of `old`, is signed by the node itself, or
-    /// `new` shares a key with `old`.
+    /// [`ContinuityError`] when the credential is not of `old`, is signed by the node itself, `new`
+    /// shares a key with `old`, or `last` is more than a day ahead of `now`.
     pub fn seal(
         (old, new): (&NodeKey, &NodeKey),
         credential: &Credential,
@@ -281,77 +291,6 @@ impl Continuity {
             return Err(Refusal::Continuity("it is of another subject"));
         }
         Ok(())
-    }
-}
-
-/// Most subjects whose last statement is remembered, some 300 bytes each. Who is forgotten can show
-/// an older statement again, with keys that its issuer has taken back.
-const MAX_SEEN: usize = 4_096;
-
-/// The last statement of each subject that was let in, while this process lives: what a node gave up
-/// itself is not taken again, even before its issuer's status list says so.
-#[derive(Debug, Default)]
-pub struct Seen {
-    subjects: HashMap<(Name, Name), Last>,
-    /// Oldest first.
-    order: VecDeque<(Name, Name)>,
-}
-
-#[derive(Debug)]
-struct Last {
-    sequence: u64,
-    hash: [u8; 32],
-    former: PeerId,
-}
-
-impl Seen {
-    /// Whether the subject with these names may be `peer`, which shows this statement.
-    ///
-    /// # Errors
-    /// [`Refusal::Denied`]: the statement is older than one that was seen, or the keys are those
-    /// that the subject gave up.
-    pub fn check(
-        &self,
-        (issuer, subject): (&Name, &Name),
-        peer: PeerId,
-        statement: Option<&Continuity>,
-    ) -> Result<(), Refusal> {
-        let Some(last) = self.subjects.get(&(issuer.clone(), subject.clone())) else {
-            return Ok(());
-        };
-        let older =
-            |shown: &Continuity| shown.sequence() <= last.sequence && shown.hash() != last.hash;
-        if statement.is_some_and(older) {
-            return Err(Refusal::Denied("continuity.replayed".into()));
-        }
-        if last.former == peer && statement.is_none_or(|shown| shown.sequence() <= last.sequence) {
-            return Err(Refusal::Denied("continuity.superseded".into()));
-        }
-        Ok(())
-    }
-
-    /// Remembers a statement; whether it is news.
-    pub fn take(&mut self, statement: &Continuity) -> bool {
-        let key = (statement.issuer().clone(), statement.subject().clone());
-        let known = self.subjects.get(&key);
-        if known.is_some_and(|last| last.sequence >= statement.sequence()) {
-            return false;
-        }
-        if known.is_none() {
-            if self.subjects.len() >= MAX_SEEN
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.subjects.remove(&oldest);
-            }
-            self.order.push_back(key.clone());
-        }
-        let last = Last {
-            sequence: statement.sequence(),
-            hash: statement.hash(),
-            former: statement.former(),
-        };
-        self.subjects.insert(key, last);
-        true
     }
 }
 

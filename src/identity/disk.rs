@@ -135,10 +135,17 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), DiskError> {
     sync_parent(to)
 }
 
-/// Gives a file a second name, durably, which must not exist.
-pub(crate) fn link(from: &Path, to: &Path) -> Result<(), DiskError> {
-    fs::hard_link(from, to).map_err(io_error("link", to))?;
-    sync_parent(to)
+/// As [`rename`]; what was there before is a secret, and is overwritten with zeroes unless it has
+/// another name.
+pub(crate) fn rename_over_secret(from: &Path, to: &Path) -> Result<(), DiskError> {
+    let before = OpenOptions::new().write(true).open(to);
+    let mut before = before.map_err(io_error("open", to))?;
+    rename(from, to)?;
+    let left = before.metadata().map_err(io_error("read", to))?;
+    if left.is_file() && left.nlink() == 0 {
+        overwrite(&mut before, left.len()).map_err(io_error("overwrite", to))?;
+    }
+    Ok(())
 }
 
 /// Overwrites a secret file with zeroes, durably, and removes it. A file system that writes anew
@@ -147,16 +154,19 @@ pub(crate) fn erase(path: &Path) -> Result<(), DiskError> {
     let named = fs::symlink_metadata(path).map_err(io_error("read", path))?;
     // Under another name it may still be needed: then this name alone goes.
     if named.is_file() && named.nlink() == 1 {
-        let zeroes = vec![0; usize::try_from(named.len().min(MAX_ERASED)).unwrap_or(0)];
-        let mut file = OpenOptions::new()
+        OpenOptions::new()
             .write(true)
             .open(path)
-            .map_err(io_error("overwrite", path))?;
-        file.write_all(&zeroes)
-            .and_then(|()| file.sync_all())
+            .and_then(|mut file| overwrite(&mut file, named.len()))
             .map_err(io_error("overwrite", path))?;
     }
     remove(path)
+}
+
+fn overwrite(file: &mut File, length: u64) -> io::Result<()> {
+    let zeroes = vec![0; usize::try_from(length.min(MAX_ERASED)).unwrap_or(0)];
+    file.write_all(&zeroes)?;
+    file.sync_all()
 }
 
 /// Removes a file, durably.

@@ -15,6 +15,7 @@ use super::{
     delegation::{Delegation, Mandate, Scope},
     issuer::IssuerKey,
     request::SigningRequest,
+    status::MAX_ENTRIES,
     verify::{self, CLOCK_SKEW},
 };
 use crate::{
@@ -74,6 +75,9 @@ pub enum IssueError {
     /// The request comes from the future.
     #[error("the request was made at {0}, which is in the future: compare the clocks")]
     Future(Timestamp),
+    /// The issuer's status list has no such place.
+    #[error("the issuer's status list has no place {0}: it is full")]
+    Full(u32),
     /// A claim is out of bounds.
     #[error(transparent)]
     Claim(#[from] ClaimError),
@@ -261,6 +265,9 @@ fn head(
     let seconds = lifetime.as_secs();
     if seconds == 0 || lifetime > MAX_LIFETIME {
         return Err(IssueError::Lifetime(lifetime));
+    }
+    if let Some(serial) = serial.filter(|serial| serial.index >= MAX_ENTRIES) {
+        return Err(IssueError::Full(serial.index));
     }
     let start = now.secs();
     Ok(Head {

@@ -97,6 +97,14 @@ impl NodeKey {
         Ok((own, Some(key)))
     }
 
+    /// Copies the file at `from`, sealed as it is, to where there must be none.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), KeyFileError> {
+        key_file::copy(from, Kind::Node, to)
+    }
+
     /// What opens the file at `path`.
     ///
     /// # Errors

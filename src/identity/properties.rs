@@ -8,6 +8,7 @@ use super::{
     Anchor, Attributes, Chain, Claims, Credential, Delegation, Frame, Grant, Groups, Head, Name,
     Refusal, Role, Scope, SigningRequest, TrustAnchor, TrustAnchors, Validity, VerifiedIdentity,
     decode_delegations, issue,
+    status::MAX_ENTRIES,
     testing::{
         NOW, acme, anchors, attributes, berlin, chain, chain_under, channel, credential, frame_of,
         grant, name, node, request_of, serial, to_berlin, to_europe, trust_of,
@@ -213,7 +214,7 @@ fn a_second_writing_of_the_unsigned_wrapping_is_refused() {
 proptest! {
     #[test]
     fn what_is_issued_decodes_to_itself_and_verifies(
-        grant in any_grant(), id: [u8; 16], index: u32,
+        grant in any_grant(), id: [u8; 16], index in 0..MAX_ENTRIES,
     ) {
         let serial = super::Serial { id, index };
         let Ok(made) = issue(&acme(), &request_of(&node()), &grant, serial, NOW) else {
@@ -231,7 +232,7 @@ proptest! {
 
     #[test]
     fn claims_decode_to_themselves(
-        grant in any_grant(), id: [u8; 16], index: u32,
+        grant in any_grant(), id: [u8; 16], index in 0..MAX_ENTRIES,
         issued in 0_u64..4_000_000_000, wait in 0_u64..1000,
     ) {
         let claims = Claims {
@@ -248,6 +249,16 @@ proptest! {
             groups: grant.groups,
         };
         prop_assert_eq!(Claims::decode(&claims.encode()).unwrap(), claims);
+    }
+
+    #[test]
+    fn an_index_that_no_list_has_is_neither_issued_nor_read(index in MAX_ENTRIES..) {
+        let serial = super::Serial { id: [1; 16], index };
+        let issued = issue(&acme(), &request_of(&node()), &grant(), serial, NOW);
+        prop_assert_eq!(issued.unwrap_err(), super::IssueError::Full(index));
+        let mut claims = credential().claims().clone();
+        claims.head.status = Some(index);
+        prop_assert!(Claims::decode(&claims.encode()).is_err());
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! identity rotate     DATA/node.key.next, then DATA/identity/rotation.cose (the statement)
+//! it is sent          DATA/identity/rotation.stated.cose (a copy), before
 //! an issuer answers   DATA/identity/credential.next.cose
-//! the next start      node.key -> node.key.retired; node.key.next -> node.key  (here it happens)
+//! the next start      node.key copied to node.key.retired
+//!                     node.key.next -> node.key  (here it happens)
 //!                     credential.next.cose -> credential.cose
 //!                     the audit log is told; rotation.cose -> continuity.cose
 //! a member is met     node.key.retired is overwritten and removed
@@ -13,10 +15,14 @@
 //! counts: the statement names both keys, and `node.key` is either the old one, then nothing has
 //! happened, or the new one, then the rest is done. So any step can be repeated.
 //!
+//! A statement that left this machine cannot be called back: an issuer that answered it ends the
+//! present credential, whatever becomes of the answer. So giving it up means to state something
+//! else in its place; only what was never sent is simply gone.
+//!
 //! Owner: the commands begin and abandon, the renewal actor brings the credential and erases, the
 //! node switches. It fails with a [`RotationError`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -66,6 +72,13 @@ pub enum RotationError {
          back: start the node anew instead"
     )]
     TooLate,
+    /// The former keys are there still.
+    #[error(
+        "this node's former keys ({}) are kept until a member is connected, and would stay sealed \
+         as they are: let the node meet one first, or remove that file if they are not needed",
+        .0.display()
+    )]
+    Retired(PathBuf),
     /// The files are of different rotations.
     #[error(
         "the files of the rotation do not fit together ({0}): `quantraband identity rotate \
@@ -133,19 +146,44 @@ pub fn begin(paths: &IdentityPaths, now: Timestamp) -> Result<(Pending, bool), R
     // One that was made and never stated (a crash in between) is as good as another.
     let (old, next) = NodeKey::with_next(&paths.node_key(), &paths.next_key(), true)?;
     let next = next.ok_or(RotationError::Mixed("the next keys are missing"))?;
-    let last = statement(&paths.continuity())?.map(|last| last.sequence());
+    let last = [statement(&paths.continuity())?, statement(&paths.stated())?];
+    let last = last.iter().flatten().map(Continuity::sequence).max();
     let statement = Continuity::seal((&old, &next), own.credential(), last, now)?;
     disk::write_atomic(&paths.rotation(), statement.as_bytes(), MODE)?;
     let chain = None;
     Ok((Pending { statement, chain }, false))
 }
 
-/// Gives a rotation up: the next keys are erased.
+/// To be called before a statement leaves this machine, by whatever way: durable when it returns.
 ///
 /// # Errors
-/// [`RotationError::TooLate`] once their credential is there.
-pub fn abandon(paths: &IdentityPaths) -> Result<(), RotationError> {
-    if !paths.rotation().exists() && !paths.next_key().exists() {
+/// [`DiskError`]; then it must not leave.
+pub fn stating(paths: &IdentityPaths, statement: &Continuity) -> Result<(), DiskError> {
+    let bytes = statement.as_bytes();
+    if read(&paths.stated(), MAX_CONTINUITY_BYTES)?.as_deref() == Some(bytes) {
+        return Ok(());
+    }
+    disk::write_atomic(&paths.stated(), bytes, MODE)
+}
+
+/// Whether a statement of the present keys may have been answered that came to no end here.
+fn was_stated(paths: &IdentityPaths) -> Result<bool, RotationError> {
+    let Some(stated) = statement(&paths.stated())? else {
+        return Ok(false);
+    };
+    // A crash may have left that of the last rotation, which did come to its end.
+    let done = statement(&paths.continuity())?;
+    Ok(done.is_none_or(|done| done.hash() != stated.hash()))
+}
+
+/// Gives a rotation up: the next keys are erased. When the statement may have left this machine,
+/// another rotation begins in its place, which is returned.
+///
+/// # Errors
+/// [`RotationError::TooLate`] once the credential is there.
+pub fn abandon(paths: &IdentityPaths, now: Timestamp) -> Result<Option<Pending>, RotationError> {
+    let stated = was_stated(paths)?;
+    if !paths.rotation().exists() && !paths.next_key().exists() && !stated {
         return Err(RotationError::None);
     }
     // Files that do not fit together are no credential for these keys.
@@ -155,7 +193,11 @@ pub fn abandon(paths: &IdentityPaths) -> Result<(), RotationError> {
     for path in [paths.next_credential(), paths.rotation()] {
         gone(disk::remove(&path))?;
     }
-    Ok(gone(disk::erase(&paths.next_key()))?)
+    gone(disk::erase(&paths.next_key()))?;
+    // Interrupted before this, the command is repeated: it is known still what was stated.
+    stated
+        .then(|| begin(paths, now).map(|(pending, _)| pending))
+        .transpose()
 }
 
 fn gone(removed: Result<(), DiskError>) -> Result<(), DiskError> {
@@ -179,6 +221,13 @@ pub fn adopt(
     if statement.leads_to(Some(&claims.keys), names).is_err() {
         return Err(RotationError::Mixed("the credential is of another node"));
     }
+    // While it was on its way the rotation may have been given up.
+    let now = self::statement(&paths.rotation())?.ok_or(RotationError::None)?;
+    if now != *statement || !paths.next_key().exists() {
+        return Err(RotationError::Mixed(
+            "the credential is of another rotation",
+        ));
+    }
     Ok(disk::write_atomic(
         &paths.next_credential(),
         &chain.encode(),
@@ -186,23 +235,27 @@ pub fn adopt(
     )?)
 }
 
-type Step = fn(&IdentityPaths) -> Result<(), DiskError>;
+type Step = fn(&IdentityPaths) -> Result<(), RotationError>;
 
 /// What the switch consists of; after the second the node has its new keys.
 const STEPS: [Step; 3] = [retire, change, replace];
 
-fn retire(paths: &IdentityPaths) -> Result<(), DiskError> {
-    // That of the last rotation, or the second name that an interrupted switch made.
+fn retire(paths: &IdentityPaths) -> Result<(), RotationError> {
+    // That of the last rotation, or what an interrupted switch left of this one.
     gone(disk::erase(&paths.retired_key()))?;
-    disk::link(&paths.node_key(), &paths.retired_key())
+    Ok(NodeKey::copy(&paths.node_key(), &paths.retired_key())?)
 }
 
-fn change(paths: &IdentityPaths) -> Result<(), DiskError> {
-    disk::rename(&paths.next_key(), &paths.node_key())
+fn change(paths: &IdentityPaths) -> Result<(), RotationError> {
+    Ok(disk::rename_over_secret(
+        &paths.next_key(),
+        &paths.node_key(),
+    )?)
 }
 
-fn replace(paths: &IdentityPaths) -> Result<(), DiskError> {
-    gone(disk::rename(&paths.next_credential(), &paths.credential()))
+fn replace(paths: &IdentityPaths) -> Result<(), RotationError> {
+    let renamed = disk::rename(&paths.next_credential(), &paths.credential());
+    Ok(gone(renamed)?)
 }
 
 /// What a start found.
@@ -266,7 +319,8 @@ fn switch(paths: &IdentityPaths, most: usize) -> Result<Started, RotationError> 
 /// # Errors
 /// [`DiskError`].
 pub fn finish(paths: &IdentityPaths) -> Result<(), DiskError> {
-    gone(disk::rename(&paths.rotation(), &paths.continuity()))
+    gone(disk::rename(&paths.rotation(), &paths.continuity()))?;
+    gone(disk::remove(&paths.stated()))
 }
 
 /// Erases the former keys, when there are any and the rotation is done; whether there were.
@@ -285,6 +339,20 @@ pub fn erase_retired(paths: &IdentityPaths) -> Result<bool, DiskError> {
 #[must_use]
 pub fn has_retired(paths: &IdentityPaths) -> bool {
     paths.retired_key().exists() && !paths.rotation().exists()
+}
+
+/// Whether the present keys may be sealed in another way: none are there that would stay as they are.
+///
+/// # Errors
+/// [`RotationError::UnderWay`] and [`RotationError::Retired`].
+pub fn may_protect(paths: &IdentityPaths) -> Result<(), RotationError> {
+    if paths.next_key().exists() {
+        return Err(RotationError::UnderWay);
+    }
+    match paths.retired_key() {
+        retired if retired.exists() => Err(RotationError::Retired(retired)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether these keys may ask for a credential now: a statement is there, and none was got yet.

@@ -11,6 +11,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ const MAX_SUBJECTS: usize = 1 << 16;
 /// one grace is told to wait.
 const MAX_OLD: usize = 16;
 const MODE: u32 = 0o600;
+/// Least time between two rotations of a subject that a node answers: each takes a place of the
+/// status list for good, and a list of 131,072 places shall outlive any member that plays with it.
+const PACE: Duration = Duration::from_hours(1);
 
 /// Why nothing can be said of a subject's rotations.
 #[derive(Debug, Error)]
@@ -76,6 +80,8 @@ pub(crate) struct Record {
     peer: PeerId,
     /// When the statement was answered; seconds since 1970.
     at: u64,
+    /// Whether it took the place of one that was given up within [`PACE`].
+    replaced: bool,
     /// Whether the new keys were seen: then nothing is asked with the former ones any more.
     proved: bool,
     /// The credential given for the last statement; empty once the old ones were taken back.
@@ -114,6 +120,28 @@ impl Record {
         self.former == former && !self.proved && !over
     }
 
+    /// How long another statement has to wait, when it is too early for one. The keys that the last
+    /// one led away from may replace it once: it was given up.
+    pub(crate) fn wait(&self, statement: &Continuity, now: Timestamp) -> Option<Duration> {
+        let free = !self.replaced && self.is_open_to(statement.former(), now);
+        let since = now.since(Timestamp::from_secs(self.at));
+        (!free && since < PACE).then(|| PACE.saturating_sub(since))
+    }
+
+    /// The record after these places were taken back for the statement with this hash. When another statement has come since, only what was taken back is.
+    pub(crate) fn taken_back(mut self, statement: &[u8; 32], indexes: &[u32]) -> Self {
+        if self.statement == *statement {
+            return self.done();
+        }
+        self.old.retain(|index| !indexes.contains(index));
+        self
+    }
+
+    /// The hash of the statement.
+    pub(crate) fn statement(&self) -> &[u8; 32] {
+        &self.statement
+    }
+
     /// Whether the new keys were seen.
     pub(crate) fn is_proved(&self) -> bool {
         self.proved
@@ -136,7 +164,7 @@ impl Record {
     }
 
     /// The record after its old credentials were taken back.
-    pub(crate) fn done(mut self) -> Self {
+    fn done(mut self) -> Self {
         self.old.clear();
         self.chain.clear();
         self
@@ -201,14 +229,17 @@ fn united(first: &[u32], then: &[u32]) -> Vec<u32> {
 }
 
 /// The record of a statement that was answered with `chain` at the first time; the old credentials
-/// are taken back at the second, at the latest.
+/// are taken back at the second, at the latest. `known` is the subject's record before.
 pub(crate) fn answered(
+    known: Option<&Record>,
     statement: &Continuity,
     chain: &Chain,
     old: Vec<u32>,
     (at, until): (Timestamp, Timestamp),
 ) -> Record {
+    let early = |known: &Record| at.since(Timestamp::from_secs(known.at)) < PACE;
     Record {
+        replaced: known.is_some_and(early),
         sequence: statement.sequence(),
         statement: statement.hash(),
         former: statement.former(),

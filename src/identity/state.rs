@@ -71,6 +71,12 @@ impl IdentityPaths {
         self.data.join("identity").join("rotation.cose")
     }
 
+    /// The last statement of a rotation that may have left this machine.
+    #[must_use]
+    pub fn stated(&self) -> PathBuf {
+        self.data.join("identity").join("rotation.stated.cose")
+    }
+
     /// The credential for the next keys, and the delegations above it.
     #[must_use]
     pub fn next_credential(&self) -> PathBuf {

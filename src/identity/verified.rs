@@ -217,6 +217,18 @@ pub struct VerifiedIdentity {
     pub keys: Option<NodePublic>,
 }
 
+impl VerifiedIdentity {
+    /// When its credential was issued; `None`: by an issuer that takes nothing back, itself.
+    #[must_use]
+    pub fn issued(&self) -> Option<Timestamp> {
+        let own = self
+            .statuses
+            .iter()
+            .find(|status| status.issuer == self.issuer);
+        own.map(|status| status.issued)
+    }
+}
+
 /// Why a presented credential, or the frame around it, was refused.
 ///
 /// [`Refusal::charged`] says whether the peer that presented it is to blame: only what the

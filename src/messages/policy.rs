@@ -114,24 +114,25 @@ pub struct PolicyReport {
 #[rtype(result = "PolicyReport")]
 pub struct DescribePolicies;
 
-/// Quarantine by the operator's hand.
+/// Quarantine by the operator's hand, of a key and of the member it is. Answered with who is held.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
-#[rtype(result = "Result<QuarantineInfo, String>")]
+#[rtype(result = "Result<Vec<QuarantineInfo>, String>")]
 pub struct PutInQuarantine {
     /// Who.
-    pub party: Party,
+    pub parties: Vec<Party>,
     /// How long.
     pub span: Duration,
     /// Why.
     pub reason: String,
 }
 
-/// Releases a party. `false` when it was not in quarantine.
+/// Releases by the operator's hand, for `policy.quarantine` also from the policy that was the
+/// cause. Answered with those that were in quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
-#[rtype(result = "Result<bool, String>")]
+#[rtype(result = "Result<Vec<Party>, String>")]
 pub struct Release {
     /// Who.
-    pub party: Party,
+    pub parties: Vec<Party>,
 }
 
 /// Everybody in quarantine.

@@ -20,10 +20,15 @@ use super::{
 };
 use crate::types::Lru;
 
-/// Verdicts remembered: a thousand peers on four topics each. About 1 KB apiece, and never more than
-/// 16 KiB, 64 MiB in all: the groups and attributes of a credential of 8 KiB, each group with its
-/// issuer's name of at most 64 characters, and what containers and the decision take.
-const MAX_VERDICTS: usize = 4_096;
+/// Verdicts remembered: a thousand peers on four topics each.
+pub(super) const MAX_VERDICTS: usize = 4_096;
+/// Most memory for them, bytes. One takes about 1 KB, so that all fit; at most 16 KiB (the groups and
+/// attributes of a credential of 8 KiB), so that peers with the longest credentials leave a thousand.
+pub(super) const MAX_VERDICT_BYTES: usize = 16 << 20;
+/// What a verdict takes beside its texts, bytes: the facts, the decision, and its places in the maps.
+const VERDICT_BYTES: usize = 1_024;
+/// What each text takes beside its characters, bytes: its place and what the allocator adds.
+const TEXT_BYTES: usize = 48;
 
 /// The sets in force.
 #[derive(Debug, Clone)]
@@ -67,10 +72,15 @@ impl Rules {
     }
 }
 
+/// A verdict, what was asked, and what both weigh, bytes.
+type Known = (Facts, Arc<Decision>, usize);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Cache {
-    verdicts: Lru<u64, (Facts, Arc<Decision>)>,
+    verdicts: Lru<u64, Known>,
+    /// Sum of what they weigh.
+    bytes: usize,
     /// Of which sets.
     of: Option<(PolicyHash, Option<PolicyHash>)>,
     /// Keyed at random: nobody can choose facts that collide.
@@ -83,6 +93,7 @@ impl Default for Cache {
     fn default() -> Self {
         Self {
             verdicts: Lru::new(MAX_VERDICTS),
+            bytes: 0,
             of: None,
             hasher: RandomState::new(),
             hits: 0,
@@ -97,11 +108,12 @@ impl Cache {
         let hashes = rules.hashes();
         if self.of != Some(hashes) {
             self.verdicts.clear();
+            self.bytes = 0;
             self.of = Some(hashes);
         }
         let mentions = rules.mentions();
         let key = key(&self.hasher, facts, mentions);
-        if let Some((known, decision)) = self.verdicts.get(&key, Duration::ZERO)
+        if let Some((known, decision, _)) = self.verdicts.get(&key, Duration::ZERO)
             && same(known, facts, mentions)
         {
             self.hits = self.hits.saturating_add(1);
@@ -109,10 +121,36 @@ impl Cache {
         }
         self.misses = self.misses.saturating_add(1);
         let decision = Arc::new(rules.decide(facts));
-        let kept = (facts.clone(), Arc::clone(&decision));
-        // No time to live: a verdict of these facts by these sets is never another.
-        self.verdicts.put(key, kept, Duration::MAX);
+        self.keep(key, facts.clone(), Arc::clone(&decision));
         decision
+    }
+
+    fn keep(&mut self, key: u64, facts: Facts, decision: Arc<Decision>) {
+        let weight = weight(&facts, &decision);
+        if weight > MAX_VERDICT_BYTES {
+            return;
+        }
+        let same = self.verdicts.remove(&key);
+        let before = same.map_or(0, |(_, _, weight)| weight);
+        self.bytes = self.bytes.saturating_sub(before);
+        while self.verdicts.len() >= MAX_VERDICTS
+            || self.bytes.saturating_add(weight) > MAX_VERDICT_BYTES
+        {
+            let Some((_, _, oldest)) = self.verdicts.pop() else {
+                break;
+            };
+            self.bytes = self.bytes.saturating_sub(oldest);
+        }
+        self.bytes = self.bytes.saturating_add(weight);
+        // No time to live: a verdict of these facts by these sets is never another.
+        self.verdicts
+            .put(key, (facts, decision, weight), Duration::MAX);
+    }
+
+    /// What the verdicts weigh, bytes: an estimate that is never far below.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Questions answered from memory, and by evaluation, since the start.
@@ -140,6 +178,23 @@ pub fn judge(rules: &Rules, cache: &mut Cache, request: &Request<'_>) -> Arc<Dec
         Floor::Decided(decision) => Arc::new(decision),
         Floor::Ask(facts) => cache.decide(rules, &facts),
     }
+}
+
+/// What a verdict takes, bytes. What decisions share with the set is not counted.
+fn weight(facts: &Facts, decision: &Decision) -> usize {
+    let Facts {
+        principal, context, ..
+    } = facts;
+    let texts = principal.groups.iter().map(String::len);
+    let attributes = &principal.attributes;
+    let texts = texts.chain(attributes.iter().flat_map(|(k, v)| [k.len(), v.len()]));
+    let texts = texts.chain(decision.errors.iter().map(String::len));
+    let texts = texts.chain(context.command.iter().map(String::len));
+    let rules = decision.policies.iter().map(|_| 0);
+    let all = texts.chain(rules).chain(decision.advice.iter().map(|_| 0));
+    all.fold(VERDICT_BYTES, |sum, length| {
+        sum.saturating_add(length).saturating_add(TEXT_BYTES)
+    })
 }
 
 fn key(hasher: &RandomState, facts: &Facts, mentions: Mentions) -> u64 {

@@ -13,6 +13,8 @@ impl Rule {
     pub(super) const DEFAULT_DENY: &'static str = "default.deny";
     /// A policy erred.
     pub(super) const ERROR: &'static str = "policy.error";
+    /// The operator released the peer from the quarantine that policies ask for.
+    const RELEASED: &'static str = "policy.released";
 
     pub(super) fn new(name: &str) -> Self {
         Self(name.into())
@@ -263,6 +265,22 @@ impl Decision {
             (_, false) => Some(advice.join("; ")),
             (Verdict::StepUp(what), true) => Some(format!("it asks for {}", what.name())),
             (_, true) => None,
+        }
+    }
+
+    /// A quarantine's decision, for a peer that the operator released from all the policies that ask
+    /// for it: it may, as without them. Any other decision as it is.
+    #[must_use]
+    pub fn lifted(&self) -> Self {
+        if !matches!(self.verdict, Verdict::Quarantine { .. }) {
+            return self.clone();
+        }
+        Self {
+            verdict: Verdict::Allow,
+            rule: Rule::new(Rule::RELEASED),
+            obligations: Vec::new(),
+            advice: Vec::new(),
+            ..self.clone()
         }
     }
 

@@ -20,6 +20,8 @@ struct ActionLabel {
 #[derive(Debug, Default)]
 pub struct PolicyMetrics {
     quarantined: Gauge,
+    verdicts: Gauge,
+    verdict_bytes: Gauge,
     differences: Family<ActionLabel, Counter>,
     errors: Family<ActionLabel, Counter>,
 }
@@ -39,6 +41,16 @@ impl PolicyMetrics {
             self.quarantined.clone(),
         );
         registry.register(
+            "policy_verdicts",
+            "Verdicts that are remembered, by all judges together",
+            self.verdicts.clone(),
+        );
+        registry.register(
+            "policy_verdict_bytes",
+            "Bytes that the remembered verdicts take, by all judges together",
+            self.verdict_bytes.clone(),
+        );
+        registry.register(
             "policy_shadow_differences",
             "Decisions of which the shadow set of policies says otherwise, by action",
             self.differences.clone(),
@@ -53,6 +65,15 @@ impl PolicyMetrics {
     /// How many parties are in quarantine.
     pub fn set_quarantined(&self, count: usize) {
         self.quarantined.set(as_gauge(count));
+    }
+
+    /// One judge remembers other verdicts than before: how many, and their bytes.
+    pub fn remembered(&self, before: (usize, usize), now: (usize, usize)) {
+        let change = |gauge: &Gauge, before: usize, now: usize| {
+            gauge.inc_by(as_gauge(now).saturating_sub(as_gauge(before)));
+        };
+        change(&self.verdicts, before.0, now.0);
+        change(&self.verdict_bytes, before.1, now.1);
     }
 
     /// The shadow set says otherwise.

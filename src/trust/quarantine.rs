@@ -15,6 +15,8 @@
 //!   member holds two, and is released, or judged, by whichever it shows.
 //! - A peer's score has no part in its end: one that is above the line again stays for the whole
 //!   span.
+//! - What the operator releases stays released: for a while the policy that was the cause puts it
+//!   there no more, though its cause lasts ([`Quarantines::lift`]). Any other policy does.
 //! - The table is bounded. When it is full the one that ends soonest yields, an operator's never.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -46,6 +48,11 @@ pub struct Entry {
     pub until: Timestamp,
     /// The policy's id, or the operator's words.
     pub reason: String,
+    /// The policy that was the cause; beside the operator's words the one of before.
+    pub rule: Option<String>,
+    /// Whether the operator released it: then the entry holds nobody, and until its end its policy
+    /// puts nobody there again.
+    pub released: bool,
     /// Whether the operator's hand did it.
     pub by_operator: bool,
     /// What its credential granted at the time ([`grant_of`]).
@@ -96,6 +103,15 @@ impl Quarantines {
         entry.until = entry.until.min(entry.caused.after(MAX_SPAN));
         entry.reason = entry.reason.chars().take(MAX_REASON).collect();
         if let Some(known) = self.0.get_mut(&party) {
+            if known.released {
+                let lifted = entry.caused < known.until && entry.rule == known.rule;
+                if lifted && !entry.by_operator {
+                    return Begun::Known;
+                }
+                entry.rule = entry.rule.or(known.rule.take());
+                *known = entry;
+                return Begun::New(None);
+            }
             let stronger = entry.by_operator && !known.by_operator;
             if entry.until <= known.until && !stronger {
                 return Begun::Known;
@@ -105,7 +121,9 @@ impl Quarantines {
             if known.by_operator && !entry.by_operator {
                 // It is still the operator's: no credential ends it.
                 known.until = entry.until;
+                known.rule = entry.rule;
             } else {
+                entry.rule = entry.rule.or(known.rule.take());
                 *known = entry;
             }
             return Begun::Prolonged;
@@ -129,14 +147,47 @@ impl Quarantines {
         self.0.remove(party)
     }
 
-    /// Those that have ended.
-    pub fn sweep(&mut self, now: Timestamp) -> Vec<Party> {
-        let ended = self.0.iter().filter(|(_, entry)| entry.until <= now);
-        let ended: Vec<Party> = ended.map(|(party, _)| party.clone()).collect();
-        for party in &ended {
+    /// Releases a party by the operator's hand. The policy that was the cause puts it there no more
+    /// for `span`. `false`: it was not in quarantine.
+    pub fn lift(&mut self, party: &Party, now: Timestamp, span: Duration) -> bool {
+        let Some(entry) = self.0.get_mut(party).filter(|entry| !entry.released) else {
+            return false;
+        };
+        if entry.rule.is_none() {
             self.0.remove(party);
+        } else {
+            entry.released = true;
+            entry.by_operator = false;
+            entry.until = now.after(span.min(MAX_SPAN));
         }
-        ended
+        true
+    }
+
+    /// Whether the operator released a peer from every one of these policies, and that lasts.
+    pub fn lifts<'a>(
+        &self,
+        peer: &PeerId,
+        identity: Option<&VerifiedIdentity>,
+        mut rules: impl Iterator<Item = &'a str>,
+        now: Timestamp,
+    ) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let parties = parties_of(peer, identity);
+        rules.all(|rule| {
+            parties.iter().any(|party| {
+                let released = |entry: &&Entry| entry.released && now < entry.until;
+                let entry = self.0.get(party).filter(released);
+                entry.is_some_and(|entry| entry.rule.as_deref() == Some(rule))
+            })
+        })
+    }
+
+    /// Those that have ended, releases among them.
+    pub fn sweep(&mut self, now: Timestamp) -> Vec<(Party, Entry)> {
+        let ended = self.0.extract_if(.., |_, entry| entry.until <= now);
+        ended.collect()
     }
 
     /// The entry that holds a peer at `now`, by its key or by what its credential names.
@@ -152,7 +203,8 @@ impl Quarantines {
         }
         parties_of(peer, identity).into_iter().find_map(|party| {
             let entry = self.0.get(&party)?;
-            (now < entry.until && !released_by(entry, identity)).then_some((party, entry))
+            let holds = now < entry.until && !entry.released && !released_by(entry, identity);
+            holds.then_some((party, entry))
         })
     }
 
@@ -187,8 +239,8 @@ impl Quarantines {
     /// All, by party.
     #[must_use]
     pub fn list(&self) -> Vec<QuarantineInfo> {
-        let all = self.0.iter();
-        all.map(|(party, entry)| QuarantineInfo {
+        let held = self.0.iter().filter(|(_, entry)| !entry.released);
+        held.map(|(party, entry)| QuarantineInfo {
             party: party.clone(),
             since: entry.since,
             until: entry.until,
@@ -197,13 +249,13 @@ impl Quarantines {
         .collect()
     }
 
-    /// How many there are.
+    /// How many are in quarantine.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
+    pub fn held(&self) -> usize {
+        self.0.values().filter(|entry| !entry.released).count()
     }
 
-    /// Whether there are none.
+    /// Whether there are none, and no releases that last.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -211,7 +263,8 @@ impl Quarantines {
 }
 
 fn released_by(entry: &Entry, identity: Option<&VerifiedIdentity>) -> bool {
-    let (false, Some(then), Some(identity)) = (entry.by_operator, entry.grant, identity) else {
+    let by_hand = entry.by_operator || entry.released;
+    let (false, Some(then), Some(identity)) = (by_hand, entry.grant, identity) else {
         return false;
     };
     // When it was issued is told by its place on its issuer's list.

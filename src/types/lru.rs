@@ -64,11 +64,17 @@ impl<K: Copy + Eq + Hash, V> Lru<K, V> {
         self.values.insert(key, Kept { value, until, turn });
     }
 
-    /// Forgets one.
-    pub(crate) fn remove(&mut self, key: &K) {
-        if let Some(kept) = self.values.remove(key) {
-            self.order.remove(&kept.turn);
-        }
+    /// Forgets one, and gives it back.
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+        let kept = self.values.remove(key)?;
+        self.order.remove(&kept.turn);
+        Some(kept.value)
+    }
+
+    /// Forgets the least recently used, and gives it back.
+    pub(crate) fn pop(&mut self) -> Option<V> {
+        let (_, oldest) = self.order.pop_first()?;
+        self.values.remove(&oldest).map(|kept| kept.value)
     }
 
     /// Forgets what `keep` does not keep.

@@ -7,10 +7,13 @@
     reason = "each test binary uses its own part of the workshop"
 )]
 
+pub(crate) mod following;
 pub(crate) mod foreign;
 pub(crate) mod guests;
+pub(crate) mod member;
 pub(crate) mod peer;
 pub(crate) mod proxy;
+pub(crate) mod records;
 
 use std::{
     fs::{self, File},
@@ -109,6 +112,8 @@ pub(crate) struct Node {
     pub(crate) dir: PathBuf,
     /// Its TCP port, kept over restarts.
     pub(crate) port: u16,
+    /// What its process and its commands have in their environment.
+    pub(crate) env: Vec<(&'static str, PathBuf)>,
     child: Option<Child>,
 }
 
@@ -121,6 +126,7 @@ impl Node {
         let node = Self {
             dir,
             port: free_port(),
+            env: Vec::new(),
             child: None,
         };
         node.configure(&[], extra);
@@ -224,6 +230,7 @@ impl Node {
             .expect("log file");
         let child = Command::new(BINARY)
             .args(["run", "--config", text(&self.dir.join("node.toml"))])
+            .envs(self.env.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -276,7 +283,7 @@ impl Node {
         command
             .args(["--config", text(&self.dir.join("node.toml"))])
             .args(args);
-        command.current_dir(&self.dir);
+        command.current_dir(&self.dir).envs(self.env.clone());
         command
     }
 

@@ -17,7 +17,7 @@ use quantraband::{
     config::Config,
     identity::{
         Attributes, Channel, Frame, Grant, Groups, IssuerKey, Name, NodeKey, Refusal, Role, Serial,
-        SigningRequest, Tier, issue,
+        SigningRequest, Tier, issue, status::MAX_ENTRIES,
     },
     network::{
         self, Admission, Admitted, Attribution, GateKeeper, Listeners, NodeBehaviour, Presented,
@@ -154,6 +154,15 @@ pub(crate) fn swarm_with<B: NetworkBehaviour>(
     build(key, key, (credential, None), config, wrap)
 }
 
+/// As [`swarm`], perhaps with a continuity statement.
+pub(crate) fn swarm_showing(
+    key: &NodeKey,
+    credential: &[u8],
+    statement: Option<&[u8]>,
+) -> Swarm<NodeBehaviour> {
+    swarm_by(key, key, (credential, statement.map(<[u8]>::to_vec)))
+}
+
 fn swarm_by(
     key: &NodeKey,
     prover: &NodeKey,
@@ -203,7 +212,7 @@ pub(crate) fn credential(issuer: &IssuerKey, key: &NodeKey, name: &str, now: Tim
     };
     let serial = Serial {
         id: rand::random(),
-        index: rand::random(),
+        index: rand::random_range(0..MAX_ENTRIES),
     };
     issue(issuer, &request, &grant, serial, now)
         .unwrap()

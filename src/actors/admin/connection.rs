@@ -51,7 +51,7 @@ pub(super) async fn serve(stream: UnixStream, desk: Desk, streams: &Semaphore) {
                 _ = reader.next_line() => Ok(()),
             }
         }
-        Request::AuditTail { count } => tail(&mut writer, &desk, count).await,
+        Request::AuditTail { count, after } => tail(&mut writer, &desk, count, after).await,
         Request::JobFollow {
             job,
             stdout,
@@ -110,8 +110,13 @@ async fn send(writer: &mut OwnedWriteHalf, answer: &Response) -> Result<(), Line
     }
 }
 
-async fn tail(writer: &mut OwnedWriteHalf, desk: &Desk, count: usize) -> Result<(), LineError> {
-    match desk.tail(count).await {
+async fn tail(
+    writer: &mut OwnedWriteHalf,
+    desk: &Desk,
+    count: usize,
+    after: Option<u64>,
+) -> Result<(), LineError> {
+    match desk.tail(count, after).await {
         Ok(records) => {
             for line in records {
                 send(writer, &Response::AuditRecord { line }).await?;

@@ -1,6 +1,10 @@
 //! Carries out commands: each is a question or two to the actor that owns the matter.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+mod parties;
+mod refusals;
+mod reports;
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -18,30 +22,34 @@ use crate::{
         swarm::SwarmActor,
     },
     admin::{
-        protocol::{
-            ActorFault, ActorReport, Failure, FailureCode, FaultKind, MAX_TEXT, Request, Response,
-            StatusReport, millis,
-        },
-        remote::is_taken,
+        protocol::{Failure, FailureCode, Request, Response, StatusReport, millis},
+        remote::{MAX_TAIL, batch, instead_of, is_taken},
     },
-    audit::AuditEvent,
+    audit::{AuditEvent, record},
     messages::{
-        audit::{AuditFault, RotateLog, Tail},
-        enrolment::{InviteFault, MakeInvitation},
+        audit::{RotateLog, Tail},
+        enrolment::MakeInvitation,
         identity::{DescribeIdentity, ReloadIdentity},
-        policy::{DescribePolicies, ListQuarantines, PutInQuarantine, Release},
-        reputation::{Ban, LiftBan, ListBans},
+        policy::{DescribePolicies, ListQuarantines},
+        reputation::{LiftBan, ListBans},
         revocation::{ImportStatusList, ListStatusLists},
         settings::ReloadSettings,
         swarm::{
-            Delivered, DescribeSwarm, GetSealingKey, ListPeers, Publish, PublishFault, SealingKey,
-            SendCommand, SendFault, Subscribe,
+            Delivered, DescribeSwarm, GetSealingKey, ListPeers, Publish, SealingKey, SendCommand,
+            SendFault, Subscribe,
         },
     },
-    supervision::{ActorControl, ActorRef, ActorSnapshot, AskError, ControlError, Inject, Root},
+    sandbox::JobId,
+    supervision::{ActorControl, ActorRef, Root},
     telemetry::Health,
-    types::{Clock, Party, PeerId, Span, Timestamp, Topic},
+    types::{Clock, PeerId, Timestamp, Topic},
 };
+
+pub(super) use refusals::no_answer;
+
+use super::jobs::Follow;
+use refusals::{not_done, not_published, not_recorded};
+use reports::{detail, fault, report};
 
 /// How long one actor may take to answer a command.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
@@ -124,35 +132,6 @@ impl fmt::Debug for Desk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Desk").finish_non_exhaustive()
     }
-}
-
-pub(super) fn no_answer(error: AskError) -> Failure {
-    let code = match error {
-        AskError::Down => FailureCode::Unavailable,
-        AskError::Restarted | AskError::Timeout | AskError::Overloaded => FailureCode::Again,
-    };
-    Failure::new(
-        code,
-        format!("{error}; try again, or look at `quantraband actors`"),
-    )
-}
-
-fn not_published(fault: &PublishFault) -> Failure {
-    let code = match fault {
-        PublishFault::Denied(_) => FailureCode::Denied,
-        PublishFault::TooLarge { .. } => FailureCode::TooLarge,
-        PublishFault::Backpressure | PublishFault::OverRate(_) => FailureCode::Again,
-        PublishFault::Failed(_) => FailureCode::Failed,
-    };
-    Failure::new(code, fault.to_string())
-}
-
-fn not_recorded(fault: &AuditFault) -> Failure {
-    let code = match fault {
-        AuditFault::QueueFull | AuditFault::Stopped => FailureCode::Again,
-        AuditFault::DiskFull | AuditFault::Io(_) => FailureCode::Io,
-    };
-    Failure::new(code, fault.to_string())
 }
 
 impl Desk {
@@ -294,7 +273,7 @@ impl Desk {
                     .map(Response::ConfigReloaded)
                     .map_err(|why| Failure::new(FailureCode::Invalid, why))
             }
-            Request::Remote { node, request } => self.send(node, *request).await,
+            Request::Remote { node, request, .. } => self.send(node, *request).await,
             Request::Policies {} => {
                 let report = tools.policy.ask(DescribePolicies, DEADLINE).await;
                 report.map(Response::Policies).map_err(no_answer)
@@ -304,15 +283,7 @@ impl Desk {
                 span,
                 reason,
             } => self.quarantine(party, span, reason).await,
-            Request::Release { party } => {
-                let release = Release {
-                    party: party.clone(),
-                };
-                let answer = tools.policy.ask(release, DEADLINE).await;
-                let answer = answer.map_err(no_answer)?;
-                let released = answer.map_err(|why| Failure::new(FailureCode::Failed, why))?;
-                Ok(Response::Released { party, released })
-            }
+            Request::Release { party } => self.release(party).await,
             Request::Quarantines {} => {
                 let all = tools.policy.ask(ListQuarantines, DEADLINE).await;
                 let quarantines = all.map_err(no_answer)?;
@@ -367,7 +338,15 @@ impl Desk {
                 let _ = tools.stop.try_send("the command `stop`".to_owned());
                 Ok(Response::ShuttingDown {})
             }
-            Request::Subscribe { .. } | Request::AuditTail { .. } | Request::JobFollow { .. } => {
+            // From afar; on the socket these stream, and are not asked of this.
+            Request::AuditTail { count, after } => self.tail_far(count, after).await,
+            Request::JobFollow {
+                job,
+                stdout,
+                stderr,
+                ..
+            } => self.follow_far(job, (stdout, stderr)).await,
+            Request::Subscribe { .. } => {
                 Err(Failure::new(FailureCode::Invalid, "this command streams"))
             }
         }
@@ -380,31 +359,11 @@ impl Desk {
         Ok(Response::Observed { actor, state })
     }
 
-    async fn ban(&self, party: Party, span: Span, reason: String) -> Result<Response, Failure> {
-        if reason.chars().count() > MAX_TEXT {
-            let why = format!("a reason has at most {MAX_TEXT} characters");
-            return Err(Failure::new(FailureCode::Invalid, why));
-        }
-        let ban = Ban {
-            party,
-            span: span.0,
-            reason,
-        };
-        let answer = self
-            .0
-            .reputation
-            .ask(ban, DEADLINE)
-            .await
-            .map_err(no_answer)?;
-        answer
-            .map(Response::Banned)
-            .map_err(|why| Failure::new(FailureCode::Failed, why))
-    }
-
     /// Has another node carry out a command.
     async fn send(&self, node: PeerId, command: Request) -> Result<Response, Failure> {
         if !is_taken(&command) {
-            let why = format!("`{}` cannot be sent to another node", command.name());
+            let (name, instead) = (command.name(), instead_of(&command));
+            let why = format!("`{name}` cannot be sent to another node: {instead}");
             return Err(Failure::new(FailureCode::Invalid, why));
         }
         let send = SendCommand {
@@ -418,55 +377,6 @@ impl Desk {
                 SendFault::Broken | SendFault::Busy | SendFault::Held { .. } => FailureCode::Again,
             };
             Failure::new(code, format!("{node}: {fault}"))
-        })
-    }
-
-    async fn quarantine(
-        &self,
-        party: Party,
-        span: Span,
-        reason: String,
-    ) -> Result<Response, Failure> {
-        if reason.chars().count() > MAX_TEXT {
-            let why = format!("a reason has at most {MAX_TEXT} characters");
-            return Err(Failure::new(FailureCode::Invalid, why));
-        }
-        let put = PutInQuarantine {
-            party,
-            span: span.0,
-            reason,
-        };
-        let answer = self.0.policy.ask(put, DEADLINE).await.map_err(no_answer)?;
-        answer
-            .map(Response::Quarantined)
-            .map_err(|why| Failure::new(FailureCode::Invalid, why))
-    }
-
-    /// Without addresses, where this node listens: loopback only when there is nothing else.
-    async fn invite(&self, mut wish: MakeInvitation) -> Result<Response, Failure> {
-        let tools = &self.0;
-        if wish.addresses.is_empty() {
-            let swarm = tools.swarm.ask(DescribeSwarm, DEADLINE).await;
-            let listen = swarm.map_err(no_answer)?.listen;
-            let bare = |address: String| match address.rsplit_once("/p2p/") {
-                Some((bare, _)) => bare.to_owned(),
-                None => address,
-            };
-            let all: Vec<String> = listen.into_iter().map(bare).collect();
-            let local = |address: &String| {
-                address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/")
-            };
-            let far: Vec<String> = all.iter().filter(|a| !local(a)).cloned().collect();
-            wish.addresses = if far.is_empty() { all } else { far };
-        }
-        let answer = tools.issuer.ask(wish, DEADLINE).await.map_err(no_answer)?;
-        answer.map(Response::Invited).map_err(|fault| {
-            let code = match fault {
-                InviteFault::NotIssuer => FailureCode::Denied,
-                InviteFault::Invalid(_) => FailureCode::Invalid,
-                InviteFault::Again(_) => FailureCode::Again,
-            };
-            Failure::new(code, fault.to_string())
         })
     }
 
@@ -519,12 +429,45 @@ impl Desk {
         })
     }
 
-    pub(super) async fn tail(&self, count: usize) -> Result<Vec<String>, Failure> {
+    pub(super) async fn tail(
+        &self,
+        count: usize,
+        after: Option<u64>,
+    ) -> Result<Vec<String>, Failure> {
         let tail = Tail {
             count: count.min(Tail::MAX),
         };
         let answer = self.0.audit.ask(tail, DEADLINE).await.map_err(no_answer)?;
-        answer.map_err(|fault| not_recorded(&fault))
+        let mut lines = answer.map_err(|fault| not_recorded(&fault))?;
+        if let Some(after) = after {
+            // What cannot be read is shown: it is for `audit verify` to say what it is.
+            let is_later = |line: &String| {
+                record::read(line.as_bytes()).map_or(true, |entry| entry.sequence > after)
+            };
+            lines.retain(is_later);
+        }
+        Ok(lines)
+    }
+
+    async fn tail_far(&self, count: usize, after: Option<u64>) -> Result<Response, Failure> {
+        if count > MAX_TAIL {
+            let why = format!("at most {MAX_TAIL} records at once from afar");
+            return Err(Failure::new(FailureCode::Invalid, why));
+        }
+        let lines = self.tail(count, after).await?.into_iter();
+        let lines = lines.map(|line| Response::AuditRecord { line });
+        Ok(batch(lines.chain([Response::Done {}]).collect()))
+    }
+
+    async fn follow_far(&self, job: JobId, cursor: (u64, u64)) -> Result<Response, Failure> {
+        let mut lines = self.news(&mut Follow::new(job, cursor, false)).await;
+        match lines.pop() {
+            Some(Response::Error(failure)) => Err(failure),
+            last => {
+                lines.extend(last);
+                Ok(batch(lines))
+            }
+        }
     }
 
     pub(super) async fn subscribe(
@@ -540,73 +483,5 @@ impl Desk {
             .await
             .map_err(no_answer)?;
         answer.map_err(|fault| not_published(&fault))
-    }
-}
-
-fn not_done(error: ControlError) -> Failure {
-    let code = match error {
-        ControlError::Down => FailureCode::Unavailable,
-        ControlError::Busy => FailureCode::Again,
-        ControlError::InjectionForbidden => FailureCode::Denied,
-    };
-    Failure::new(code, error.to_string())
-}
-
-fn fault(kind: FaultKind) -> Inject {
-    match kind {
-        FaultKind::Panic => Inject::Panic,
-        FaultKind::Error => Inject::Error,
-        FaultKind::Hang => Inject::Hang,
-        FaultKind::Block => Inject::Block,
-    }
-}
-
-/// What a command is about, for the log.
-fn detail(request: &Request) -> String {
-    match request {
-        Request::Restart { actor } => actor.clone(),
-        Request::Inject { actor, kind } => format!("{actor}: {}", fault(*kind)),
-        Request::Ban {
-            party,
-            span,
-            reason,
-        } => format!("{party} for {span}: {reason}"),
-        Request::Quarantine {
-            party,
-            span,
-            reason,
-        } => format!("{party} for {span}: {reason}"),
-        Request::Unban { party } | Request::Release { party } => party.to_string(),
-        Request::JobCancel { job } => job.to_string(),
-        Request::Remote { node, request } => {
-            format!("{} at {node} {}", request.name(), detail(request))
-        }
-        Request::StatusImport { bytes } => format!("{} bytes", bytes.len()),
-        Request::Invite { subject, .. } => subject.to_string(),
-        _ => String::new(),
-    }
-}
-
-fn report(actor: ActorSnapshot) -> ActorReport {
-    let by_cause: BTreeMap<String, u64> = actor
-        .restarts_by_cause
-        .iter()
-        .map(|(cause, n)| (cause.to_string(), *n))
-        .collect();
-    ActorReport {
-        name: actor.name,
-        state: actor.state.name().to_owned(),
-        generation: actor.generation,
-        restarts: actor.restarts,
-        restarts_by_cause: by_cause,
-        last_fault: actor.last_fault.map(|fault| ActorFault {
-            cause: fault.cause.to_string(),
-            detail: fault.detail,
-            at: fault.at,
-            blamed: fault.blamed,
-        }),
-        mailbox: actor.mailbox,
-        mailbox_capacity: actor.mailbox_capacity,
-        uptime_ms: millis(actor.uptime),
     }
 }

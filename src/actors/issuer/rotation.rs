@@ -212,20 +212,31 @@ impl IssuerActor {
             return Err(no(RefusalCode::Denied, what));
         }
         let known = rotations::load(folder.dir(), &subject).map_err(|error| not_kept(&error))?;
+        // What it got by a renewal just before, and does not show yet, is taken back as well.
+        let renewed = self.recent.get(&peer).and_then(|recent| {
+            let claims = recent.chain.credential().claims();
+            claims.status.filter(|_| claims.subject == subject)
+        });
         let shown = Shown {
             issued: present.issued.unwrap_or_default(),
-            indexes: index.into_iter().collect(),
+            indexes: index.into_iter().chain(renewed).collect(),
         };
         let weighed = rotations::weigh(known.as_ref(), statement, &shown, now)
             .map_err(|why| no(RefusalCode::Denied, why))?;
         let (chain, until) = match weighed {
             Weighed::Answered(chain, until) => (*chain, until),
             Weighed::New(old) => {
+                let wait = known.as_ref().and_then(|known| known.wait(statement, now));
+                if let Some(wait) = wait {
+                    let what = "rotation.early: its keys were changed within the last hour";
+                    return Err(Box::new(no(RefusalCode::TooEarly, what).after(wait)));
+                }
                 let grant = present.grant(self.setup.config.lifetime.0);
                 let issued = folder.issue(&statement.request(), grant, now);
                 let chain = issued.map_err(|error| not_issued(&error))?;
                 let until = now.after(self.setup.config.rotation_grace.0);
-                let record = rotations::answered(statement, &chain, old, (now, until));
+                let record =
+                    rotations::answered(known.as_ref(), statement, &chain, old, (now, until));
                 rotations::save(folder.dir(), &subject, &record)
                     .map_err(|error| not_kept(&error))?;
                 self.rotations.add(subject, &record);
@@ -279,7 +290,7 @@ impl IssuerActor {
             return;
         };
         match self.take_back(&subject, now) {
-            Ok(list) => self.put_in_force(subject, list, ctx),
+            Ok(taken) => self.put_in_force(subject, taken, ctx),
             Err(error) => self.later(&subject, &error),
         }
     }
@@ -297,21 +308,26 @@ impl IssuerActor {
         }
     }
 
-    fn take_back(&self, subject: &Name, now: Timestamp) -> Result<Vec<u8>, String> {
+    fn take_back(&self, subject: &Name, now: Timestamp) -> Result<Taken, String> {
         let folder = self.setup.folder.as_ref().ok_or("no folder")?;
         let text = |error: &dyn fmt::Display| error.to_string();
         let record = rotations::load(folder.dir(), subject).map_err(|error| text(&error))?;
         let record = record.ok_or("its record is gone")?;
-        folder
-            .take_back(record.old(), now)
-            .map_err(|error| text(&error))
+        let list = folder.take_back(record.old(), now);
+        Ok(Taken {
+            list: list.map_err(|error| text(&error))?,
+            statement: *record.statement(),
+            indexes: record.old().to_vec(),
+        })
     }
 
     /// Has Revocation publish the list; then the rotation is over.
-    fn put_in_force(&mut self, subject: Name, list: Vec<u8>, ctx: &mut Context<Self>) {
+    fn put_in_force(&mut self, subject: Name, taken: Taken, ctx: &mut Context<Self>) {
         self.rotations.busy = true;
         let revocation = self.setup.revocation.clone();
-        let import = ImportStatusList { bytes: list };
+        let import = ImportStatusList {
+            bytes: taken.list.clone(),
+        };
         let asked = async move {
             match revocation.ask(import, PATIENCE).await {
                 Ok(Ok(_)) => Ok(()),
@@ -319,26 +335,39 @@ impl IssuerActor {
                 Err(error) => Err(error.code().to_owned()),
             }
         };
-        ctx.spawn(asked.into_actor(self).map(move |taken, act, _| {
+        ctx.spawn(asked.into_actor(self).map(move |answer, act, _| {
             act.rotations.busy = false;
-            let over = taken.and_then(|()| act.over(&subject).map_err(|e| e.to_string()));
-            match over {
-                Ok(()) => drop(act.rotations.open.remove(&subject)),
-                Err(why) => act.later(&subject, &why),
+            let over = answer.and_then(|()| act.over(&subject, &taken).map_err(|e| e.to_string()));
+            if let Err(why) = over {
+                act.later(&subject, &why);
             }
         }));
     }
 
-    fn over(&self, subject: &Name) -> Result<(), RotationsError> {
+    /// Meanwhile the subject may have stated something else: then that goes on.
+    fn over(&mut self, subject: &Name, taken: &Taken) -> Result<(), RotationsError> {
         let Some(folder) = &self.setup.folder else {
             return Ok(());
         };
-        if let Some(record) = rotations::load(folder.dir(), subject)? {
-            rotations::save(folder.dir(), subject, &record.done())?;
+        let record = rotations::load(folder.dir(), subject)?;
+        let record = record.map(|record| record.taken_back(&taken.statement, &taken.indexes));
+        if let Some(record) = &record {
+            rotations::save(folder.dir(), subject, record)?;
+        }
+        if record.is_none_or(|record| record.old().is_empty()) {
+            self.rotations.open.remove(subject);
         }
         tracing::info!(%subject, "the credential of its former keys was taken back");
         Ok(())
     }
+}
+
+/// What was taken back, and is to be put in force.
+struct Taken {
+    list: Vec<u8>,
+    /// The hash of the statement it was taken back for.
+    statement: [u8; 32],
+    indexes: Vec<u32>,
 }
 
 /// The place of a verified credential in this issuer's list.

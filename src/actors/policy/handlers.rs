@@ -11,7 +11,7 @@ use crate::{
         DescribePolicies, ListQuarantines, PolicyReport, PreparePolicies, PreparedPolicies,
         PutInQuarantine, Quarantined, Release, ReleasedByCredential, SawOddity, TakePolicies,
     },
-    trust::quarantine::{Begun, Entry, QuarantineInfo, grant_of, party_of},
+    trust::quarantine::{Begun, Entry, QuarantineInfo, Quarantines, grant_of, party_of},
     types::Party,
 };
 
@@ -27,7 +27,8 @@ impl Handler<Quarantined> for PolicyActor {
         let party = party_of(&message.peer, identity);
         // Many judges tell of the same peer before they see the view that holds it.
         let known = self.view.quarantines.get(&party);
-        if known.is_some_and(|known| known.until.since(now) > self.view.span / 2) {
+        let lasts = |known: &Entry| !known.released && known.until.since(now) > self.view.span / 2;
+        if known.is_some_and(lasts) {
             return;
         }
         let entry = Entry {
@@ -35,6 +36,8 @@ impl Handler<Quarantined> for PolicyActor {
             caused: now,
             until: now.after(self.view.span),
             reason: message.rule.to_string(),
+            rule: Some(message.rule.to_string()),
+            released: false,
             by_operator: false,
             grant: identity.map(grant_of),
         };
@@ -50,7 +53,10 @@ impl Handler<ReleasedByCredential> for PolicyActor {
     fn handle(&mut self, message: ReleasedByCredential, _: &mut Context<Self>) {
         let ReleasedByCredential { peer, identity } = message;
         let released = self.view.quarantines.released(&peer, &identity);
-        if let Err(error) = self.end(&released, "credential") {
+        let ended = self.end(&released, "credential", |all, party| {
+            all.release(party).is_some()
+        });
+        if let Err(error) = ended {
             self.incarnation.fail(error);
         }
     }
@@ -122,15 +128,15 @@ impl Handler<DescribePolicies> for PolicyActor {
 }
 
 impl Handler<PutInQuarantine> for PolicyActor {
-    type Result = Result<QuarantineInfo, String>;
+    type Result = Result<Vec<QuarantineInfo>, String>;
 
     fn handle(&mut self, message: PutInQuarantine, _: &mut Context<Self>) -> Self::Result {
         let PutInQuarantine {
-            party,
+            parties,
             span,
             reason,
         } = message;
-        if matches!(party, Party::Address(_)) {
+        if parties.iter().any(|one| matches!(one, Party::Address(_))) {
             return Err("an address cannot be in quarantine, only banned: name a peer".to_owned());
         }
         let now = self.setup.clock.now();
@@ -139,29 +145,39 @@ impl Handler<PutInQuarantine> for PolicyActor {
             caused: now,
             until: now.after(span),
             reason,
+            rule: None,
+            released: false,
             by_operator: true,
             grant: None,
         };
-        match self.begin(&party, entry) {
-            Ok(Begun::Full) => Err("the table of quarantines is full: release some".to_owned()),
-            Ok(_) => {
-                let mut all = self.view.quarantines.list().into_iter();
-                let found = all.find(|info| info.party == party);
-                found.ok_or_else(|| "it has ended already".to_owned())
-            }
-            Err(error) => {
-                self.incarnation.fail(&error);
-                Err(error.to_string())
+        for party in &parties {
+            match self.begin(party, entry.clone()) {
+                Ok(Begun::Full) => {
+                    return Err("the table of quarantines is full: release some".to_owned());
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.incarnation.fail(&error);
+                    return Err(error.to_string());
+                }
             }
         }
+        let all = self.view.quarantines.list().into_iter();
+        let held: Vec<_> = all.filter(|info| parties.contains(&info.party)).collect();
+        if held.is_empty() {
+            return Err("it has ended already".to_owned());
+        }
+        Ok(held)
     }
 }
 
 impl Handler<Release> for PolicyActor {
-    type Result = Result<bool, String>;
+    type Result = Result<Vec<Party>, String>;
 
     fn handle(&mut self, message: Release, _: &mut Context<Self>) -> Self::Result {
-        let ended = self.end(std::slice::from_ref(&message.party), "released");
+        let (now, span) = (self.setup.clock.now(), self.view.span);
+        let lift = |all: &mut Quarantines, party: &Party| all.lift(party, now, span);
+        let ended = self.end(&message.parties, "released", lift);
         ended.map_err(|error| {
             self.incarnation.fail(&error);
             error.to_string()

@@ -119,17 +119,7 @@ async fn a_quarantine_survives_the_actor_and_ends_with_its_time() {
         quarantines: Arc::default(),
         ..PolicyView::clone(&house.publisher.view().load())
     });
-    let mut generation = house.actor.generation();
-    house
-        .root
-        .control("policy")
-        .unwrap()
-        .restart("test")
-        .unwrap();
-    generation
-        .wait_for(|generation| *generation == 2)
-        .await
-        .unwrap();
+    house.begin_anew().await;
     assert_eq!(house.list().await, all);
     assert!(
         house
@@ -165,6 +155,8 @@ fn entry(until: Timestamp) -> Entry {
         caused: NOW,
         until,
         reason: "deny.anomaly".to_owned(),
+        rule: Some("deny.anomaly".to_owned()),
+        released: false,
         by_operator: false,
         grant: None,
     }
@@ -283,20 +275,23 @@ async fn the_operator_puts_in_and_releases() {
     let house = house();
     let party = Party::Peer(node().peer());
     let put = |party: Party| PutInQuarantine {
-        party,
+        parties: vec![party],
         span: Duration::from_secs(60),
         reason: "odd".to_owned(),
     };
     let put_in = house.actor.ask(put(party.clone()), DEADLINE).await.unwrap();
-    assert_eq!(put_in.unwrap().reason, "odd");
+    assert_eq!(put_in.unwrap()[0].reason, "odd");
     let address = Party::address([192, 0, 2, 1].into());
     let refused = house.actor.ask(put(address), DEADLINE).await.unwrap();
     assert!(refused.unwrap_err().contains("only banned"));
-    let release = Release { party };
+    let parties = vec![party];
+    let release = Release {
+        parties: parties.clone(),
+    };
     let released = house.actor.ask(release.clone(), DEADLINE).await.unwrap();
-    assert_eq!(released, Ok(true));
+    assert_eq!(released, Ok(parties));
     let again = house.actor.ask(release, DEADLINE).await.unwrap();
-    assert_eq!(again, Ok(false));
+    assert_eq!(again, Ok(Vec::new()));
     assert_eq!(house.told("QuarantineEnded"), 1);
 }
 
@@ -328,17 +323,7 @@ async fn a_set_that_is_wrong_changes_nothing() {
     fs::remove_file(dir.join("a.test.toml")).unwrap();
     // What is on the disk later is not taken by an actor that begins anew.
     fs::write(dir.join("a.cedar"), "nonsense").unwrap();
-    let mut generation = house.actor.generation();
-    house
-        .root
-        .control("policy")
-        .unwrap()
-        .restart("test")
-        .unwrap();
-    generation
-        .wait_for(|generation| *generation == 2)
-        .await
-        .unwrap();
+    house.begin_anew().await;
     assert_eq!(house.publisher.view().load().loaded.report, report);
 }
 

@@ -66,6 +66,10 @@ impl RenewalActor {
         if !self.rotation.tries.is_due(statement.hash(), now) {
             return;
         }
+        // From here on it may be answered, whatever is heard of it.
+        if let Err(error) = rotation::stating(&self.setup.paths, &statement) {
+            return self.cannot_rotate(&error.to_string());
+        }
         self.rotation.busy = true;
         let request = Request::Rotate {
             statement: statement.as_bytes().to_vec(),
@@ -90,22 +94,8 @@ impl RenewalActor {
     }
 
     fn not_rotated(&mut self, failed: Failed) {
-        let Failed {
-            by,
-            code,
-            detail,
-            again,
-        } = failed;
-        tracing::warn!(code, detail, "no credential for this node's next keys yet");
-        if let Some(peer) = by {
-            self.setup.audit.note(AuditEvent::RenewalRefused {
-                peer,
-                code: code.to_owned(),
-                detail: detail.clone(),
-            });
-        }
-        self.setup.metrics.enrolment("rotation_failed");
-        self.rotation.last_error = Some(format!("{code}: {detail}"));
+        let again = failed.again;
+        self.rotation.last_error = Some(self.told(failed, ("rotation", "rotation_failed")));
         self.rotation.tries.failed(self.setup.clock.now(), again);
     }
 

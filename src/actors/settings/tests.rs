@@ -103,6 +103,13 @@ impl House {
         self.settings.ask(ReloadSettings, DEADLINE).await.unwrap()
     }
 
+    /// Whether one event has all these parts.
+    fn told_all(&self, parts: &[&str]) -> bool {
+        let events = self.events.lock().unwrap();
+        let mut texts = events.iter().map(|event| format!("{event:?}"));
+        texts.any(|text| parts.iter().all(|part| text.contains(part)))
+    }
+
     fn told(&self, what: &str) -> usize {
         let events = self.events.lock().unwrap();
         let all = events.iter().filter(|e| format!("{e:?}").contains(what));
@@ -121,6 +128,8 @@ async fn what_did_not_begin_anew_is_said_on_record_and_done_by_the_next_reload()
     assert!(report.failed[0].contains("reputation"), "{report:?}");
     assert_eq!(house.told("SettingsChanged"), 1, "it is in force");
     assert_eq!(house.told("SettingsRefused"), 0);
+    assert!(house.told_all(&["SettingsChanged", "applied: [\"reputation.ban_below\"]"]));
+    assert!(house.told_all(&["SettingsTaken", "restarted: []", &report.failed[0]]));
     // Remembered also by another incarnation, though the file does not differ any more.
     let mut generation = house.settings.generation();
     let control = house.root.control("settings").unwrap();
@@ -133,6 +142,7 @@ async fn what_did_not_begin_anew_is_said_on_record_and_done_by_the_next_reload()
     assert!(report.changes.is_empty(), "{report:?}");
     assert_eq!(report.restarted, ["reputation"]);
     assert!(report.failed.is_empty(), "{report:?}");
+    assert!(house.told_all(&["SettingsTaken", "restarted: [\"reputation\"]", "failed: []"]));
     let report = house.reload().await.unwrap();
     assert!(report.restarted.is_empty(), "once: {report:?}");
 }

@@ -20,7 +20,7 @@ use crate::{
     actors::judge::Question,
     admin::{
         protocol::{self, Failure, FailureCode},
-        remote::{Request, Response, is_taken},
+        remote::{Request, Response, instead_of, is_taken},
     },
     audit::AuditEvent,
     messages::{
@@ -28,7 +28,7 @@ use crate::{
         swarm::{SendCommand, SendFault},
     },
     network::exchange::{self, Administration},
-    policy::Action,
+    policy::{Action, Rule},
     types::{Origin, PeerId},
 };
 
@@ -36,6 +36,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(65);
 /// Commands of peers that are carried out at once, one of each.
 const MAX_SERVING: usize = 16;
+/// Streams of peers that go on, remembered so that each is on record once and not with every
+/// question: some for each peer that is served. Beyond it all are recorded anew.
+const MAX_STREAMS: usize = 64;
 /// Commands of this node that wait for an answer.
 const MAX_CALLS: usize = 64;
 
@@ -46,6 +49,23 @@ type Answer = oneshot::Sender<Result<Response, SendFault>>;
 pub(super) struct Commands {
     waiting: HashMap<OutboundRequestId, Answer>,
     serving: HashSet<PeerId>,
+    /// What a rule permitted, on record: as long as the connection lasts and the rule is the same.
+    streams: HashSet<(PeerId, &'static str, Rule)>,
+}
+
+impl Commands {
+    /// Whether a stream goes on that is on record; it is from now on.
+    fn goes_on(&mut self, who: PeerId, command: &'static str, rule: &Rule) -> bool {
+        if self.streams.len() >= MAX_STREAMS {
+            self.streams.clear();
+        }
+        !self.streams.insert((who, command, rule.clone()))
+    }
+
+    /// A peer is disconnected, or may not administer: its streams are over.
+    pub(super) fn end_streams(&mut self, who: &PeerId) {
+        self.streams.retain(|(one, _, _)| one != who);
+    }
 }
 
 impl Commands {
@@ -93,7 +113,9 @@ impl SwarmActor {
         self.commands.serving.insert(who);
         let (audit, admin) = (self.tools.audit.clone(), self.tools.admin.get().cloned());
         let done = async move {
-            if audit.record(granted).await.is_err() {
+            if let Some(granted) = granted
+                && audit.record(granted).await.is_err()
+            {
                 return failure(
                     FailureCode::Again,
                     "the audit log does not take records now",
@@ -115,12 +137,13 @@ impl SwarmActor {
         }));
     }
 
-    /// The command, and the record of the decision that lets a peer give it.
+    /// The command, and the record of the decision that lets a peer give it; none for a stream that
+    /// goes on.
     fn may_command(
-        &self,
+        &mut self,
         who: PeerId,
         request: Request,
-    ) -> Result<(protocol::Request, AuditEvent), Response> {
+    ) -> Result<(protocol::Request, Option<AuditEvent>), Response> {
         if self.memory.draining {
             return Err(failure(FailureCode::Again, "the node is stopping"));
         }
@@ -158,6 +181,7 @@ impl SwarmActor {
         };
         if !decision.permits() {
             self.tools.audit.note(record);
+            self.commands.end_streams(&who);
             let rule = &decision.rule;
             return Err(denied(&match decision.hint() {
                 Some(hint) => format!("denied by rule {rule}: {hint}"),
@@ -167,14 +191,18 @@ impl SwarmActor {
         match request {
             Request::Unknown(why) => Err(failure(FailureCode::Invalid, why)),
             Request::Command(command) if !is_taken(&command) => {
-                let why = format!("`{name}` is not taken from afar: run it on the node itself");
+                let why = format!("`{name}` is not taken from afar: {}", instead_of(&command));
                 Err(failure(FailureCode::Invalid, why))
             }
             Request::Command(_) if self.is_busy(&who) => Err(failure(
                 FailureCode::Again,
                 "a command is being carried out",
             )),
-            Request::Command(command) => Ok((*command, record)),
+            Request::Command(command) => {
+                let rule = &decision.rule;
+                let goes_on = command.is_stream() && self.commands.goes_on(who, name, rule);
+                Ok((*command, (!goes_on).then_some(record)))
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use actix::{
-    AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
+    AsyncContext, Context, Handler, Message, ResponseActFuture, WrapFuture,
     fut::{self, ActorFutureExt},
 };
 use libp2p::request_response::{OutboundRequestId, ResponseChannel};
@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::{SwarmActor, exchange::Heard, peers::Peer};
 use crate::{
+    actors::issuer::IssuerActor,
     audit::Direction,
     identity::{
         Refusal,
@@ -100,7 +101,6 @@ impl SwarmActor {
         self.enrolments.serving.insert(who);
         match request {
             Request::Enrol { request } => {
-                let issuer = self.tools.issuer.clone();
                 let ask = AskCredential {
                     peer: who,
                     tier: admitted.tier,
@@ -108,31 +108,16 @@ impl SwarmActor {
                     invitation: admitted.invitation,
                     request,
                 };
-                let asked = async move {
-                    let answer = issuer.ask_for(Origin::peer(who), ask, PATIENCE).await;
-                    answer.unwrap_or_else(|error| again(RefusalCode::Unavailable, error.code()))
-                };
-                ctx.spawn(asked.into_actor(self).map(move |response, act, _| {
-                    act.enrolments.serving.remove(&who);
-                    act.answer_enrolment(channel, response);
-                }));
+                self.pass_on(who, ask, channel, ctx);
             }
             Request::Rotate { statement } => {
-                let issuer = self.tools.issuer.clone();
                 let ask = AskRotation {
                     peer: who,
                     tier: admitted.tier,
                     identity: admitted.identity.clone(),
                     statement,
                 };
-                let asked = async move {
-                    let answer = issuer.ask_for(Origin::peer(who), ask, PATIENCE).await;
-                    answer.unwrap_or_else(|error| again(RefusalCode::Unavailable, error.code()))
-                };
-                ctx.spawn(asked.into_actor(self).map(move |response, act, _| {
-                    act.enrolments.serving.remove(&who);
-                    act.answer_enrolment(channel, response);
-                }));
+                self.pass_on(who, ask, channel, ctx);
             }
             Request::Present { chain } => {
                 let ip = self.peers.get(&who).and_then(Peer::ip);
@@ -144,6 +129,28 @@ impl SwarmActor {
                 }));
             }
         }
+    }
+
+    /// Asks Issuer, and answers the peer with what it says.
+    fn pass_on<M>(
+        &mut self,
+        who: PeerId,
+        ask: M,
+        channel: ResponseChannel<Response>,
+        ctx: &mut Context<Self>,
+    ) where
+        M: Message<Result = Response> + Send + 'static,
+        IssuerActor: Handler<M>,
+    {
+        let issuer = self.tools.issuer.clone();
+        let asked = async move {
+            let answer = issuer.ask_for(Origin::peer(who), ask, PATIENCE).await;
+            answer.unwrap_or_else(|error| again(RefusalCode::Unavailable, error.code()))
+        };
+        ctx.spawn(asked.into_actor(self).map(move |response, act, _| {
+            act.enrolments.serving.remove(&who);
+            act.answer_enrolment(channel, response);
+        }));
     }
 
     /// Whether a peer's request is looked at, and as what it is connected.

@@ -13,7 +13,7 @@ use libp2p::{
     },
 };
 
-use super::SwarmActor;
+use super::{SwarmActor, peers::Arrival};
 use crate::{
     audit::{AuditEvent, Direction},
     identity::Tier,
@@ -166,23 +166,18 @@ impl SwarmActor {
         }
         let now = self.tools.clock.now();
         let admitted = Arc::new(admitted);
-        let first = self
+        let arrival = self
             .peers
             .connected(admitted, id, (address, relay), direction, now);
         self.tell_footing(who);
-        if self
-            .peers
-            .get(&who)
-            .is_some_and(|one| one.closing.is_some())
+        if arrival == Arrival::Unwelcome
+            && let Some(swarm) = self.swarm.as_mut()
         {
-            // It is being thrown out: a connection that it makes meanwhile must not keep it in.
-            if let Some(swarm) = self.swarm.as_mut() {
-                swarm.close_connection(id);
-            }
+            swarm.close_connection(id);
         }
         self.plan.connected(&who, self.tools.clock.elapsed());
         self.tools.metrics.connected(direction, security);
-        if first {
+        if arrival == Arrival::First {
             self.show_all_heads(who, ctx);
             tracing::info!(peer = %who, %tier, ?direction, %security, "connected");
         }
@@ -213,6 +208,7 @@ impl SwarmActor {
             return;
         };
         self.neighbours.gone(&who);
+        self.commands.end_streams(&who);
         if let Ok(peer) = convert::to_libp2p(&who) {
             let other = |address: &Multiaddr| convert::split_p2p(address).1 != Some(peer);
             self.memory.dialled.retain(other);

@@ -292,9 +292,7 @@ impl SwarmActor {
 
     /// Closes every connection of a peer; why is recorded when the last one is gone.
     pub(super) fn close_peer(&mut self, who: PeerId, why: &'static str) {
-        if let Some(peer) = self.peers.get_mut(&who) {
-            peer.closing = Some(why);
-        }
+        self.peers.close(&who, why);
         if let (Some(swarm), Ok(peer)) = (self.swarm.as_mut(), convert::to_libp2p(&who)) {
             // An error means that it is not connected any more, which was the wish.
             let _ = swarm.disconnect_peer_id(peer);

@@ -184,3 +184,6 @@ impl Listeners for Neighbours {
         decision.permits()
     }
 }
+
+#[cfg(test)]
+mod tests;

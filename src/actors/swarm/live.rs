@@ -54,13 +54,7 @@ impl SwarmActor {
     /// at what the others may.
     fn review(&mut self) {
         let now = self.tools.clock.now();
-        let doomed: Vec<(PeerId, &'static str)> = self
-            .peers
-            .iter()
-            .filter_map(|(who, peer)| {
-                Some((*who, peer.closing.or_else(|| self.barred(*who, peer, now))?))
-            })
-            .collect();
+        let doomed = self.peers.doomed(|who, peer| self.barred(who, peer, now));
         for (who, why) in doomed {
             self.throw_out(who, why);
         }

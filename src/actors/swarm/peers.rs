@@ -57,6 +57,17 @@ struct Connection {
     relay: Option<libp2p::PeerId>,
 }
 
+/// What a new connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// The peer's first.
+    First,
+    /// One more.
+    Another,
+    /// One of a peer that is being thrown out: it was on its way meanwhile, and must be closed.
+    Unwelcome,
+}
+
 /// All connected peers.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
@@ -65,7 +76,8 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Notes a connection. `true` when it is the peer's first.
+    /// Notes a connection. A peer that is being thrown out stays so: its newest proof was judged
+    /// before that.
     pub(super) fn connected(
         &mut self,
         admitted: Arc<Admitted>,
@@ -73,7 +85,7 @@ impl Peers {
         (address, relay): (Multiaddr, Option<libp2p::PeerId>),
         direction: Direction,
         now: Timestamp,
-    ) -> bool {
+    ) -> Arrival {
         let (peer, security) = (admitted.peer, admitted.security);
         let pq_auth = admitted.identity.as_ref().is_some_and(|one| one.pq_auth);
         if let Some(identity) = &admitted.identity {
@@ -97,7 +109,31 @@ impl Peers {
             pq_auth,
             relay,
         });
-        entry.connections.len() == 1
+        match (entry.closing, entry.connections.len()) {
+            (Some(_), _) => Arrival::Unwelcome,
+            (None, 1) => Arrival::First,
+            (None, _) => Arrival::Another,
+        }
+    }
+
+    /// This node is closing a peer's connections from now on.
+    pub(super) fn close(&mut self, peer: &PeerId, why: &'static str) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.closing = Some(why);
+        }
+    }
+
+    /// Whose connections are to be closed, and why: those of peers that are `barred`, and once more of
+    /// those that are being thrown out and still are here.
+    pub(super) fn doomed(
+        &self,
+        barred: impl Fn(PeerId, &Peer) -> Option<&'static str>,
+    ) -> Vec<(PeerId, &'static str)> {
+        let doomed = self.peers.iter().filter_map(|(who, peer)| {
+            let why = peer.closing.or_else(|| barred(*who, peer))?;
+            Some((*who, why))
+        });
+        doomed.collect()
     }
 
     /// Forgets a connection; the peer itself when it was the last.
@@ -273,3 +309,6 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,12 @@
-use super::*;
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    messages::swarm::Published,
+    types::{Party, PeerId, Span, Timestamp, Topic},
+};
 
 fn peer() -> PeerId {
     PeerId::from(&ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key())
@@ -29,7 +36,14 @@ fn requests() -> Vec<Request> {
             seal_to: vec!["acme/workers".parse().unwrap()],
         },
         Request::Subscribe { topic },
-        Request::AuditTail { count: 7 },
+        Request::AuditTail {
+            count: 7,
+            after: None,
+        },
+        Request::AuditTail {
+            count: 7,
+            after: Some(3),
+        },
         Request::AuditRotate {},
         Request::IdentityReload {},
         Request::Ban {

@@ -91,6 +91,7 @@ pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
         | AuditEvent::PolicyErred { .. }
         | AuditEvent::ShadowDiffered { .. }
         | AuditEvent::SettingsChanged { .. }
+        | AuditEvent::SettingsTaken { .. }
         | AuditEvent::SettingsRefused { .. } => policy::record(event, cut),
     }
 }

@@ -139,6 +139,8 @@ pub(super) struct Unmapped {
     /// The event's stable name.
     pub(super) event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) failed: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) former: Option<String>,
@@ -162,6 +164,8 @@ pub(super) struct Unmapped {
     pub(super) pq_auth: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) receipt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) restarted: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) revoked: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]

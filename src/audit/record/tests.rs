@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Variants of [`AuditEvent`]; [`place_of`] does not compile when one is added.
-const VARIANTS: usize = 39;
+const VARIANTS: usize = 40;
 
 fn place_of(event: &AuditEvent) -> usize {
     match event {
@@ -54,7 +54,8 @@ fn place_of(event: &AuditEvent) -> usize {
         AuditEvent::SettingsChanged { .. } => 35,
         AuditEvent::SettingsRefused { .. } => 36,
         AuditEvent::KeyRotated { .. } => 37,
-        AuditEvent::CallsChanged { .. } => 38,
+        AuditEvent::SettingsTaken { .. } => 38,
+        AuditEvent::CallsChanged { .. } => 39,
     }
 }
 
@@ -142,6 +143,16 @@ impl Stuff {
                 config_hash: self.text(),
                 applied: vec![self.text(); self.issuers],
                 waiting: vec![self.text()],
+            },
+            AuditEvent::SettingsTaken {
+                config_hash: self.text(),
+                restarted: vec![self.text(); self.issuers],
+                failed: Vec::new(),
+            },
+            AuditEvent::SettingsTaken {
+                config_hash: self.text(),
+                restarted: Vec::new(),
+                failed: vec![self.text(); self.issuers],
             },
             AuditEvent::SettingsRefused { why: self.text() },
         ]

@@ -3,6 +3,7 @@ use std::time::Duration;
 use tokio::{io::BufReader, net::UnixListener};
 
 use super::*;
+use crate::cli::{far::Target, output::Format};
 use crate::{
     admin::{
         lines::{self, LineReader},
@@ -95,7 +96,15 @@ fn audit_tail_prints_until_the_stream_is_done() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         let node = node(dir.path(), answers, hang_up);
-        let result = audit_tail(dir.path(), 5, &Out::new(Format::Json));
+        let result = crate::cli::far::audit_tail(
+            &Target {
+                data_dir: dir.path(),
+                node: None,
+            },
+            5,
+            false,
+            &Out::new(Format::Json),
+        );
         assert_eq!(result.is_ok(), good);
         node.join().unwrap();
     }

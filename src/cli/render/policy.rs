@@ -23,9 +23,14 @@ pub(super) fn answer(answer: &Response, out: &Out) -> Option<Result<(), CliError
                 table(quarantines, out)
             })
         }
-        Response::Quarantined(one) => out.answer("quantraband.quarantined/1", one, || {
-            format!("{} is in quarantine until {}", one.party, one.until)
-        }),
+        Response::Quarantined { quarantines } => {
+            out.answer("quantraband.quarantined/1", &All { quarantines }, || {
+                let line = |one: &QuarantineInfo| {
+                    format!("{} is in quarantine until {}", one.party, one.until)
+                };
+                quarantines.iter().map(line).collect::<Vec<_>>().join("\n")
+            })
+        }
         Response::Policies(report) => {
             out.answer("quantraband.policies/1", report, || policies(report))
         }

@@ -1,4 +1,4 @@
-use std::{fs, io::Read};
+use std::{fs, io::Read, os::unix::fs::MetadataExt};
 
 use super::*;
 use crate::identity::{
@@ -156,22 +156,87 @@ fn what_is_erased_is_overwritten_but_never_a_key_in_use() {
     file.read_to_end(&mut left).unwrap();
     assert!(!left.is_empty() && left.iter().all(|byte| *byte == 0));
     // A second name of the present key loses that name alone.
-    disk::link(&world.paths.node_key(), &world.paths.retired_key()).unwrap();
+    fs::hard_link(world.paths.node_key(), world.paths.retired_key()).unwrap();
     let peer = loaded(&world.paths.node_key()).peer();
     erase_retired(&world.paths).unwrap();
     assert_eq!(loaded(&world.paths.node_key()).peer(), peer);
 }
 
 #[test]
+fn the_former_key_is_overwritten_where_it_was_too() {
+    let (world, _) = ready();
+    let paths = &world.paths;
+    let mut file = fs::File::open(paths.node_key()).unwrap();
+    start(paths).unwrap();
+    let links = fs::metadata(paths.retired_key()).unwrap().nlink();
+    assert_eq!(links, 1, "a copy, and no second name");
+    let mut left = Vec::new();
+    file.read_to_end(&mut left).unwrap();
+    assert!(!left.is_empty() && left.iter().all(|byte| *byte == 0));
+    assert_eq!(loaded(&paths.retired_key()).peer(), world.key.peer());
+}
+
+#[test]
 fn a_rotation_is_given_up_until_its_credential_is_there() {
     let world = world();
-    assert!(matches!(abandon(&world.paths), Err(RotationError::None)));
-    begin(&world.paths, NOW).unwrap();
-    abandon(&world.paths).unwrap();
-    assert!(!world.paths.next_key().exists() && pending(&world.paths).unwrap().is_none());
-    assert_eq!(start(&world.paths).unwrap().key.peer(), world.key.peer());
+    let paths = &world.paths;
+    assert!(matches!(abandon(paths, NOW), Err(RotationError::None)));
+    begin(paths, NOW).unwrap();
+    assert!(abandon(paths, NOW).unwrap().is_none());
+    assert!(!paths.next_key().exists() && pending(paths).unwrap().is_none());
+    assert_eq!(start(paths).unwrap().key.peer(), world.key.peer());
+    assert!(matches!(abandon(paths, NOW), Err(RotationError::None)));
     let (world, _) = ready();
-    assert!(matches!(abandon(&world.paths), Err(RotationError::TooLate)));
+    assert!(matches!(
+        abandon(&world.paths, NOW),
+        Err(RotationError::TooLate)
+    ));
+}
+
+#[test]
+fn what_was_stated_is_given_up_for_another_rotation_alone() {
+    let world = world();
+    let paths = &world.paths;
+    let (first, _) = begin(paths, NOW).unwrap();
+    stating(paths, &first.statement).unwrap();
+    stating(paths, &first.statement).unwrap();
+    let second = abandon(paths, NOW).unwrap().unwrap().statement;
+    assert_eq!(second.sequence(), first.statement.sequence() + 1);
+    assert_ne!(second.new_keys(), first.statement.new_keys());
+    assert_eq!(loaded(&paths.next_key()).public(), second.new_keys());
+    // The answer to the first comes after all: it is not of what is on the disk.
+    let late = adopt(paths, &first.statement, &answer(&first.statement));
+    assert!(matches!(late, Err(RotationError::Mixed(_))), "{late:?}");
+    // Interrupted after the removal: it is known what was stated, and the command is repeated.
+    fs::remove_file(paths.rotation()).unwrap();
+    fs::remove_file(paths.next_key()).unwrap();
+    let late = adopt(paths, &second, &answer(&second));
+    assert!(matches!(late, Err(RotationError::None)), "{late:?}");
+    let third = abandon(paths, NOW).unwrap().unwrap().statement;
+    assert_eq!(third.sequence(), first.statement.sequence() + 1);
+    // It comes to its end; then nothing is left of those.
+    stating(paths, &third).unwrap();
+    adopt(paths, &third, &answer(&third)).unwrap();
+    start(paths).unwrap();
+    finish(paths).unwrap();
+    assert!(!paths.stated().exists());
+    stating(paths, &third).unwrap();
+    assert!(
+        matches!(abandon(paths, NOW), Err(RotationError::None)),
+        "a crash left it"
+    );
+}
+
+#[test]
+fn keys_are_sealed_anew_when_no_others_would_stay_as_they_are() {
+    let (world, _) = ready();
+    let paths = &world.paths;
+    assert!(matches!(may_protect(paths), Err(RotationError::UnderWay)));
+    start(paths).unwrap();
+    finish(paths).unwrap();
+    assert!(matches!(may_protect(paths), Err(RotationError::Retired(_))));
+    erase_retired(paths).unwrap();
+    may_protect(paths).unwrap();
 }
 
 #[test]
@@ -190,7 +255,7 @@ fn files_of_another_rotation_change_nothing() {
         Err(RotationError::Mixed(_))
     ));
     assert_eq!(start(&world.paths).unwrap().key.peer(), world.key.peer());
-    abandon(&world.paths).unwrap();
+    abandon(&world.paths, NOW).unwrap();
     // A node without a credential, or with its own, has nothing to go on with.
     fs::remove_file(world.paths.credential()).unwrap();
     let begun = begin(&world.paths, NOW);

@@ -17,14 +17,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::{Deserialize, Serialize};
-
 use super::{
     list::{StatusHead, StatusList},
+    record::{ListReport, Record},
+    rejected::Rejected,
     view::{InForce, StatusView},
 };
 use crate::{
-    cbor::Malformed,
     identity::{
         CLOCK_SKEW, Delegation, Name, Refusal, StatusEntry, Thumbprint, TrustAnchors,
         anchor::MAX_ANCHORS, cose::BadSignature, verify::issuer_keys,
@@ -36,64 +35,6 @@ use crate::{
 pub const MAX_ISSUERS: usize = 2 * MAX_ANCHORS;
 /// Most delegated issuers of one anchor, so that none can fill the book with names of its own.
 pub const MAX_UNDER_ANCHOR: usize = 64;
-
-/// Why a head or a list is not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
-    /// Not in its one encoding.
-    #[error("malformed: {0}")]
-    Malformed(#[from] Malformed),
-    /// A signature by the right keys that does not hold, or links that do not fit together.
-    #[error("{0}")]
-    Forged(Refusal),
-    /// Its issuer is not trusted here.
-    #[error("the issuer `{0}` is not trusted here")]
-    Unknown(Name),
-    /// It is by other keys than those known under the name. Whoever sent it may trust those.
-    #[error("`{0}` is known here with other keys")]
-    OtherKey(Name),
-    /// The delegation to its issuer was revoked.
-    #[error("the delegation to `{0}` was revoked")]
-    Revoked(Name),
-    /// It is dated in the future.
-    #[error("it was signed at {0}, which is in the future: compare the clocks")]
-    Future(Timestamp),
-    /// An older one than is known.
-    #[error("it has the sequence {offered}, and {known} is known already")]
-    Older {
-        /// Its sequence.
-        offered: u64,
-        /// The one known.
-        known: u64,
-    },
-    /// The book is full.
-    #[error("there are lists of {MAX_ISSUERS} issuers, or of {MAX_UNDER_ANCHOR} under one anchor")]
-    Full,
-}
-
-impl Rejected {
-    /// Whether the sender is to blame. An honest node sends on only what it verified itself, but
-    /// may trust others than this one, and may know less.
-    #[must_use]
-    pub fn charged(&self) -> bool {
-        matches!(self, Self::Malformed(_) | Self::Forged(_))
-    }
-
-    /// A stable, bounded name.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Malformed(_) => "malformed",
-            Self::Forged(_) => "forged",
-            Self::Unknown(_) => "unknown_issuer",
-            Self::OtherKey(_) => "other_key",
-            Self::Revoked(_) => "revoked",
-            Self::Future(_) => "future",
-            Self::Older { .. } => "older",
-            Self::Full => "full",
-        }
-    }
-}
 
 /// Two statements under one sequence: the issuer's key is in two hands, or its folder was copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,74 +49,6 @@ pub struct Fork {
     pub other: [u8; 32],
 }
 
-/// What must be written before it counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    key: Thumbprint,
-    list: Option<Arc<StatusList>>,
-    head: Arc<StatusHead>,
-}
-
-impl Record {
-    /// Reads what was written, whose signatures were verified then.
-    ///
-    /// # Errors
-    /// [`Malformed`].
-    pub fn restore(list: Option<&[u8]>, head: &[u8]) -> Result<Self, Malformed> {
-        let head = StatusHead::decode(head)?;
-        let key = head.signed_by().ok_or(Malformed("a head names no key"))?;
-        let list = list.map(StatusList::decode).transpose()?.map(Arc::new);
-        let fits = list.as_ref().is_none_or(|list| {
-            let statement = list.statement();
-            list.head().signed_by() == Some(key)
-                && statement.issuer == head.statement().issuer
-                && statement.sequence <= head.statement().sequence
-        });
-        if !fits {
-            return Err(Malformed("a list and a head that do not belong together"));
-        }
-        Ok(Self {
-            key,
-            list,
-            head: Arc::new(head),
-        })
-    }
-
-    /// Whose.
-    #[must_use]
-    pub fn issuer(&self) -> &Name {
-        &self.head.statement().issuer
-    }
-
-    /// The newest head.
-    #[must_use]
-    pub fn head(&self) -> &Arc<StatusHead> {
-        &self.head
-    }
-
-    /// The newest list.
-    #[must_use]
-    pub fn list(&self) -> Option<&Arc<StatusList>> {
-        self.list.as_ref()
-    }
-
-    /// Whether the list of the head is still to come.
-    #[must_use]
-    pub fn is_behind(&self) -> bool {
-        self.sequence() != self.head.statement().sequence
-    }
-
-    /// The sequence of the list; 0: there is none.
-    fn sequence(&self) -> u64 {
-        let list = self.list.as_ref();
-        list.map_or(0, |list| list.statement().sequence)
-    }
-
-    fn delegations(&self) -> &[Delegation] {
-        self.list.as_ref().map_or(&[], |list| list.delegations())
-    }
-}
-
 /// What a document that is no nuisance comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Weighed {
@@ -187,32 +60,6 @@ pub enum Weighed {
     Unproved,
     /// Something else is known under this sequence.
     Forked(Fork),
-}
-
-/// An issuer's list as an operator sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListReport {
-    /// The issuer.
-    pub issuer: Name,
-    /// `in_force`, `stale`, `behind` (a newer head is known), `untrusted`, `cut` (the delegation
-    /// it rests on was revoked).
-    pub state: String,
-    /// Sequence of the newest head.
-    pub sequence: u64,
-    /// Sequence of the list; absent when only a head is known.
-    pub list_sequence: Option<u64>,
-    /// When the head was signed.
-    pub issued: Timestamp,
-    /// When a newer one should be known.
-    pub next_update: Timestamp,
-    /// What was issued before is revoked.
-    pub issued_before: Option<Timestamp>,
-    /// Entries of the list.
-    pub entries: u32,
-    /// Entries that are revoked.
-    pub revoked: u32,
-    /// SHA-256 of the list, hex.
-    pub hash: String,
 }
 
 struct Entry {
@@ -407,7 +254,7 @@ impl Book {
                     Some(shown) if shown.is_stale(now) => "stale",
                     Some(_) => "in_force",
                 };
-                report(&entry.record, state)
+                ListReport::of(&entry.record, state)
             })
             .collect()
     }
@@ -538,22 +385,5 @@ fn compare(offered: &StatusHead, known: &StatusHead) -> Compared {
             known: known.hash,
             other: offered.hash,
         }),
-    }
-}
-
-fn report(record: &Record, state: &str) -> ListReport {
-    let statement = record.head.statement();
-    let list = record.list.as_ref();
-    ListReport {
-        issuer: statement.issuer.clone(),
-        state: state.to_owned(),
-        sequence: statement.sequence,
-        list_sequence: list.map(|list| list.statement().sequence),
-        issued: statement.issued,
-        next_update: statement.next_update,
-        issued_before: Some(statement.issued_before).filter(|before| before.secs() > 0),
-        entries: statement.entries,
-        revoked: list.map_or(0, |list| list.revoked()),
-        hash: hex::encode(statement.hash),
     }
 }

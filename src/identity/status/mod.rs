@@ -18,9 +18,11 @@ mod book;
 mod fetch;
 mod folder;
 mod list;
+mod record;
+mod rejected;
 mod view;
 
-pub use book::{Book, Fork, ListReport, MAX_ISSUERS, MAX_UNDER_ANCHOR, Record, Rejected, Weighed};
+pub use book::{Book, Fork, MAX_ISSUERS, MAX_UNDER_ANCHOR, Weighed};
 pub use fetch::{Fetch, Fetches};
 pub use folder::{
     DEFAULT_NEXT_UPDATE, Folder, FolderError, MAX_NEXT_UPDATE, Revocation, STATUS_EXTENSION,
@@ -29,6 +31,8 @@ pub use list::{
     MAX_ENTRIES, MAX_HEAD_BYTES, MAX_HEADS, MAX_STATUS_BYTES, Statement, StatusHead, StatusList,
     heads_of_bytes,
 };
+pub use record::{ListReport, Record};
+pub use rejected::Rejected;
 pub use view::{Status, StatusView, Why};
 
 #[cfg(test)]

@@ -53,6 +53,42 @@ fn every_fact_is_part_of_the_key() {
 }
 
 #[test]
+fn peers_with_long_credentials_leave_fewer_verdicts_not_more_memory() {
+    use super::cache::{MAX_VERDICT_BYTES, MAX_VERDICTS};
+    let rules = rules(PolicySet::built_in().unwrap());
+    let mut facts = Case::new(Action::Publish, Tier::Member).facts();
+    facts.principal.groups = (0..32).map(|n| format!("acme/{n:0>250}")).collect();
+    let mut cache = Cache::default();
+    for n in 0..2_500_u64 {
+        facts.principal.expires = Some(n);
+        cache.decide(&rules, &facts);
+        assert!(cache.bytes() <= MAX_VERDICT_BYTES);
+    }
+    assert!((1_000..2_500).contains(&cache.len()), "{}", cache.len());
+    // The newest are there; another set leaves nothing.
+    let hits = cache.counts().0;
+    cache.decide(&rules, &facts);
+    assert_eq!(cache.counts().0, hits + 1);
+    let long = cache.len();
+    facts.principal.groups.clear();
+    for n in 0..u64::try_from(MAX_VERDICTS).unwrap() {
+        facts.principal.expires = Some(n);
+        cache.decide(&rules, &facts);
+    }
+    assert_eq!(cache.len(), MAX_VERDICTS, "after {long} long ones");
+    assert!(
+        cache.bytes() <= MAX_VERDICTS * 2_048,
+        "no long one is counted"
+    );
+    facts.principal.expires = None;
+    cache.decide(
+        &self::rules(set("@id(\"a\") permit(principal, action, resource);")),
+        &facts,
+    );
+    assert_eq!((cache.len(), cache.bytes() < 4_096), (1, true));
+}
+
+#[test]
 fn time_is_part_of_the_key_only_where_a_policy_reads_it() {
     let still = rules(PolicySet::built_in().unwrap());
     let timed = rules(built_in_and(

@@ -116,6 +116,30 @@ fn every_action_under_every_condition() {
     }
 }
 
+/// By default nobody administers, so that line of the table again with a policy that permits it.
+#[test]
+fn who_may_administer_where_a_policy_permits_it() {
+    use Condition as C;
+    let set = built_in_and(
+        r#"@id("ops") permit(principal is Qb::Peer, action == Qb::Action::"administer",
+             resource is Qb::Node) when { principal.verified };
+           @id("ops.pq") @obligation("step_up") @step_up("post_quantum")
+           forbid(principal is Qb::Peer, action == Qb::Action::"administer",
+             resource is Qb::Node) when { !context.post_quantum };"#,
+    );
+    for condition in C::ALL {
+        let decision = condition.case(Action::Administer).judge(&set);
+        let (verdict, rule) = match condition {
+            C::Unknown | C::SelfSigned => (Deny(DenyReason::Administration), "default.deny"),
+            C::Verified => (Allow, "ops"),
+            C::Classical => (Verdict::StepUp(StepUp::PostQuantum), "ops.pq"),
+            other => expected(Action::Administer, other),
+        };
+        assert_eq!(decision.verdict, verdict, "{condition:?}");
+        assert_eq!(decision.rule.as_str(), rule, "{condition:?}");
+    }
+}
+
 #[test]
 fn a_sensitive_topic_asks_a_classical_connection_for_more() {
     let built_in = PolicySet::built_in().unwrap();

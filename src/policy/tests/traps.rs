@@ -153,6 +153,9 @@ fn numbers_are_bounded_and_thresholds_are_never_lowered_by_rounding() {
             "{least}"
         );
     }
+    for no_score in [f64::NAN, f64::INFINITY, -0.01, 1.01] {
+        assert!(TrustScore::try_new(no_score).is_err(), "{no_score}");
+    }
     let mut case = Case::new(Action::Connect, Tier::Member);
     case.anomaly = u8::MAX;
     assert_eq!(case.facts().principal.anomaly, 100);

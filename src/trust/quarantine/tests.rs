@@ -43,6 +43,8 @@ fn by_policy(span: Duration, grant: Option<[u8; 32]>) -> Entry {
         caused: NOW,
         until: later(span),
         reason: "deny.anomaly".to_owned(),
+        rule: Some("deny.anomaly".to_owned()),
+        released: false,
         by_operator: false,
         grant,
     }
@@ -60,7 +62,7 @@ fn it_ends_with_its_time() {
     assert!(held(&all, later(HOUR - Duration::from_millis(1))));
     assert!(!held(&all, later(HOUR)), "to the millisecond, swept or not");
     assert!(all.holding(&mallory().peer(), None, NOW).is_none());
-    assert_eq!(all.sweep(later(HOUR)), [party()]);
+    assert_eq!(all.sweep(later(HOUR)).len(), 1);
     assert!(all.is_empty());
 }
 
@@ -145,6 +147,60 @@ fn an_operators_stays_the_operators() {
 }
 
 #[test]
+fn what_the_operator_releases_the_same_policy_does_not_take_back() {
+    let mut all = Quarantines::default();
+    let lifts = |all: &Quarantines, rules: &[&str], at| {
+        all.lifts(&node().peer(), None, rules.iter().copied(), at)
+    };
+    all.begin(party(), by_policy(HOUR, None));
+    assert!(!lifts(&all, &["deny.anomaly"], NOW), "it is held");
+    assert!(all.lift(&party(), NOW, HOUR * 2) && !all.lift(&party(), NOW, HOUR));
+    assert_eq!((all.held(), all.list().len()), (0, 0));
+    assert!(all.holding(&node().peer(), None, NOW).is_none());
+    assert!(lifts(&all, &["deny.anomaly"], NOW));
+    assert!(!lifts(&all, &["deny.anomaly", "other"], NOW), "all of them");
+    assert!(!all.lifts(&mallory().peer(), None, ["deny.anomaly"].into_iter(), NOW));
+    // Its cause lasts: nothing comes of it until the release has ended.
+    let again = |after, rule: &str| {
+        let mut entry = by_policy(HOUR, None);
+        (entry.since, entry.caused) = (later(after), later(after));
+        (entry.until, entry.rule) = (later(after + HOUR), Some(rule.to_owned()));
+        entry
+    };
+    assert_eq!(
+        all.begin(party(), again(HOUR, "deny.anomaly")),
+        Begun::Known
+    );
+    let mut later_on = all.clone();
+    assert!(!lifts(&later_on, &["deny.anomaly"], later(HOUR * 2)));
+    let late = again(HOUR * 2, "deny.anomaly");
+    assert_eq!(later_on.begin(party(), late), Begun::New(None));
+    // Another policy, or the operator, puts it there at once.
+    let mut other = all.clone();
+    assert_eq!(other.begin(party(), again(HOUR, "other")), Begun::New(None));
+    assert!(other.holding(&node().peer(), None, later(HOUR)).is_some());
+    let mut hand = again(HOUR, "deny.anomaly");
+    (hand.by_operator, hand.rule) = (true, None);
+    assert_eq!(all.begin(party(), hand), Begun::New(None));
+    assert_eq!(all.held(), 1);
+}
+
+#[test]
+fn an_operators_quarantine_remembers_the_policy_beneath_it() {
+    let mut all = Quarantines::default();
+    let mut hand = by_policy(HOUR, None);
+    (hand.by_operator, hand.rule) = (true, None);
+    all.begin(party(), hand.clone());
+    assert!(all.lift(&party(), NOW, HOUR));
+    assert!(all.is_empty(), "no policy to be released from");
+    all.begin(party(), by_policy(HOUR, None));
+    all.begin(party(), hand);
+    assert!(all.lift(&party(), NOW, HOUR));
+    let rules = ["deny.anomaly"].into_iter();
+    assert!(all.lifts(&node().peer(), None, rules, NOW));
+}
+
+#[test]
 fn a_full_table_lets_go_of_what_ends_first() {
     let key = |n: u16| {
         let mut seed = [0; 32];
@@ -161,7 +217,7 @@ fn a_full_table_lets_go_of_what_ends_first() {
         let span = HOUR + Duration::from_secs(u64::from(n));
         assert_eq!(all.begin(key(n), by_policy(span, None)), Begun::New(None));
     }
-    assert_eq!(all.len(), MAX_ENTRIES);
+    assert_eq!(all.held(), MAX_ENTRIES);
     assert_eq!(
         all.begin(party(), by_policy(HOUR, None)),
         Begun::New(Some(key(1)))

@@ -16,6 +16,8 @@ use crate::{
 const KEYS: usize = 256;
 /// Longest key, bytes of JSON.
 const KEY: usize = 128;
+/// Most actors listed in one record; a node has about fifteen.
+const ACTORS: usize = 32;
 
 pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
     use Severity::Informational;
@@ -97,8 +99,25 @@ fn changed(event: &AuditEvent, cut: &mut Cutter) -> Record {
         } => {
             let mut record = line(Informational, "settings_changed", "settings", cut);
             record.unmapped.config_hash = Some(cut.text(config_hash, NAME));
-            record.unmapped.applied = Some(keys(applied, cut));
-            record.unmapped.waiting = Some(keys(waiting, cut));
+            record.unmapped.applied = Some(list(applied, KEYS, KEY, cut));
+            record.unmapped.waiting = Some(list(waiting, KEYS, KEY, cut));
+            record
+        }
+        AuditEvent::SettingsTaken {
+            config_hash,
+            restarted,
+            failed,
+        } => {
+            let severity = if failed.is_empty() {
+                Informational
+            } else {
+                Medium
+            };
+            let mut record = line(severity, "settings_taken", "settings", cut);
+            record.status_id = Some(if failed.is_empty() { 1 } else { 2 });
+            record.unmapped.config_hash = Some(cut.text(config_hash, NAME));
+            record.unmapped.restarted = Some(list(restarted, ACTORS, NAME, cut));
+            record.unmapped.failed = Some(list(failed, ACTORS, NAME, cut));
             record
         }
         AuditEvent::SettingsRefused { why } => {
@@ -115,13 +134,14 @@ fn changed(event: &AuditEvent, cut: &mut Cutter) -> Record {
     }
 }
 
-fn keys(all: &[String], cut: &mut Cutter) -> Vec<String> {
-    if all.len() > KEYS {
+/// The first `most` of `all`, each of at most `length` bytes of JSON.
+fn list(all: &[String], most: usize, length: usize, cut: &mut Cutter) -> Vec<String> {
+    if all.len() > most {
         cut.note_cut();
     }
     all.iter()
-        .take(KEYS)
-        .map(|key| cut.text(key, KEY))
+        .take(most)
+        .map(|one| cut.text(one, length))
         .collect()
 }
 

@@ -1,0 +1,122 @@
+//! What the network asks the gatekeeper, and what it is told at once: bans, cool-downs and budgets
+//! are looked up; whatever takes an actor's answer is begun here and awaited there.
+
+use std::{net::IpAddr, sync::Arc};
+
+use futures::{FutureExt, future::BoxFuture};
+
+use super::{Gatekeeper, Way};
+use crate::{
+    audit::{AuditEvent, Direction},
+    identity::{Channel, Refusal, Role, Tier},
+    network::{Admission, Admitted, GateKeeper, Presented},
+    trust::reputation::Barred,
+    types::{Origin, Party, PeerId, SecurityInfo},
+};
+
+impl GateKeeper for Gatekeeper {
+    fn own_frame(&self, channel: &Channel, role: Role) -> Arc<[u8]> {
+        let own = self.0.own.load();
+        let heads = self.0.statuses.load().heads_of(own.issuers());
+        own.frame(&self.0.key, channel, role, heads).into()
+    }
+
+    fn precheck(&self, peer: &PeerId, ip: Option<IpAddr>) -> Result<(), Refusal> {
+        let origin = Origin {
+            peer: Some(*peer),
+            address: ip,
+        };
+        if self.0.cooldowns.is_cooling(&origin).is_some() {
+            return Err(Refusal::CoolingDown);
+        }
+        let (standings, now) = (self.0.standings.load(), self.0.clock.now());
+        let barred = standings
+            .barred(&Party::Peer(*peer), now)
+            .or_else(|| ip.and_then(|ip| standings.address_banned(ip, now)));
+        match barred {
+            None => Ok(()),
+            Some(Barred::Until(until)) => Err(Refusal::Banned(until)),
+            Some(Barred::Unknown) => Err(Refusal::Unavailable("reputation")),
+        }
+    }
+
+    fn judge(&self, presented: Presented) -> BoxFuture<'static, Result<Admitted, Refusal>> {
+        self.clone().judge_member(presented).boxed()
+    }
+
+    fn judge_open(
+        &self,
+        peer: PeerId,
+        ip: Option<IpAddr>,
+        security: SecurityInfo,
+    ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
+        let keeper = self.clone();
+        let way = Way {
+            peer,
+            ip,
+            direction: Direction::Inbound,
+            security,
+        };
+        async move {
+            let pending = Arc::clone(&keeper.0.pending);
+            let _turn = pending
+                .acquire()
+                .await
+                .map_err(|_| Refusal::Unavailable("stopping"))?;
+            keeper.grant(way, (Tier::Unverified, None), 0).await
+        }
+        .boxed()
+    }
+
+    fn judge_renewed(
+        &self,
+        known: Arc<Admitted>,
+        ip: Option<IpAddr>,
+        chain: Vec<u8>,
+    ) -> BoxFuture<'static, Result<Admitted, Refusal>> {
+        self.clone().renewed(known, ip, chain).boxed()
+    }
+
+    fn refused(&self, peer: &PeerId, ip: Option<IpAddr>, direction: Direction, why: &Refusal) {
+        self.0.metrics.denied(why.code());
+        tracing::info!(%peer, ?direction, code = why.code(), "refused at the gate: {why}");
+        if let Refusal::ByPeer(_) | Refusal::Interrupted(_) = why {
+            // What the other side decided, and what broke on the way, is its own affair.
+            return;
+        }
+        self.0.audit.note(AuditEvent::AuthenticationFailed {
+            peer: *peer,
+            address: ip,
+            code: why.code().to_owned(),
+            detail: why.to_string(),
+        });
+        if why.charged() {
+            self.charge(*peer, ip, why);
+        }
+    }
+}
+
+impl Admission for Gatekeeper {
+    fn admit_pending(&self, ip: Option<IpAddr>) -> Result<(), &'static str> {
+        let tools = &self.0;
+        if let Some(ip) = ip {
+            let origin = Origin {
+                peer: None,
+                address: Some(ip),
+            };
+            if tools.cooldowns.is_cooling(&origin).is_some() {
+                return Err("cooling_down");
+            }
+            match tools.standings.load().address_banned(ip, tools.clock.now()) {
+                None => {}
+                Some(Barred::Until(_)) => return Err("address_banned"),
+                Some(Barred::Unknown) => return Err("reputation_unknown"),
+            }
+        }
+        tools
+            .limiter
+            .load()
+            .admit_connection(ip)
+            .map_err(|denial| denial.reason.code())
+    }
+}
