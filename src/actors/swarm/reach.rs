@@ -381,13 +381,10 @@ impl SwarmActor {
     }
 
     /// Where the furthest member is: a walk does not say who named an address, so it is believed
-    /// when it would be whoever did.
+    /// only when it would be whoever did.
     fn furthest(&self) -> scope::Scope {
         let members = self.peers.iter();
         let members = members.filter(|(_, peer)| peer.admitted.tier == Tier::Member);
-        members
-            .map(|(who, _)| self.scope_of(who))
-            .max()
-            .unwrap_or(scope::Scope::World)
+        scope::furthest(members.map(|(who, _)| self.scope_of(who)))
     }
 }

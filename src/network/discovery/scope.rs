@@ -5,7 +5,7 @@
 //! itself. So an address is believed when its reach is at least that of the address its teller is
 //! connected from, or when the configuration believes all.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
@@ -25,46 +25,73 @@ pub enum Scope {
 }
 
 /// How far an IP address reaches; `None`: nobody can be there (unspecified, multicast, for
-/// documentation, reserved).
+/// documentation, reserved). An IPv6 address that stands for an IPv4 one reaches as far as that.
 #[must_use]
 pub fn of(ip: IpAddr) -> Option<Scope> {
     match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let octets = ip.octets();
-            if ip.is_unspecified()
-                || ip.is_multicast()
-                || ip.is_broadcast()
-                || ip.is_documentation()
-                || octets[0] == 0
-                || octets[0] >= 240
-            {
-                None
-            } else if ip.is_loopback() {
-                Some(Scope::Machine)
-            } else if ip.is_link_local() {
-                Some(Scope::Link)
-            } else if ip.is_private() || (octets[0] == 100 && octets[1] & 0xc0 == 64) {
-                Some(Scope::Site)
-            } else {
-                Some(Scope::World)
-            }
-        }
-        IpAddr::V6(ip) => {
-            let first = ip.segments()[0];
-            let documentation = first == 0x2001 && ip.segments()[1] == 0x0db8;
-            if ip.is_unspecified() || ip.is_multicast() || documentation {
-                None
-            } else if ip.is_loopback() {
-                Some(Scope::Machine)
-            } else if ip.is_unicast_link_local() {
-                Some(Scope::Link)
-            } else if ip.is_unique_local() {
-                Some(Scope::Site)
-            } else {
-                Some(Scope::World)
-            }
-        }
+        IpAddr::V4(ip) => of_v4(ip),
+        IpAddr::V6(ip) => of_v6(ip),
     }
+}
+
+fn of_v4(ip: Ipv4Addr) -> Option<Scope> {
+    let octets = ip.octets();
+    if ip.is_unspecified()
+        || ip.is_multicast()
+        || ip.is_broadcast()
+        || ip.is_documentation()
+        || octets[0] == 0
+        || octets[0] >= 240
+    {
+        None
+    } else if ip.is_loopback() {
+        Some(Scope::Machine)
+    } else if ip.is_link_local() {
+        Some(Scope::Link)
+    } else {
+        let special = match octets {
+            // A provider's; for benchmarks; the IETF's own (RFC 6890).
+            [100, second, ..] => second & 0xc0 == 64,
+            [198, 18 | 19, ..] | [192, 0, 0, _] => true,
+            _ => ip.is_private(),
+        };
+        Some(if special { Scope::Site } else { Scope::World })
+    }
+}
+
+fn of_v6(ip: Ipv6Addr) -> Option<Scope> {
+    if ip.is_unspecified() || ip.is_multicast() {
+        return None;
+    }
+    if ip.is_loopback() {
+        return Some(Scope::Machine);
+    }
+    if ip.is_unicast_link_local() {
+        return Some(Scope::Link);
+    }
+    let v4 = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        of_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match ip.segments() {
+        // NAT64 (RFC 6052), 6to4 (RFC 3056), compatible with IPv4 (RFC 4291, long obsolete).
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..]
+        | [0, 0, 0, 0, 0, 0, high, low] => v4(high, low),
+        // A network's own NAT64 (RFC 8215), unique local, and what was site-local once.
+        [0x64, 0xff9b, 1, ..] | [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Some(Scope::Site),
+        // For documentation, and Teredo, which hides an IPv4 address.
+        [0x2001, 0x0db8 | 0, ..] | [0x3fff, 0..=0x0fff, ..] => None,
+        [0x2000..=0x3fff, ..] => Some(Scope::World),
+        // Given to nobody (IANA's registry of IPv6 unicast addresses).
+        _ => None,
+    }
+}
+
+/// The view to judge an address by when nobody knows which of several tellers named it: that of the
+/// furthest. Without any, the strictest there is.
+pub fn furthest(tellers: impl Iterator<Item = Scope>) -> Scope {
+    tellers.max().unwrap_or(Scope::World)
 }
 
 /// Where a teller is, as seen from here. Through a relay it could be anywhere.
@@ -169,6 +196,40 @@ mod tests {
             }
         }
         assert_eq!(of_teller(None), Scope::World);
+    }
+
+    #[test]
+    fn an_address_that_stands_for_another_reaches_as_far_as_that() {
+        for (ip, scope) in [
+            ("64:ff9b::7f00:1", Some(Scope::Machine)),
+            ("64:ff9b::a9fe:a9fe", Some(Scope::Link)),
+            ("64:ff9b::808:808", Some(Scope::World)),
+            ("64:ff9b:1::1", Some(Scope::Site)),
+            ("2002:a00:1::", Some(Scope::Site)),
+            ("2002:7f00:1::1", Some(Scope::Machine)),
+            ("2002:808:808::1", Some(Scope::World)),
+            ("::10.0.0.1", Some(Scope::Site)),
+            ("::127.0.0.1", Some(Scope::Machine)),
+            ("2001:0:4136:e378::1", None),
+            ("fec0::1", Some(Scope::Site)),
+            ("100::1", None),
+            ("3fff::1", None),
+            ("198.18.0.1", Some(Scope::Site)),
+            ("198.19.255.1", Some(Scope::Site)),
+            ("198.20.0.1", Some(Scope::World)),
+            ("192.0.0.8", Some(Scope::Site)),
+            ("192.0.1.8", Some(Scope::World)),
+        ] {
+            assert_eq!(of(ip.parse().unwrap()), scope, "{ip}");
+        }
+    }
+
+    #[test]
+    fn one_far_teller_is_enough_to_be_strict() {
+        let all = |scopes: &[Scope]| furthest(scopes.iter().copied());
+        assert_eq!(all(&[Scope::Machine, Scope::World]), Scope::World);
+        assert_eq!(all(&[Scope::Link, Scope::Machine]), Scope::Link);
+        assert_eq!(all(&[]), Scope::World);
     }
 
     #[test]
