@@ -94,7 +94,7 @@ pub struct DiscoveryConfig {
     pub mode: DiscoveryMode,
     /// Whether it looks for nodes on its own network (multicast DNS).
     pub mdns: bool,
-    /// Connected peers up to which found ones are dialled.
+    /// Connected members up to which found peers are dialled.
     pub peers: usize,
     /// Time between two walks through the network.
     pub walk: Span,

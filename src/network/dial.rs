@@ -27,8 +27,8 @@ pub const STABLE: Duration = Duration::from_secs(30);
 const LOST: Duration = Duration::from_secs(180);
 /// Addresses kept for one peer; the newest replaces the oldest.
 const MAX_ADDRESSES: usize = 8;
-/// Found peers that are remembered, connected ones included. Once full, new ones are dropped until
-/// some are forgotten: a liar can fill it, but what it names does not answer and is forgotten soon.
+/// Found peers that are remembered, connected ones included. Once full, a new one takes the place of
+/// one that did not answer, if there is any: a liar can fill it, but what it names does not answer.
 pub const MAX_FOUND: usize = 512;
 /// Found peers that are dialled at once.
 const MAX_FOUND_DIALS: usize = 8;
@@ -133,7 +133,7 @@ impl DialPlan {
         let Some(peer) = peer.and_then(|peer| convert::from_libp2p(&peer).ok()) else {
             return false;
         };
-        if !self.targets.contains_key(&peer) && self.found() >= MAX_FOUND {
+        if !self.targets.contains_key(&peer) && self.found() >= MAX_FOUND && !self.forget_one() {
             return false;
         }
         let target = self
@@ -147,6 +147,19 @@ impl DialPlan {
             target.addresses.push(address.clone());
         }
         news
+    }
+
+    /// Makes room for one found peer: of those that wait and did not answer, chance says which goes.
+    fn forget_one(&mut self) -> bool {
+        let in_vain = |one: &Target| {
+            let waits = matches!(one.state, State::Waiting { .. });
+            one.class == Class::Found && one.failures > 0 && waits
+        };
+        let all = self.targets.iter().filter(|(_, one)| in_vain(one));
+        let all: Vec<PeerId> = all.map(|(peer, _)| *peer).collect();
+        let index = self.rng.random_range(0..all.len().max(1));
+        all.get(index)
+            .is_some_and(|peer| self.targets.remove(peer).is_some())
     }
 
     /// Found peers that are remembered.

@@ -253,7 +253,10 @@ impl SwarmActor {
     /// Dials who is due; names are resolved first, without holding anything up.
     pub(super) fn dial_due(&mut self, ctx: &mut Context<Self>) {
         let wanted = self.tools.config.discovery.peers;
-        let room = wanted.saturating_sub(self.peers.len());
+        // Strangers cost nothing to make: they must not use up the room of those that are found.
+        let members = self.peers.iter();
+        let members = members.filter(|(_, peer)| peer.admitted.tier == Tier::Member);
+        let room = wanted.saturating_sub(members.count());
         for Due { peer, addresses } in self.plan.due(self.tools.clock.elapsed(), room) {
             let resolving = async move {
                 let mut found = Vec::new();

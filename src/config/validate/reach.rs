@@ -6,10 +6,13 @@ use super::{
     check::Check,
     wire::{bootstrap_address, is_circuit, listen_address},
 };
-use crate::{config::Config, network::outward::MAX_CALLS};
+use crate::{
+    config::Config,
+    network::{dial::MAX_FOUND, outward::MAX_CALLS},
+};
 
-/// Most found peers to be connected to.
-const MAX_PEERS: u64 = 4_096;
+/// Most found peers to be connected to: more are not remembered.
+const MAX_PEERS: u64 = MAX_FOUND as u64;
 /// Shortest time between two walks: each asks some twenty peers.
 const SHORTEST_WALK: Duration = Duration::from_secs(1);
 /// Most places and circuits of a relay.

@@ -164,6 +164,14 @@ fn found_peers_are_bounded_and_what_is_known_is_not_displaced() {
         taken += usize::from(plan.hint(&address));
     }
     assert_eq!((taken, plan.found()), (MAX_FOUND, MAX_FOUND));
+    // Who did not answer makes room, one for one; who is being dialled does not.
+    let due = plan.due(Duration::ZERO, 2);
+    assert!(!plan.hint(&address(1)));
+    plan.failed(&due[0].peer, Duration::ZERO);
+    assert!(plan.hint(&address(1)));
+    assert_eq!(plan.found(), MAX_FOUND);
+    assert_eq!(plan.knows(&due[0].peer), None);
+    assert_eq!(plan.knows(&due[1].peer), Some(Class::Found));
     let mut plan = DialPlan::new(INITIAL, MAX, 1);
     let (_, peer) = convert::split_p2p(&address(1));
     for port in 1..100u16 {
