@@ -43,7 +43,7 @@ use crate::{
         rate::Limiter,
         reputation::{Barred, Standings, subject_of},
     },
-    types::{Clock, Footing, Origin, Party, PeerId, SecurityInfo, Source, Timestamp, View},
+    types::{Clock, Footing, Origin, Party, PeerId, SecurityInfo, Timestamp, View},
 };
 
 /// What the gatekeeper judges from and whom it asks.
