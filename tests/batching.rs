@@ -228,6 +228,26 @@ async fn each_message_of_a_batch_is_charged_and_a_batch_over_the_budget_is_ignor
 }
 
 #[tokio::test]
+async fn a_neighbour_pays_for_its_frames_whatever_they_carry() {
+    let root = TempDir::new().unwrap();
+    let acme = Issuer::init(root.path(), "acme");
+    let extra = "limits.frames_per_second = 1\nlimits.frame_burst = 5";
+    let mut node = Node::init(root.path(), "node", extra);
+    node.enrol(&acme);
+    node.start();
+    let got = node.gather("orders");
+    let mut member = Member::new(&node, &acme, 66);
+    for n in 0..12 {
+        let one = member.envelope(1_000 + n, SystemClock::new().now(), &texts(n, 1));
+        member.publish(one, || true).await;
+    }
+    let refused = || records(&node, &["messages_refused", "neighbour_frames"]) > 0;
+    let last = member.envelope(2_000, SystemClock::new().now(), &texts(99, 1));
+    member.publish(last, refused).await;
+    assert!(got.texts().len() < 12, "{:?}", got.texts());
+}
+
+#[tokio::test]
 async fn what_is_replayed_overlaps_or_is_signed_again_by_another_is_not_taken() {
     let root = TempDir::new().unwrap();
     let (node, acme) = node_with(&root, 10_000);
