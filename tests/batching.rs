@@ -51,7 +51,10 @@ fn listened(publisher: &Node, topic: &str) {
 fn many_small_messages_arrive_complete_and_in_order_in_few_envelopes() {
     const MANY: usize = 2_000;
     let root = TempDir::new().unwrap();
-    let (mut first, second) = connected_pair(root.path(), "gossip.batch_delay = \"50ms\"");
+    let (mut first, second) = connected_pair(
+        root.path(),
+        "gossip.batch_delay = \"50ms\"\ngossip.subscriber_queue = 10000",
+    );
     let got = first.gather("orders");
     listened(&second, "orders");
     let output = second.cli_input(&["publish", "orders", "--lines"], lines(MANY).as_bytes());
@@ -259,7 +262,10 @@ async fn what_is_replayed_overlaps_or_is_signed_again_by_another_is_not_taken() 
         .publish(batch.clone(), || got.texts().len() == 10)
         .await;
     // The same envelope under a new signature of its author, when gossip has forgotten its id.
-    let mut again = Member::again(&node, member.key.clone(), member.credential.clone());
+    let Member {
+        key, credential, ..
+    } = member;
+    let mut again = Member::again(&node, key, credential);
     again
         .publish(batch.clone(), || {
             records(&node, &["messages_refused", "replayed"]) > 0
@@ -267,7 +273,7 @@ async fn what_is_replayed_overlaps_or_is_signed_again_by_another_is_not_taken() 
         .await;
     // Numbers that overlap with those of before, with other texts.
     let refused = records(&node, &["messages_refused", "replayed"]);
-    let overlapping = member.envelope(1_009, now, &texts(50, 5));
+    let overlapping = again.envelope(1_009, now, &texts(50, 5));
     again
         .publish(overlapping, || {
             records(&node, &["messages_refused", "replayed"]) > refused
