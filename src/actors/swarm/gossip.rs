@@ -205,6 +205,11 @@ impl SwarmActor {
                 self.refuse_message(reason, author);
                 self.record_publisher(author, &topic, &decision);
             }
+            Judgement::Blame(reason) => {
+                self.answer(id, neighbour, MessageAcceptance::Ignore);
+                self.refuse_message(reason, author);
+                self.charge_invalid(author, format!("a signed message on `{topic}`: {reason}"));
+            }
             Judgement::Reject(reason) => {
                 self.answer(id, neighbour, MessageAcceptance::Reject);
                 self.refuse_message(reason, author);
