@@ -352,6 +352,15 @@ fn streams_at_once_are_limited_and_those_that_end_make_room() {
     assert_eq!(told.load(Ordering::Relaxed), 1);
 }
 
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_disconnected_all_the_same() {
+    let wire = Wire::default();
+    let (mut muxer, ..) = bounded(&wire, LIMITS);
+    wire.hold_up();
+    let closed = std::future::poll_fn(|cx| Pin::new(&mut muxer).poll_close(cx));
+    assert!(closed.await.is_ok());
+}
+
 #[test]
 fn streams_that_are_reset_at_once_count_all_the_same() {
     let wire = Wire::default();
