@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 
 use fakes::{Answer, Door, Ears, peer_of, soon};
 use futures::future::join_all;
+use libp2p::swarm::DialError;
 use node::Plan;
 use quantraband::{
     audit::Direction,
@@ -287,7 +288,10 @@ async fn a_banned_peer_is_refused_before_it_is_heard() {
 
     // The other way round: the banned one is not even dialled.
     let dialled = listener.try_dial(dialler.id, &dialler.address).await;
-    assert!(matches!(dialled, Err(DialError::Denied { .. })), "{dialled:?}");
+    assert!(
+        matches!(dialled, Err(DialError::Denied { .. })),
+        "{dialled:?}"
+    );
     assert!(dialler.keeper.judged.lock().unwrap().is_empty());
 }
 

@@ -15,7 +15,7 @@ use libp2p::{
     identify,
     multiaddr::Protocol,
     swarm::{
-        NetworkBehaviour, SwarmEvent,
+        DialError, NetworkBehaviour, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
