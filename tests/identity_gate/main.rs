@@ -189,9 +189,10 @@ async fn a_bad_name_costs_gossips_ear_and_ends_with_the_name() {
             gossip.peer_score(&two_id).unwrap()
         }
     };
-    assert!(one.with(named(0.1)).await <= -80.0);
+    let worst = one.with(named(0.1)).await;
+    assert!((-10.1..-9.9).contains(&worst), "{worst}");
     let middle = one.with(named(0.3)).await;
-    assert!((-41.0..-39.0).contains(&middle), "{middle}");
+    assert!((-9.0..-1.0).contains(&middle), "{middle}");
     assert!(one.with(named(0.5)).await.abs() < f64::EPSILON);
     assert!(one.with(named(1.0)).await.abs() < f64::EPSILON);
 }
