@@ -5,6 +5,11 @@
 //! What an honest node says arrives at an honest node, in order, each message once; memory and file
 //! descriptors at the end are those after the first messages, within what caches may take.
 #![cfg(test)]
+#![expect(
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    reason = "one story from beginning to end, whose figures scripts/evidence prints"
+)]
 
 mod common;
 
