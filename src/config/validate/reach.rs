@@ -7,7 +7,7 @@ use super::{
     wire::{bootstrap_address, is_circuit, listen_address},
 };
 use crate::{
-    config::Config,
+    config::{Config, RelayConfig},
     network::{dial::MAX_FOUND, outward::MAX_CALLS},
 };
 
@@ -137,6 +137,10 @@ pub(super) fn relay(check: &mut Check, config: &Config) {
         "has an address through a relay, and relay.client is false",
         "set relay.client to true",
     );
+    relay_limits(check, relay);
+}
+
+fn relay_limits(check: &mut Check, relay: &RelayConfig) {
     for (key, value) in [
         ("reservations", relay.reservations),
         ("reservations_per_peer", relay.reservations_per_peer),
