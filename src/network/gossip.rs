@@ -48,6 +48,11 @@ const FORGET_INVALID: Duration = Duration::from_secs(600);
 const INVALID_WEIGHT: f64 = -1.0;
 /// Score at which gossipsub no longer listens to a neighbour; see [`PeerScoreThresholds`].
 const GRAYLIST: f64 = -80.0;
+/// Score of the worst name: beyond the threshold of gossip (-10), so that such a neighbour is offered
+/// nothing and nothing is asked of it, and no lower. Its end is the ban, which closes the connection;
+/// were this deeper, gossip would stop listening to a neighbour of invalid messages before the
+/// message for which it is banned.
+const BAD_NAME: f64 = -15.0;
 
 /// How long a message waits for a neighbour that does not take it, and is then lost and counted:
 /// longer than a batch is tried again, so that nothing that was acknowledged is lost before.
@@ -273,8 +278,8 @@ fn thresholds() -> PeerScoreThresholds {
 }
 
 /// Tells gossip what a connected neighbour's reputation is. A neutral one or a better one counts
-/// nothing: no good name pays for invalid messages. Below, the score falls evenly, to where gossip
-/// stops listening when the neighbour is about to be banned.
+/// nothing: no good name pays for invalid messages. Below, the score falls evenly to
+/// -15, where it is when the neighbour is about to be banned.
 pub fn stands(
     gossip: &mut Gossip,
     peer: &libp2p::PeerId,
@@ -285,7 +290,7 @@ pub fn stands(
     let depth = (neutral.get() - ban_below.get()).max(f64::EPSILON);
     let share = (fallen / depth).clamp(0.0, 1.0);
     // `false`: it is not connected any more.
-    let _ = gossip.set_application_score(peer, GRAYLIST * share);
+    let _ = gossip.set_application_score(peer, BAD_NAME * share);
 }
 
 /// Without these a rejected message would cost its forwarder nothing, and with gossipsub's
