@@ -35,13 +35,14 @@ use libp2p::{
 };
 use quantraband::{
     audit::Direction,
+    config::Config,
     identity::{Channel, Refusal, Role, Tier},
     network::{
         Admitted, GateKeeper, Presented, convert,
         gate::{Gated, Ledger, Rules},
-        secure::{Policy, Secure, Secured, SecurityLevel},
+        secure::{Policy, Secure, Secured, SecurityLevel, StreamLimits},
     },
-    types::{ChannelKind, Cipher, Group, PeerId, SecurityInfo},
+    types::{ChannelKind, Cipher, Group, PeerId, SecurityInfo, SystemClock},
 };
 
 /// Handshakes of each kind, when the command line names no other number.
@@ -114,6 +115,8 @@ fn end(seed: u8, policy: Option<&Policy>, gate: bool) -> Wire {
         policy,
         keeper: Arc::new(Open(vec![7; FRAME].into())),
         deadline: DEADLINE,
+        streams: StreamLimits::from(&Config::default().limits),
+        clock: Arc::new(SystemClock::new()),
     };
     Gated::new(secured, Ledger::default(), rules).boxed()
 }
@@ -132,6 +135,7 @@ fn tls_only(key: &Keypair) -> Boxed<Secured> {
             },
             exporter: None,
             muxer: StreamMuxerBox::new(muxer),
+            window: None,
         })
         .boxed()
 }

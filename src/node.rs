@@ -28,7 +28,7 @@ pub use shutdown::Ending;
 use crate::{
     actors::policy::load as load_policies,
     audit::AuditEvent,
-    config::{Loaded, Machine, derive},
+    config::{Loaded, Lowered, Machine, derive},
     identity::{
         IdentityPaths, NodeKey,
         rotation::{self, Started},
@@ -80,7 +80,7 @@ pub async fn run_with(
     let signals = shutdown::Signals::install(until_stdin_closes).map_err(StartError::Signals)?;
     let hangup = shutdown::hangup().map_err(StartError::Signals)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let (config, notes) = derive(&loaded.config, Machine::read());
+    let (config, lowered) = derive(&loaded.config, Machine::claim());
     let data = DataDir::open(&loaded.data_dir)?;
     let paths = IdentityPaths::new(data.path());
     let Started { key, rotated } = load_key(&paths)?;
@@ -94,7 +94,7 @@ pub async fn run_with(
     }
     let sockets = Sockets::bind(&config, data.path())?;
     let (store, set_aside) = Store::open(&data.path().join("state"), clock.now())?;
-    greet(&loaded, &config, &key, &notes, sockets.http());
+    greet(&loaded, &config, &key, &lowered, sockets.http());
     // Nothing here compiles: workers do, in processes of their own.
     match forbid_writable_executable() {
         Protection::Enforced => {
@@ -117,6 +117,7 @@ pub async fn run_with(
         root,
         config: Arc::new(config),
         loaded,
+        lowered,
         log,
         policies,
         clock,
@@ -173,7 +174,7 @@ fn greet(
     loaded: &Loaded,
     config: &crate::config::Config,
     key: &NodeKey,
-    notes: &[String],
+    notes: &[Lowered],
     http: Option<std::net::SocketAddr>,
 ) {
     tracing::info!(
@@ -187,6 +188,9 @@ fn greet(
     let limits = &config.limits;
     tracing::info!(
         connections = limits.connections,
+        inbound_connections = limits.inbound_connections,
+        outbound_connections = limits.outbound_connections,
+        memory = %limits.memory,
         connections_per_minute_per_address = limits.connections_per_minute_per_address,
         pending_connections = limits.pending_connections,
         messages_per_second = limits.messages_per_second,
@@ -194,7 +198,7 @@ fn greet(
         "limits in force"
     );
     for note in notes {
-        tracing::info!("limits: {note}");
+        tracing::info!("{note}");
     }
     if config.testing.fault_injection {
         tracing::warn!("testing.fault_injection is set: never run this node in production");

@@ -50,6 +50,7 @@ fn no_node_running_exits_69() {
         &["status"][..],
         &["peers"],
         &["actors"],
+        &["limits"],
         &["publish", "t", "--data", "x"],
     ] {
         assert_eq!(node.cli(command).status.code(), Some(69), "{command:?}");
@@ -87,6 +88,14 @@ fn config_stands_before_or_after_the_command() {
             assert!(actor.get(field).is_some(), "{field} in {actor}");
         }
     }
+    let limits = node.json(&["limits"]);
+    let limit = |name: &str| {
+        let all = limits["limits"].as_array().unwrap();
+        all.iter().find(|one| one["name"] == name).unwrap().clone()
+    };
+    assert_eq!(limit("limits.connections_per_peer")["origin"], "default");
+    assert!(limit("limits.memory")["used"].as_u64().unwrap() > 1_000_000);
+    assert_eq!(limit("limits.pending_connections")["used"], 0);
     let tail = node.must(&["audit", "tail", "--output", "json"]);
     assert!(tail.lines().count() > 0);
     node.signal("INT");

@@ -4,6 +4,7 @@
 //! not answer in time is a refusal. An *Allow* takes effect only after its record is durable.
 
 mod answers;
+mod refusals;
 
 use std::{
     fmt,
@@ -13,6 +14,8 @@ use std::{
 };
 
 use tokio::sync::Semaphore;
+
+use refusals::Refusals;
 
 use super::{
     audit::AuditHandle,
@@ -91,7 +94,7 @@ impl Tools {
 
 /// See the module.
 #[derive(Clone)]
-pub struct Gatekeeper(Arc<Tools>, Arc<Mutex<Seen>>);
+pub struct Gatekeeper(Arc<Tools>, Arc<Mutex<Seen>>, Arc<Refusals>);
 
 impl fmt::Debug for Gatekeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,7 +119,7 @@ impl Gatekeeper {
     /// A gatekeeper with these tools.
     #[must_use]
     pub fn new(tools: Tools) -> Self {
-        Self(Arc::new(tools), Arc::default())
+        Self(Arc::new(tools), Arc::default(), Arc::default())
     }
 
     /// What it judges from.
@@ -422,12 +425,16 @@ impl Gatekeeper {
             Refusal::Violation(_) => Severity::HandshakeAbuse,
             _ => Severity::BadCredential,
         };
+        self.charge_for(peer, ip, severity, refusal.to_string());
+    }
+
+    fn charge_for(&self, peer: PeerId, ip: Option<IpAddr>, severity: Severity, evidence: String) {
         let charge = Charge {
             party: Party::Peer(peer),
             subject: None,
             address: ip,
             severity,
-            evidence: refusal.to_string(),
+            evidence,
         };
         let origin = Origin {
             peer: Some(peer),

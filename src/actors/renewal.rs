@@ -31,7 +31,7 @@ use crate::{
     messages::{
         enrolment::{RenewOwn, RotateOwn},
         identity::ReloadIdentity,
-        swarm::{HangUp, ListPeers, PresentRenewed, SendEnrolment},
+        swarm::{HangUp, ListPeers, PresentRenewed, SendEnrolment, SendFault},
     },
     supervised,
     supervision::{ActorRef, Fault, Incarnation, Supervise},
@@ -348,6 +348,14 @@ async fn ask(
                 Ok(given) => return Ok(given),
                 Err(why) => failed = why,
             },
+            Ok(Err(SendFault::Held { by, retry_after })) => {
+                failed = Failed {
+                    by: None,
+                    code: by.name(),
+                    detail: by.to_string(),
+                    again: Some(retry_after),
+                };
+            }
             Ok(Err(fault)) => tracing::debug!(%peer, %fault, "not asked for renewal"),
             Err(error) => return Err(Failed::alone(error.code())),
         }

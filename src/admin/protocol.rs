@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use report::{ActorFault, ActorReport, MessageReport, StatusReport};
+pub use report::{ActorFault, ActorReport, LimitReport, MessageReport, StatusReport};
 pub use request::{FaultKind, Request};
 pub use response::Response;
 

@@ -85,6 +85,20 @@ pub enum AuditEvent {
         /// When the last was refused.
         last: Timestamp,
     },
+    /// This node began to call peers again that did not answer, or ceased to, aggregated. Sent by
+    /// Swarm.
+    CallsChanged {
+        /// The peer; none: of several.
+        peer: Option<PeerId>,
+        /// `open`: it is not called; `closed`: it is again.
+        state: String,
+        /// How often.
+        count: u64,
+        /// When first.
+        first: Timestamp,
+        /// When last.
+        last: Timestamp,
+    },
     /// A proved peer failed the identity gate. Sent by the gate.
     AuthenticationFailed {
         /// The peer as the connection proved it (never what a document claims).

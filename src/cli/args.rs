@@ -91,6 +91,8 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<PeersCommand>,
     },
+    /// Every limit of the running node: where it comes from, and what of it is in use
+    Limits,
     /// The node's actors and their restarts
     Actors {
         /// What to do with actors; without it they are listed

@@ -83,7 +83,8 @@ pub fn command(command: &ConfigCommand, global: &Global, out: &Out) -> Result<()
 
 /// What the start on this machine would change, and what is not for production.
 fn notes(loaded: &Loaded) -> Vec<String> {
-    let (_, mut notes) = config::derive(&loaded.config, Machine::read());
+    let (_, lowered) = config::derive(&loaded.config, Machine::claim());
+    let mut notes: Vec<String> = lowered.iter().map(ToString::to_string).collect();
     if loaded.config.testing.fault_injection {
         notes.push("testing.fault_injection is on: never in production".to_owned());
     }

@@ -121,6 +121,7 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
             command: Some(command),
         } => live::status_lists(&data_dir(global)?, command, out),
         Command::Peers { command } => ask(live::peers_request(command.as_ref())),
+        Command::Limits => ask(Request::Limits {}),
         Command::Actors { command } => ask(live::actors_request(command.as_ref())),
         Command::Publish(args) => live::publish(&data_dir(global)?, args, out),
         Command::Subscribe(args) => live::subscribe(&data_dir(global)?, args, out),
@@ -174,6 +175,7 @@ fn is_sent(command: &Command) -> bool {
             | Command::Policy(PolicyCommand::Status)
             | Command::Status { command: None }
             | Command::Peers { .. }
+            | Command::Limits
             | Command::Actors { .. }
             | Command::Audit(AuditCommand::Rotate | AuditCommand::Tail { .. })
             | Command::Job(

@@ -1,6 +1,7 @@
 //! What the running node answers, for people and for programs.
 
 mod jobs;
+mod limits;
 mod policy;
 
 use std::{fmt::Display, time::Duration};
@@ -19,6 +20,7 @@ use crate::{
         enrolment::Invitation, identity::IdentityReport, reputation::BanInfo, sandbox::JobReport,
         swarm::PeerReport, swarm::Published,
     },
+    network::outward::State,
     sandbox::JobState,
     telemetry::printable,
     types::{Span, Topic},
@@ -46,15 +48,8 @@ pub fn answer(answer: &Response, out: &Out) -> Result<(), CliError> {
                 peer_table(peers, out)
             })
         }
-        Response::Actors { actors } => {
-            #[derive(Serialize)]
-            struct Actors<'a> {
-                actors: &'a [ActorReport],
-            }
-            out.answer("quantraband.actors/1", &Actors { actors }, || {
-                actor_table(actors, out)
-            })
-        }
+        Response::Limits { limits } => limits::answer(limits, out),
+        Response::Actors { actors } => actors_answer(actors, out),
         Response::Bans { bans } => {
             #[derive(Serialize)]
             struct Bans<'a> {
@@ -212,6 +207,8 @@ fn status(report: &StatusReport, out: &Out) -> String {
         ),
         ("process", report.pid.to_string()),
         ("listen", joined(&report.listen)),
+        ("reachability", report.reachability.name().to_owned()),
+        ("announced", joined(&report.external)),
         ("connected", report.connected.to_string()),
         ("not reached", joined(&report.missing_bootstrap)),
         ("topics", joined(&report.topics)),
@@ -265,11 +262,12 @@ fn peer_table(peers: &[PeerReport], out: &Out) -> String {
                 peer.identity.clone().unwrap_or_default(),
                 channels(peer),
                 peer.direction.clone(),
-                peer.address.clone(),
+                address(peer),
                 peer.since.to_string(),
                 peer.rtt_us
                     .map(|rtt| format!("{rtt} µs"))
                     .unwrap_or_default(),
+                calls(peer),
                 topics(&peer.topics),
             ]
         })
@@ -283,6 +281,7 @@ fn peer_table(peers: &[PeerReport], out: &Out) -> String {
         "address",
         "since",
         "rtt",
+        "calls",
         "topics",
     ];
     out.table(head, &rows)
@@ -302,6 +301,25 @@ fn channels(peer: &PeerReport) -> String {
     ways.join(" + ")
 }
 
+/// Where a peer is, and through whom it is reached.
+fn address(peer: &PeerReport) -> String {
+    let relayed = peer.connections.iter().all(|one| one.relay.is_some());
+    match peer.connections.first().and_then(|one| one.relay.as_ref()) {
+        Some(relay) if relayed => format!("{} (relayed by {relay})", peer.address),
+        _ => peer.address.clone(),
+    }
+}
+
+/// Whether this node calls a peer as usual; if not, why.
+fn calls(peer: &PeerReport) -> String {
+    let calls = &peer.calls;
+    match (calls.breaker, calls.open_for_ms) {
+        (State::Closed, _) => String::new(),
+        (State::Open, Some(ms)) => format!("held for {}", span(ms)),
+        (State::Open | State::HalfOpen, _) => "on trial".to_owned(),
+    }
+}
+
 /// The first topics of a peer; a table has no room for all.
 fn topics(topics: &[Topic]) -> String {
     const SHOWN: usize = 3;
@@ -310,6 +328,16 @@ fn topics(topics: &[Topic]) -> String {
         Some(more) if more > 0 => format!("{} and {more} more", names.join(" ")),
         _ => names.join(" "),
     }
+}
+
+fn actors_answer(actors: &[ActorReport], out: &Out) -> Result<(), CliError> {
+    #[derive(Serialize)]
+    struct Actors<'a> {
+        actors: &'a [ActorReport],
+    }
+    out.answer("quantraband.actors/1", &Actors { actors }, || {
+        actor_table(actors, out)
+    })
 }
 
 fn actor_table(actors: &[ActorReport], out: &Out) -> String {

@@ -26,16 +26,18 @@ pub enum Applies {
 /// Keys, or with a dot at the end sections, that a running node takes. Everything else needs a
 /// start: listeners, the data directory, the database's and the log's own settings, quotas under
 /// which jobs run.
-const LIVE: [(&str, Applies); 25] = [
+const LIVE: [(&str, Applies); 27] = [
     ("log.level", Applies::AtOnce),
     ("policy.", Applies::AtOnce),
     ("gossip.batch_delay", Applies::AtOnce),
     ("gossip.batch_size", Applies::AtOnce),
     ("gossip.batch_count", Applies::AtOnce),
+    ("outward.", Applies::AtOnce),
     ("reputation.", Applies::By(&["reputation"])),
     ("limits.connections_per_minute", RATES),
     ("limits.connections_per_minute_per_address", RATES),
     ("limits.connections_per_minute_per_subnet", RATES),
+    ("limits.connections_per_minute_per_relay", RATES),
     ("limits.messages_per_second", RATES),
     ("limits.message_burst", RATES),
     ("limits.job_requests_per_second", RATES),

@@ -3,37 +3,104 @@
 //! A limit that the machine cannot keep is none: at the first flood the node would die of
 //! `EMFILE` or of the kernel's memory killer instead of refusing a connection.
 
-use std::fs;
+use std::{fmt, fs};
 
-use super::Config;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::{Config, LimitsConfig};
+use crate::types::ByteSize;
 
 /// What the machine gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Machine {
     /// Memory in bytes, when known.
     pub memory: Option<u64>,
+    /// What this process's control group (version 2) may take of it, when it is bounded.
+    pub group_memory: Option<u64>,
     /// Files this process may hold open, when known and limited.
     pub open_files: Option<u64>,
 }
 
 /// File descriptors kept for everything but peers: log, store, sockets, runtime, subscribers.
 const OWN_FILES: u64 = 128;
-/// Memory a connection may cost at its worst: yamux windows, noise buffers, gossip state.
-const MEMORY_PER_CONNECTION: u64 = 1 << 20;
-/// The share of the memory that connections may take: one half.
+/// Memory a connection may cost at its worst: a full window (2 MiB), frames under way, gossip
+/// state.
+const MEMORY_PER_CONNECTION: u64 = 5 << 19;
+/// The share of the memory that this process, and so its connections, may take: one half. The
+/// other is for workers, the page cache and everything else.
 const MEMORY_SHARE: u64 = 2;
+/// What is kept for this node's own dials: a tenth of all connections.
+const DIAL_SHARE: u32 = 10;
 /// The least a node can work with; below it says so and tries.
 const FEWEST: u32 = 4;
+/// Folders of control groups looked at upwards from this process's.
+const MAX_GROUPS: usize = 32;
+
+/// A limit that the machine cannot keep, and what it became.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lowered {
+    /// `section.key`.
+    pub key: &'static str,
+    /// As configured.
+    pub configured: String,
+    /// As it is in force.
+    pub effective: String,
+    /// What it was derived from.
+    pub because: String,
+}
+
+impl fmt::Display for Lowered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            key,
+            configured,
+            effective,
+            because,
+        } = self;
+        write!(
+            f,
+            "{key} lowered from {configured} to {effective}: {because}"
+        )
+    }
+}
 
 impl Machine {
-    /// Reads this machine's from `/proc`; what cannot be read is unknown and derives nothing.
+    /// Reads this machine's from `/proc` and `/sys/fs/cgroup`; what cannot be read is unknown and
+    /// derives nothing.
     #[must_use]
     pub fn read() -> Self {
         let text = |path| fs::read_to_string(path).unwrap_or_default();
         Self {
             memory: total_memory(&text("/proc/meminfo")),
+            group_memory: group_memory(&text("/proc/self/cgroup"), |path| {
+                fs::read_to_string(path).ok()
+            }),
             open_files: soft_open_files(&text("/proc/self/limits")),
         }
+    }
+
+    /// The same, after the soft limit of open files was raised to the hard one: shells give a
+    /// soft limit of 1,024 whatever the machine could do.
+    #[must_use]
+    pub fn claim() -> Self {
+        let raised = getrlimit(Resource::RLIMIT_NOFILE)
+            .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+        if let Err(error) = raised {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+        }
+        Self::read()
+    }
+
+    /// The least of what is known, and where it comes from.
+    fn least_memory(self) -> Option<(u64, &'static str)> {
+        let machine = self.memory.map(|bytes| (bytes, "memory"));
+        let group = self
+            .group_memory
+            .map(|bytes| (bytes, "memory in the control group (memory.max)"));
+        [machine, group]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(bytes, _)| *bytes)
     }
 }
 
@@ -44,6 +111,25 @@ fn total_memory(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// The smallest `memory.max` of this process's control group and those above it.
+fn group_memory(cgroup: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    let mut group = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let mut least: Option<u64> = None;
+    for _ in 0..MAX_GROUPS {
+        let below = group.trim_end_matches('/');
+        let max = read(&format!("/sys/fs/cgroup{below}/memory.max"));
+        // "max": unlimited, and no number.
+        if let Some(max) = max.and_then(|text| text.trim().parse().ok()) {
+            least = Some(least.map_or(max, |known| known.min(max)));
+        }
+        let Some((parent, _)) = below.rsplit_once('/') else {
+            break;
+        };
+        group = parent;
+    }
+    least
+}
+
 /// The soft limit of `Max open files` in `/proc/self/limits`; `None` when unlimited.
 fn soft_open_files(limits: &str) -> Option<u64> {
     let line = limits
@@ -52,54 +138,78 @@ fn soft_open_files(limits: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The configuration as it can be kept on this machine, and a note for each limit lowered.
+/// The configuration as it can be kept on this machine, and each limit that was lowered.
 #[must_use]
-pub fn derive(config: &Config, machine: Machine) -> (Config, Vec<String>) {
+pub fn derive(config: &Config, machine: Machine) -> (Config, Vec<Lowered>) {
     let mut effective = config.clone();
     let mut notes = Vec::new();
     let limits = &mut effective.limits;
     if let Some(files) = machine.open_files {
-        let peers = files.saturating_sub(OWN_FILES);
-        let source = format!("{files} open files (ulimit -n), {OWN_FILES} of them kept");
-        // A handshake holds a descriptor too: a fifth of them, the rest for connections.
-        lower(
-            "pending_connections",
-            &mut limits.pending_connections,
-            peers / 5,
-            &source,
-            &mut notes,
-        );
-        let rest = peers.saturating_sub(u64::from(limits.pending_connections));
-        lower(
-            "connections",
-            &mut limits.connections,
-            rest,
-            &source,
-            &mut notes,
-        );
+        by_files(limits, files, &mut notes);
     }
-    if let Some(memory) = machine.memory {
+    if let Some((memory, of)) = machine.least_memory() {
         let fit = memory / MEMORY_SHARE / MEMORY_PER_CONNECTION;
-        let source = format!("{} MiB of memory", memory >> 20);
-        lower(
-            "connections",
-            &mut limits.connections,
-            fit,
-            &source,
-            &mut notes,
-        );
+        let source = format!("{} MiB of {of}", memory >> 20);
+        let limit = &mut limits.connections;
+        lower("limits.connections", limit, fit, &source, &mut notes);
+        let most = ByteSize(memory / MEMORY_SHARE);
+        if limits.memory > most {
+            notes.push(Lowered {
+                key: "limits.memory",
+                configured: limits.memory.to_string(),
+                effective: most.to_string(),
+                because: format!("half of {source}"),
+            });
+            limits.memory = most;
+        }
     }
-    limits.connections_per_peer = limits.connections_per_peer.min(limits.connections);
-    limits.pending_per_address = limits.pending_per_address.min(limits.pending_connections);
+    within_total(limits);
     (effective, notes)
 }
 
-fn lower(key: &str, limit: &mut u32, most: u64, source: &str, notes: &mut Vec<String>) {
+fn by_files(limits: &mut LimitsConfig, files: u64, notes: &mut Vec<Lowered>) {
+    let peers = files.saturating_sub(OWN_FILES);
+    let source = format!("{files} open files (ulimit -n), {OWN_FILES} of them kept");
+    // A handshake holds a descriptor too: a fifth of them, the rest for connections.
+    let pending = &mut limits.pending_connections;
+    lower(
+        "limits.pending_connections",
+        pending,
+        peers / 5,
+        &source,
+        notes,
+    );
+    let rest = peers.saturating_sub(u64::from(*pending));
+    lower(
+        "limits.connections",
+        &mut limits.connections,
+        rest,
+        &source,
+        notes,
+    );
+}
+
+/// Narrower limits follow the wider ones down. Others never get the last tenth of the total.
+fn within_total(limits: &mut LimitsConfig) {
+    let total = limits.connections;
+    let inbound = total.saturating_sub(total / DIAL_SHARE);
+    limits.inbound_connections = limits.inbound_connections.min(inbound);
+    limits.outbound_connections = limits.outbound_connections.min(total);
+    limits.connections_per_peer = limits.connections_per_peer.min(total);
+    let pending = limits.pending_connections;
+    limits.pending_per_address = limits.pending_per_address.min(pending);
+    limits.pending_per_subnet = limits.pending_per_subnet.min(pending);
+}
+
+fn lower(key: &'static str, limit: &mut u32, most: u64, source: &str, notes: &mut Vec<Lowered>) {
     let most = u32::try_from(most).unwrap_or(u32::MAX).max(FEWEST);
     if *limit > most {
-        notes.push(format!(
-            "limits.{key} lowered from {limit} to {most}: {source}"
-        ));
+        notes.push(Lowered {
+            key,
+            configured: limit.to_string(),
+            effective: most.to_string(),
+            because: source.to_owned(),
+        });
         *limit = most;
     }
 }
@@ -130,11 +240,22 @@ mod tests {
         let small = Machine {
             memory: Some(512 << 20),
             open_files: Some(1024),
+            ..Machine::default()
         };
         let (effective, notes) = derive(&Config::default(), small);
-        assert_eq!(effective.limits.pending_connections, 179);
-        assert_eq!(effective.limits.connections, 256);
-        assert_eq!(notes.len(), 3, "{notes:?}");
+        let limits = effective.limits;
+        assert_eq!(limits.pending_connections, 179);
+        assert_eq!((limits.connections, limits.inbound_connections), (102, 92));
+        assert_eq!(limits.memory, ByteSize(256 << 20));
+        let keys: Vec<_> = notes.iter().map(|note| note.key).collect();
+        let connections = "limits.connections";
+        let pending = "limits.pending_connections";
+        assert_eq!(keys, [pending, connections, connections, "limits.memory"]);
+        assert!(
+            notes[3].to_string().contains("half of 512 MiB"),
+            "{}",
+            notes[3]
+        );
     }
 
     #[test]
@@ -144,15 +265,49 @@ mod tests {
         assert!(notes.is_empty());
     }
 
+    #[test]
+    fn the_control_group_counts_where_it_has_less_than_the_machine() {
+        let read = |path: &str| match path {
+            "/sys/fs/cgroup/a/b/memory.max" => Some("max\n".to_owned()),
+            "/sys/fs/cgroup/a/memory.max" => Some("104857600\n".to_owned()),
+            _ => None,
+        };
+        assert_eq!(group_memory("0::/a/b\n", read), Some(100 << 20));
+        assert_eq!(group_memory("0::/\n", read), None);
+        assert_eq!(group_memory("12:memory:/x\n", read), None);
+        let boxed = Machine {
+            memory: Some(64 << 30),
+            group_memory: Some(100 << 20),
+            open_files: None,
+        };
+        let (effective, notes) = derive(&Config::default(), boxed);
+        assert_eq!(effective.limits.memory, ByteSize(50 << 20));
+        assert!(notes[0].because.contains("memory.max"), "{notes:?}");
+    }
+
+    #[test]
+    fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+        let claimed = Machine::claim();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert_eq!(soft, hard);
+        assert!(claimed.open_files.is_none_or(|files| files == soft));
+    }
+
     proptest! {
         #[test]
         fn limits_are_never_raised_and_never_zero(memory: u64, open_files: u64) {
-            let machine = Machine { memory: Some(memory), open_files: Some(open_files) };
+            let machine = Machine {
+                memory: Some(memory),
+                open_files: Some(open_files),
+                group_memory: None,
+            };
             let before = Config::default().limits;
             let after = derive(&Config::default(), machine).0.limits;
             prop_assert!(after.connections <= before.connections && after.connections > 0);
             prop_assert!(after.pending_connections <= before.pending_connections);
             prop_assert!(after.connections_per_peer <= after.connections);
+            prop_assert!(after.inbound_connections <= after.connections);
+            prop_assert!(after.inbound_connections > 0 && after.outbound_connections > 0);
             prop_assert!(after.pending_per_address <= after.pending_connections);
         }
     }

@@ -10,7 +10,10 @@ use std::{
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use super::{IdentityConfig, IssuerConfig, JobsConfig, SandboxConfig, SupervisionConfig, off_or};
+use super::{
+    DiscoveryConfig, IdentityConfig, IssuerConfig, JobsConfig, OutwardConfig, RelayConfig,
+    SandboxConfig, SupervisionConfig, off_or,
+};
 use crate::types::{ByteSize, PeerId, SecurityLevel, Span, Topic, TrustScore};
 
 pub(super) const fn secs(n: u64) -> Span {
@@ -33,6 +36,12 @@ pub struct Config {
     pub network: NetworkConfig,
     /// How connections are encrypted.
     pub transport: TransportConfig,
+    /// Calls to others.
+    pub outward: OutwardConfig,
+    /// Finding others.
+    pub discovery: DiscoveryConfig,
+    /// Reaching others through third ones.
+    pub relay: RelayConfig,
     /// Gossip.
     pub gossip: GossipConfig,
     /// Budgets and bounds.
@@ -68,6 +77,9 @@ impl Default for Config {
             node: NodeConfig::default(),
             network: NetworkConfig::default(),
             transport: TransportConfig::default(),
+            outward: OutwardConfig::default(),
+            discovery: DiscoveryConfig::default(),
+            relay: RelayConfig::default(),
             gossip: GossipConfig::default(),
             limits: LimitsConfig::default(),
             reputation: ReputationConfig::default(),
@@ -119,6 +131,8 @@ pub struct NetworkConfig {
     pub handshake_timeout: Span,
     /// Deadline of the credential exchange.
     pub identity_timeout: Span,
+    /// How long a request of a peer may take to arrive.
+    pub request_timeout: Span,
     /// A connection without any stream is closed after this long.
     pub idle_timeout: Span,
     /// Time between pings.
@@ -144,6 +158,7 @@ impl Default for NetworkConfig {
             bootstrap: Vec::new(),
             handshake_timeout: secs(30),
             identity_timeout: secs(30),
+            request_timeout: secs(10),
             idle_timeout: secs(60),
             ping_interval: secs(15),
             ping_timeout: secs(20),
@@ -209,16 +224,33 @@ pub struct LimitsConfig {
     pub connections_per_minute_per_address: u32,
     /// New inbound connections a minute from one subnet (IPv4 /24, IPv6 /64).
     pub connections_per_minute_per_subnet: u32,
+    /// New inbound connections a minute over one relay: they have no address of their own.
+    pub connections_per_minute_per_relay: u32,
     /// New inbound connections a minute in total.
     pub connections_per_minute: u32,
     /// Established connections in total.
     pub connections: u32,
+    /// Those that others dialled; what is left of `connections` is for this node's own dials.
+    pub inbound_connections: u32,
+    /// Those that this node dialled.
+    pub outbound_connections: u32,
     /// Established connections of one peer.
     pub connections_per_peer: u32,
     /// Handshakes under way in total.
     pub pending_connections: u32,
     /// Handshakes under way from one address.
     pub pending_per_address: u32,
+    /// Handshakes under way from one subnet (IPv4 /24, IPv6 /48).
+    pub pending_per_subnet: u32,
+    /// Memory of this process beyond which no new connection is made or let in.
+    pub memory: ByteSize,
+    /// Streams a peer may have open at once on one connection.
+    pub streams_per_connection: u32,
+    /// Streams a peer may open a second on one connection; a job request takes one, so at least
+    /// `job_requests_per_second` whatever stands here.
+    pub streams_per_second: u32,
+    /// Streams a peer may open at once after a pause; at least `job_request_burst`.
+    pub stream_burst: u32,
     /// Messages a second from one author.
     pub messages_per_second: u32,
     /// Messages one author may send at once after a pause.
@@ -249,11 +281,19 @@ impl Default for LimitsConfig {
         Self {
             connections_per_minute_per_address: 100,
             connections_per_minute_per_subnet: 400,
+            connections_per_minute_per_relay: 200,
             connections_per_minute: 6_000,
             connections: 1_000,
+            inbound_connections: 900,
+            outbound_connections: 400,
             connections_per_peer: 4,
             pending_connections: 256,
             pending_per_address: 32,
+            pending_per_subnet: 64,
+            memory: ByteSize(4_000_000_000),
+            streams_per_connection: 128,
+            streams_per_second: 200,
+            stream_burst: 800,
             messages_per_second: 10,
             message_burst: 20,
             job_requests_per_second: 100,

@@ -2,6 +2,7 @@
 
 mod check;
 mod jobs;
+mod reach;
 mod trust;
 mod wire;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use check::Check;
 pub(super) use check::Complaint;
 use jobs::{jobs, sandbox};
+use reach::{discovery, outward, relay};
 use trust::{policy, reputation};
 use wire::{gossip, limits, network, transport};
 
@@ -53,6 +55,9 @@ pub(super) fn check(config: &Config) -> Vec<Complaint> {
     node(&mut check, config);
     network(&mut check, config);
     transport(&mut check, config);
+    outward(&mut check, config);
+    discovery(&mut check, config);
+    relay(&mut check, config);
     gossip(&mut check, config);
     limits(&mut check, config);
     reputation(&mut check, config);

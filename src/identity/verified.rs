@@ -289,7 +289,10 @@ pub enum Refusal {
     /// The peer refused us; its code.
     #[error("the peer refused: {0}")]
     ByPeer(String),
-    /// The exchange did not finish in time, or the connection was lost.
+    /// The exchange did not finish within `network.identity_timeout`.
+    #[error("the exchange took too long")]
+    Late,
+    /// The connection was lost during the exchange.
     #[error("the exchange did not finish: {0}")]
     Interrupted(&'static str),
     /// The peer did something the protocol forbids before it was accepted.
@@ -322,6 +325,7 @@ impl Refusal {
             Self::Denied(_) => "denied",
             Self::Unavailable(_) => "unavailable",
             Self::ByPeer(_) => "by_peer",
+            Self::Late => "identity_timeout",
             Self::Interrupted(_) => "interrupted",
             Self::Violation(_) => "violation",
             Self::Channel(fault) => fault.code(),

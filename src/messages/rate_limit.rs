@@ -23,6 +23,8 @@ pub struct BudgetUsage {
     pub addresses: usize,
     /// Subnets with a debt.
     pub subnets: usize,
+    /// Relays with a debt.
+    pub relays: usize,
     /// Neighbours with a debt.
     pub neighbours: usize,
     /// Authors with a debt.
@@ -35,4 +37,22 @@ pub struct BudgetUsage {
     pub member_requesters: usize,
     /// Most keys a table may hold.
     pub capacity: usize,
+}
+
+impl BudgetUsage {
+    /// Keys in the fullest table. Subnets have four tables of their own.
+    #[must_use]
+    pub fn fullest(&self) -> usize {
+        let tables = [
+            self.addresses,
+            self.subnets.div_ceil(4),
+            self.relays,
+            self.neighbours,
+            self.authors,
+            self.requesters,
+            self.members,
+            self.member_requesters,
+        ];
+        tables.into_iter().max().unwrap_or_default()
+    }
 }

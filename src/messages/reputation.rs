@@ -13,7 +13,8 @@ use crate::types::{Party, PeerId, SubjectId, Timestamp, TrustScore};
 pub enum Severity {
     /// A forged, foreign or malformed credential, presented by the authenticated peer itself.
     BadCredential,
-    /// Abuse of the handshake: violations of the gate's protocol, or before authentication.
+    /// Abuse of the handshake or of the connection: violations of the gate's protocol, floods of
+    /// streams or control frames, frames larger than any window.
     HandshakeAbuse,
     /// A message that no honest author sends.
     InvalidMessage,

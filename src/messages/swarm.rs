@@ -1,6 +1,8 @@
 //! Swarm: publishing, subscribing, and the peers it is connected to.
 
-use actix::Message;
+use std::time::Duration;
+
+use actix::{Message, dev::MessageResponse};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -11,9 +13,12 @@ use crate::{
         sealed::{SealTo, XWingPublic},
         wire,
     },
-    network::Trace,
+    network::{
+        Trace,
+        outward::{HeldBy, State},
+    },
     sandbox::wire::{Request, Response},
-    types::{PeerId, SecurityInfo, Timestamp, Topic},
+    types::{PeerId, SecurityInfo, Span, Timestamp, Topic},
 };
 
 /// A message as it reaches a local subscriber.
@@ -51,10 +56,10 @@ pub enum PublishFault {
     #[error(
         "over this node's own budget of messages (limits.messages_per_second, limits.message_burst): try again in {0:?}"
     )]
-    OverRate(std::time::Duration),
+    OverRate(Duration),
     /// Too much waits to be sent, here or for every neighbour: try again in so long.
     #[error("too much waits to be sent to the neighbours: try again in {0:?}")]
-    Backpressure(std::time::Duration),
+    Backpressure(Duration),
     /// The network layer refused it.
     #[error("not published: {0}")]
     Failed(String),
@@ -185,6 +190,24 @@ pub struct PeerReport {
     pub topics: Vec<Topic>,
     /// Round trip measured by ping, microseconds.
     pub rtt_us: Option<u64>,
+    /// How calls of this node to it stand.
+    #[serde(default)]
+    pub calls: CallsReport,
+}
+
+/// How calls to one peer stand.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct CallsReport {
+    /// Of its breaker.
+    pub breaker: State,
+    /// Failed calls in a row.
+    pub failures: u32,
+    /// While it is open: when it is tried again, milliseconds from now.
+    pub open_for_ms: Option<u64>,
+    /// Calls under way.
+    pub under_way: usize,
+    /// Calls a second at most; 0 when it was not called yet.
+    pub per_second: f64,
 }
 
 /// One connection of a peer, as an operator sees it.
@@ -199,6 +222,9 @@ pub struct ConnectionReport {
     /// Whether the peer proved its post-quantum key over it in a way that could not be relayed.
     #[serde(default)]
     pub pq_auth: bool,
+    /// The relay it goes through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
 }
 
 /// Where the node listens and how it is connected.
@@ -206,17 +232,68 @@ pub struct ConnectionReport {
 #[rtype(result = "SwarmReport")]
 pub struct DescribeSwarm;
 
+/// Whether others can reach this node, as far as it had that tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reachability {
+    /// It was not tried.
+    #[default]
+    Unknown,
+    /// At one address at least.
+    Reachable,
+    /// At none of those that were tried.
+    Unreachable,
+}
+
+impl Reachability {
+    /// A stable, bounded name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Reachable => "reachable",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 /// Answer to [`DescribeSwarm`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwarmReport {
     /// Addresses it listens on, as multiaddresses that end in `/p2p/PEER`.
     pub listen: Vec<String>,
+    /// Whether others can reach it.
+    pub reachability: Reachability,
+    /// Where, as it tells others.
+    pub external: Vec<String>,
     /// Connected peers.
     pub connected: usize,
     /// Bootstrap peers that are not connected now.
     pub missing_bootstrap: Vec<PeerId>,
     /// Local subscriptions.
     pub topics: Vec<Topic>,
+}
+
+/// How much of the limits is in use.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "LimitUse")]
+pub struct DescribeLimits;
+
+/// Answer to [`DescribeLimits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, MessageResponse)]
+pub struct LimitUse {
+    /// Established connections that others dialled.
+    pub inbound: u64,
+    /// Those that this node dialled.
+    pub outbound: u64,
+    /// Most connections that one peer has.
+    pub most_of_a_peer: u64,
+    /// Inbound handshakes under way.
+    pub pending: u64,
+    /// Bytes of memory the process took when that was last looked at.
+    pub memory: u64,
+    /// Keys in the fullest table of budgets.
+    pub tracked_keys: u64,
 }
 
 // Used by Jobs.
@@ -256,6 +333,14 @@ pub enum SendFault {
     /// Too many requests are under way.
     #[error("too many requests are under way")]
     Busy,
+    /// This node holds itself back.
+    #[error("not sent: {by}; try again in {}", Span(*retry_after))]
+    Held {
+        /// By what.
+        by: HeldBy,
+        /// When a call may go out again, from now.
+        retry_after: Duration,
+    },
 }
 
 // Used by Revocation.

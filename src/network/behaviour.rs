@@ -2,11 +2,16 @@
 
 use std::convert::Infallible;
 
-use libp2p::{gossipsub, identify, ping, swarm::NetworkBehaviour};
+use libp2p::{
+    autonat::v2 as autonat,
+    dcutr, gossipsub, identify, mdns, ping, relay,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
 
 use super::{
     admission,
     attribution::Attributed,
+    discovery::{Dials, Found, MembersOnly, Walker},
     exchange::{self, Administration, Enrolment, Identity, Jobs},
     gossip::Gossip,
 };
@@ -21,6 +26,8 @@ use super::{
 pub struct NodeBehaviour {
     /// Lets connections in.
     pub admission: admission::Behaviour,
+    /// Lets dials out. Second: it is asked before anybody could prepare one.
+    pub dials: Dials,
     /// Messages.
     pub gossip: Attributed<Gossip>,
     /// Tells peers what this node speaks.
@@ -35,6 +42,20 @@ pub struct NodeBehaviour {
     pub admin: Attributed<exchange::Behaviour<Administration>>,
     /// Notices dead connections.
     pub ping: Attributed<ping::Behaviour>,
+    /// Finds peers by asking members.
+    pub walker: Toggle<MembersOnly<Attributed<Walker>>>,
+    /// Finds peers on this node's own network.
+    pub mdns: Toggle<mdns::tokio::Behaviour>,
+    /// Relays for members.
+    pub relay: Toggle<MembersOnly<Attributed<relay::Behaviour>>>,
+    /// Reaches others through relays.
+    pub circuits: Toggle<MembersOnly<Attributed<relay::client::Behaviour>>>,
+    /// Replaces relayed connections by direct ones.
+    pub punch: Toggle<MembersOnly<Attributed<dcutr::Behaviour>>>,
+    /// Has members try whether this node can be reached.
+    pub probe: Toggle<MembersOnly<Attributed<autonat::client::Behaviour>>>,
+    /// Tries that for members.
+    pub prober: Toggle<MembersOnly<Attributed<autonat::server::Behaviour>>>,
 }
 
 /// What the behaviours report.
@@ -54,6 +75,62 @@ pub enum NodeBehaviourEvent {
     Admin(Box<exchange::Event<Administration>>),
     /// A ping came back, or did not.
     Ping(ping::Event),
+    /// Something was found by asking members.
+    Found(Found),
+    /// Something was found on this node's own network.
+    Mdns(mdns::Event),
+    /// What this node does as a relay.
+    Relay(Box<relay::Event>),
+    /// A place at a relay, or a circuit.
+    Circuit(Box<relay::client::Event>),
+    /// A hole was punched, or not.
+    Punch(Box<dcutr::Event>),
+    /// Whether this node was reached at one of its addresses.
+    Probe(Box<autonat::client::Event>),
+    /// Whether another was.
+    Probed(Box<autonat::server::Event>),
+}
+
+impl From<Found> for NodeBehaviourEvent {
+    fn from(event: Found) -> Self {
+        Self::Found(event)
+    }
+}
+
+impl From<mdns::Event> for NodeBehaviourEvent {
+    fn from(event: mdns::Event) -> Self {
+        Self::Mdns(event)
+    }
+}
+
+impl From<relay::Event> for NodeBehaviourEvent {
+    fn from(event: relay::Event) -> Self {
+        Self::Relay(Box::new(event))
+    }
+}
+
+impl From<relay::client::Event> for NodeBehaviourEvent {
+    fn from(event: relay::client::Event) -> Self {
+        Self::Circuit(Box::new(event))
+    }
+}
+
+impl From<dcutr::Event> for NodeBehaviourEvent {
+    fn from(event: dcutr::Event) -> Self {
+        Self::Punch(Box::new(event))
+    }
+}
+
+impl From<autonat::client::Event> for NodeBehaviourEvent {
+    fn from(event: autonat::client::Event) -> Self {
+        Self::Probe(Box::new(event))
+    }
+}
+
+impl From<autonat::server::Event> for NodeBehaviourEvent {
+    fn from(event: autonat::server::Event) -> Self {
+        Self::Probed(Box::new(event))
+    }
 }
 
 impl From<Infallible> for NodeBehaviourEvent {

@@ -7,7 +7,7 @@ use libp2p::{
     core::transport::{Boxed, ListenerId},
     identify,
     identity::Keypair,
-    ping,
+    ping, relay,
     swarm::{self, NetworkBehaviour},
 };
 use thiserror::Error;
@@ -15,10 +15,10 @@ use thiserror::Error;
 use super::{
     Admission, Attribution, GateKeeper, Listeners, NodeBehaviour, Tasks, admission,
     attribution::Attributed,
-    convert, exchange,
+    convert, discovery, exchange,
     gate::{Gated, Ledger, Rules},
     gossip,
-    secure::{Policy, Secure, Secured, SetupError},
+    secure::{Policy, Secure, Secured, SetupError, StreamLimits},
 };
 use crate::{
     config::Config,
@@ -84,6 +84,9 @@ pub enum BuildError {
     /// The secure channel could not make its keys.
     #[error("the secure channel: {0}")]
     Channel(#[from] SetupError),
+    /// Multicast is not to be had.
+    #[error("discovery.mdns: {0}")]
+    Multicast(#[source] std::io::Error),
     /// Gossipsub refuses its configuration.
     #[error("[gossip]: {0}")]
     Gossip(String),
@@ -107,8 +110,11 @@ pub fn build_with<B: NetworkBehaviour>(
 ) -> Result<Swarm<B>, BuildError> {
     let secure = secure_for(setup)?;
     let key = Keypair::ed25519_from_bytes(*setup.seed)?;
-    let secured = secure.transport(&key, setup.config.network.handshake_timeout.0);
-    build_over(setup, secured, wrap)
+    let me = key.public().to_peer_id();
+    let (transport, circuits) = discovery::circuits(setup.config, me).unzip();
+    let deadline = setup.config.network.handshake_timeout.0;
+    let secured = secure.transport_with(&key, deadline, transport);
+    assemble(setup, secured, circuits, wrap)
 }
 
 /// The secure channel of this setup, to put over transports of one's own.
@@ -131,6 +137,15 @@ pub fn build_over<B: NetworkBehaviour>(
     secured: Boxed<Secured>,
     wrap: impl FnOnce(NodeBehaviour) -> B,
 ) -> Result<Swarm<B>, BuildError> {
+    assemble(setup, secured, None, wrap)
+}
+
+fn assemble<B: NetworkBehaviour>(
+    setup: &Setup<'_>,
+    secured: Boxed<Secured>,
+    circuits: Option<relay::client::Behaviour>,
+    wrap: impl FnOnce(NodeBehaviour) -> B,
+) -> Result<Swarm<B>, BuildError> {
     let key = Keypair::ed25519_from_bytes(*setup.seed)?;
     let network = &setup.config.network;
     let ledger = Ledger::default();
@@ -139,9 +154,11 @@ pub fn build_over<B: NetworkBehaviour>(
         policy: Policy::from(&setup.config.transport),
         keeper: setup.keeper.clone(),
         deadline: network.identity_timeout.0,
+        streams: StreamLimits::from(&setup.config.limits),
+        clock: setup.clock.clone(),
     };
     let gated = Gated::new(secured, ledger.clone(), rules);
-    let behaviour = wrap(behaviour(&key, ledger, setup)?);
+    let behaviour = wrap(behaviour(&key, ledger, circuits, setup)?);
     let config = swarm::Config::with_executor(setup.tasks.clone())
         .with_idle_connection_timeout(network.idle_timeout.0)
         .with_max_negotiating_inbound_streams(NEGOTIATING_STREAMS);
@@ -152,14 +169,25 @@ pub fn build_over<B: NetworkBehaviour>(
 fn behaviour(
     key: &Keypair,
     ledger: Ledger,
+    circuits: Option<relay::client::Behaviour>,
     setup: &Setup<'_>,
 ) -> Result<NodeBehaviour, BuildError> {
+    let extras = discovery::extras(
+        setup.config,
+        key.public().to_peer_id(),
+        circuits,
+        &ledger,
+        setup.keeper.clone(),
+        &setup.attribution,
+    )
+    .map_err(BuildError::Multicast)?;
     let Config {
         network,
         gossip,
         limits,
         ..
     } = setup.config;
+    let patience = network.request_timeout.0;
     let max_payload = limits.max_message_size.as_usize();
     let gossip = gossip::behaviour(
         key.clone(),
@@ -171,8 +199,10 @@ fn behaviour(
     .map_err(BuildError::Gossip)?;
     let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
         .with_agent_version(AGENT_VERSION.to_owned())
-        // Where this node listens is told to nobody who does not know it already.
-        .with_hide_listen_addrs(true)
+        // Where this node listens is told to nobody who does not know it already, unless others
+        // are to find it.
+        .with_hide_listen_addrs(!setup.config.discovery.kademlia)
+        .with_push_listen_addr_updates(setup.config.discovery.kademlia)
         .with_cache_size(0);
     let ping = ping::Config::new()
         .with_interval(network.ping_interval.0)
@@ -180,28 +210,36 @@ fn behaviour(
     let (admission, clock) = (setup.admission.clone(), setup.clock.clone());
     Ok(NodeBehaviour {
         admission: admission::Behaviour::new(limits, ledger, admission, clock),
+        dials: extras.dials,
         gossip,
         identify: Attributed::new(
             identify::Behaviour::new(identify),
             setup.attribution.clone(),
         ),
         identity: Attributed::new(
-            exchange::behaviour(IDENTITY_REQUEST_TIMEOUT, IDENTITY_STREAMS),
+            exchange::behaviour(IDENTITY_REQUEST_TIMEOUT, patience, IDENTITY_STREAMS),
             setup.attribution.clone(),
         ),
         jobs: Attributed::new(
-            exchange::behaviour(JOB_REQUEST_TIMEOUT, JOB_STREAMS),
+            exchange::behaviour(JOB_REQUEST_TIMEOUT, patience, JOB_STREAMS),
             setup.attribution.clone(),
         ),
         enrolment: Attributed::new(
-            exchange::behaviour(ENROLMENT_TIMEOUT, ENROLMENT_STREAMS),
+            exchange::behaviour(ENROLMENT_TIMEOUT, patience, ENROLMENT_STREAMS),
             setup.attribution.clone(),
         ),
         admin: Attributed::new(
-            exchange::behaviour(ADMIN_TIMEOUT, ADMIN_STREAMS),
+            exchange::behaviour(ADMIN_TIMEOUT, patience, ADMIN_STREAMS),
             setup.attribution.clone(),
         ),
         ping: Attributed::new(ping::Behaviour::new(ping), setup.attribution.clone()),
+        walker: extras.walker,
+        mdns: extras.mdns,
+        relay: extras.relay,
+        circuits: extras.circuits,
+        punch: extras.punch,
+        probe: extras.probe,
+        prober: extras.prober,
     })
 }
 

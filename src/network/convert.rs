@@ -6,7 +6,7 @@ use std::{cell::RefCell, net::IpAddr};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
-use crate::types::{PeerId, PeerIdError};
+use crate::types::{PeerId, PeerIdError, Source};
 
 /// libp2p's form of a peer id.
 ///
@@ -63,6 +63,39 @@ pub fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
         _ => return None,
     };
     (!relayed).then(|| ip.to_canonical())
+}
+
+/// Whether an address is one of QUIC's.
+#[must_use]
+pub fn is_quic(address: &Multiaddr) -> bool {
+    let mut parts = address.iter();
+    parts.any(|part| matches!(part, Protocol::QuicV1 | Protocol::Quic))
+}
+
+/// Whom an inbound connection counts for: its address, or the relay it comes over, which
+/// stands before `/p2p-circuit` in the local address.
+#[must_use]
+pub fn source_of(local: &Multiaddr, remote: &Multiaddr) -> Source {
+    if let Some(ip) = ip_of(remote) {
+        // QUIC: the handshake has not shown yet that the peer receives what is sent there.
+        return if is_quic(remote) {
+            Source::Unvalidated(ip)
+        } else {
+            Source::Address(ip)
+        };
+    }
+    let mut relay = None;
+    for part in local {
+        match part {
+            Protocol::P2p(peer) => relay = Some(peer),
+            Protocol::P2pCircuit => {
+                let relay = relay.and_then(|relay| from_libp2p(&relay).ok());
+                return relay.map_or(Source::Unknown, Source::Relay);
+            }
+            _ => {}
+        }
+    }
+    Source::Unknown
 }
 
 /// The address without a trailing `/p2p/PEER`, and that peer.

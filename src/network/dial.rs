@@ -1,9 +1,14 @@
 //! Whom to dial, and when: exponential backoff with jitter for each peer.
 //!
 //! A pure core: time is an argument (the clock's `elapsed`), randomness is seeded. The Swarm
-//! actor asks [`DialPlan::due`], dials, and reports what came of it. The peers are those of
-//! `network.bootstrap` and those the actor was connected to before a restart, so their number
-//! is bounded by the configuration and by the limit of connections.
+//! actor asks [`DialPlan::due`], dials, and reports what came of it. Peers that are *kept* are
+//! those of `network.bootstrap` and those the actor was connected to before a restart, so their
+//! number is bounded by the configuration and by the limit of connections; they are dialled for
+//! ever. Peers that were *found* are dialled while there is room, a few at once, in random order,
+//! and forgotten when they do not answer; of them at most [`MAX_FOUND`] are remembered.
+//!
+//! This backoff is what a circuit breaker is for calls: it opens at the first failure, its one
+//! probe is the next dial, and a connection that stands closes it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,6 +27,13 @@ pub const STABLE: Duration = Duration::from_secs(30);
 const LOST: Duration = Duration::from_secs(180);
 /// Addresses kept for one peer; the newest replaces the oldest.
 const MAX_ADDRESSES: usize = 8;
+/// Found peers that are remembered, connected ones included. Once full, new ones are dropped until
+/// some are forgotten: a liar can fill it, but what it names does not answer and is forgotten soon.
+pub const MAX_FOUND: usize = 512;
+/// Found peers that are dialled at once.
+const MAX_FOUND_DIALS: usize = 8;
+/// Failures in a row after which a found peer is forgotten.
+const FORGET_AFTER: u32 = 3;
 /// Doublings beyond which any sensible first wait has long passed any sensible cap.
 const MAX_DOUBLINGS: u32 = 20;
 
@@ -45,6 +57,15 @@ pub struct Due {
     pub addresses: Vec<Multiaddr>,
 }
 
+/// Why a peer is in the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The operator wants it connected, or it was.
+    Kept,
+    /// Somebody said that it is there.
+    Found,
+}
+
 /// The plan of one Swarm.
 #[derive(Debug)]
 pub struct DialPlan {
@@ -56,6 +77,7 @@ pub struct DialPlan {
 
 #[derive(Debug)]
 struct Target {
+    class: Class,
     addresses: Vec<Multiaddr>,
     /// Failed dials and short connections since the last stable one.
     failures: u32,
@@ -89,13 +111,11 @@ impl DialPlan {
         let (_, peer) = convert::split_p2p(address);
         let peer = peer.ok_or_else(|| PlanError::NoPeer(address.clone()))?;
         let peer = convert::from_libp2p(&peer).map_err(|_| PlanError::Key(address.clone()))?;
-        let target = self.targets.entry(peer).or_insert(Target {
-            addresses: Vec::new(),
-            failures: 0,
-            state: State::Waiting {
-                until: Duration::ZERO,
-            },
-        });
+        let target = self
+            .targets
+            .entry(peer)
+            .or_insert_with(|| Target::new(Class::Kept));
+        target.class = Class::Kept;
         if !target.addresses.contains(address) {
             if target.addresses.len() == MAX_ADDRESSES {
                 target.addresses.remove(0);
@@ -105,21 +125,76 @@ impl DialPlan {
         Ok(peer)
     }
 
+    /// Somebody says that a peer is at `address`, which must end in `/p2p/PEER`. Whether that is
+    /// news that is taken: not for a peer that is kept, whose addresses are the operator's, and
+    /// not in place of what is known.
+    pub fn hint(&mut self, address: &Multiaddr) -> bool {
+        let peer = convert::split_p2p(address).1;
+        let Some(peer) = peer.and_then(|peer| convert::from_libp2p(&peer).ok()) else {
+            return false;
+        };
+        if !self.targets.contains_key(&peer) && self.found() >= MAX_FOUND {
+            return false;
+        }
+        let target = self
+            .targets
+            .entry(peer)
+            .or_insert_with(|| Target::new(Class::Found));
+        let news = target.class == Class::Found
+            && target.addresses.len() < MAX_ADDRESSES
+            && !target.addresses.contains(address);
+        if news {
+            target.addresses.push(address.clone());
+        }
+        news
+    }
+
+    /// Found peers that are remembered.
+    #[must_use]
+    pub fn found(&self) -> usize {
+        let all = self.targets.values();
+        all.filter(|one| one.class == Class::Found).count()
+    }
+
+    /// Why a peer is in the plan, if it is.
+    #[must_use]
+    pub fn knows(&self, peer: &PeerId) -> Option<Class> {
+        self.targets.get(peer).map(|target| target.class)
+    }
+
     /// Forgets a peer: it is dialled no more.
     pub fn remove(&mut self, peer: &PeerId) {
         self.targets.remove(peer);
     }
 
-    /// The peers to dial now; each is then taken for being dialled.
-    pub fn due(&mut self, now: Duration) -> Vec<Due> {
+    /// The peers to dial now; each is then taken for being dialled. There is room for so many of
+    /// those that were found.
+    pub fn due(&mut self, now: Duration, room: usize) -> Vec<Due> {
+        let dialled =
+            |one: &Target| one.class == Class::Found && matches!(one.state, State::Dialling { .. });
+        let dialled = self.targets.values().filter(|one| dialled(one)).count();
+        let mut room = room.min(MAX_FOUND_DIALS).saturating_sub(dialled);
+        let is_due = |target: &Target| target.due_at().is_some_and(|at| at <= now);
+        let due = self.targets.iter().filter(|(_, target)| is_due(target));
+        let (mut found, mut chosen): (Vec<PeerId>, Vec<PeerId>) = (Vec::new(), Vec::new());
+        for (peer, target) in due {
+            match target.class {
+                Class::Kept => chosen.push(*peer),
+                Class::Found => found.push(*peer),
+            }
+        }
+        // In random order: whoever makes names that come first must gain nothing by it.
+        while room > 0 && !found.is_empty() {
+            let index = self.rng.random_range(0..found.len());
+            chosen.push(found.swap_remove(index));
+            room = room.saturating_sub(1);
+        }
         let mut due = Vec::new();
-        for (peer, target) in &mut self.targets {
-            if target.due_at().is_some_and(|at| at <= now) {
+        for peer in chosen {
+            if let Some(target) = self.targets.get_mut(&peer) {
                 target.state = State::Dialling { since: now };
-                due.push(Due {
-                    peer: *peer,
-                    addresses: target.addresses.clone(),
-                });
+                let addresses = target.addresses.clone();
+                due.push(Due { peer, addresses });
             }
         }
         due
@@ -177,6 +252,10 @@ impl DialPlan {
         let Some(target) = self.targets.get_mut(peer) else {
             return;
         };
+        if target.class == Class::Found && target.failures >= FORGET_AFTER {
+            self.targets.remove(peer);
+            return;
+        }
         let doublings = target.failures.saturating_sub(1).min(MAX_DOUBLINGS);
         let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
         let full = self.initial.saturating_mul(factor).min(self.max);
@@ -188,6 +267,17 @@ impl DialPlan {
 }
 
 impl Target {
+    fn new(class: Class) -> Self {
+        Self {
+            class,
+            addresses: Vec::new(),
+            failures: 0,
+            state: State::Waiting {
+                until: Duration::ZERO,
+            },
+        }
+    }
+
     fn due_at(&self) -> Option<Duration> {
         match self.state {
             State::Waiting { until } => Some(until),

@@ -17,6 +17,8 @@ use libp2p::{
     request_response::{self, ProtocolSupport},
 };
 
+use tokio::time::timeout;
+
 use crate::{
     admin::remote as admin,
     cbor::Malformed,
@@ -111,16 +113,31 @@ pub type Event<P> = request_response::Event<Incoming<P>, <P as Protocol>::Respon
 pub type Behaviour<P> = request_response::Behaviour<Codec<P>>;
 
 /// Reads and writes a protocol.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Codec<P>(PhantomData<P>);
+#[derive(Debug, Clone, Copy)]
+pub struct Codec<P> {
+    /// How long a request may take to arrive whole.
+    patience: Duration,
+    protocol: PhantomData<P>,
+}
+
+/// A request that did not arrive within its time: no misdeed, a line may be slow, but counted.
+pub const SLOW: Malformed = Malformed("it did not arrive in time");
 
 /// The behaviour that speaks a protocol in both directions. `timeout` covers a request and its
-/// response; `max_streams` is of one connection, both directions together: each holds at most a
+/// response, `patience` the arrival of a peer's request alone; `max_streams` is of one connection, both directions together: each holds at most a
 /// message.
 #[must_use]
-pub fn behaviour<P: Protocol>(timeout: Duration, max_streams: usize) -> Behaviour<P> {
+pub fn behaviour<P: Protocol>(
+    timeout: Duration,
+    patience: Duration,
+    max_streams: usize,
+) -> Behaviour<P> {
+    let codec = Codec {
+        patience,
+        protocol: PhantomData,
+    };
     request_response::Behaviour::with_codec(
-        Codec(PhantomData),
+        codec,
         [(StreamProtocol::new(P::NAME), ProtocolSupport::Full)],
         request_response::Config::default()
             .with_request_timeout(timeout)
@@ -143,7 +160,10 @@ impl<P: Protocol> request_response::Codec for Codec<P> {
     where
         T: AsyncRead + Unpin + Send,
     {
-        Ok(P::Request::of_bytes(&read(io, P::MAX_REQUEST).await?))
+        match timeout(self.patience, read(io, P::MAX_REQUEST)).await {
+            Ok(bytes) => Ok(P::Request::of_bytes(&bytes?)),
+            Err(_) => Ok(Err(SLOW)),
+        }
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<P::Response>

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::{StartError, health::NodeHealth, sockets::Sockets};
 use crate::{
     actors::{
-        admin::{AdminActor, Desk, DeskTools},
+        admin::{AdminActor, Desk, DeskTools, LimitFacts},
         audit::{AuditActor, AuditHandle, AuditTools},
         gatekeeper::{Gatekeeper, Tools},
         jobs::JobsActor,
@@ -27,7 +27,7 @@ use crate::{
     },
     admin::protocol::SOCKET,
     audit::{AuditEvent, OpenError},
-    config::{self, Config, Loaded},
+    config::{self, Config, Loaded, Lowered},
     identity::{Continuity, IssuerFolder, NodeKey, StatusView, invites::Invites},
     store::{SetAside, Store},
     supervision::{ActorRef, Placement, Root, Supervise},
@@ -61,6 +61,7 @@ pub(super) struct Parts {
     pub(super) root: Root,
     pub(super) config: Arc<Config>,
     pub(super) loaded: Loaded,
+    pub(super) lowered: Vec<Lowered>,
     pub(super) log: LogFilter,
     pub(super) policies: policy::Loaded,
     pub(super) clock: Arc<dyn Clock>,
@@ -147,6 +148,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         root,
         config,
         loaded,
+        lowered,
         log,
         policies,
         clock,
@@ -276,6 +278,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         policy: bench.policy.clone(),
         settings: settings.clone(),
         facts: site.facts(&loaded, sockets.http()),
+        limits: LimitFacts::new(&loaded, &lowered, site.live.clone()),
         clock: Arc::clone(&site.clock),
         health: health.clone(),
         root: site.root.clone(),

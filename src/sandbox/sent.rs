@@ -381,6 +381,13 @@ impl SentJob {
         self.retry(None, elapsed, SentFault::Unreachable)
     }
 
+    /// The request was not sent: the executor is called less for a while. Nothing is known anew
+    /// of the job. `elapsed` is monotonic time.
+    pub fn held(&mut self, retry_after: Duration, elapsed: Duration) -> Effect {
+        self.cancelling = false;
+        self.retry(Some(retry_after), elapsed, SentFault::Unreachable)
+    }
+
     /// An answer to a request of this kind came. `elapsed` is monotonic time.
     pub fn answered(&mut self, to: Asked, response: Response, elapsed: Duration) -> Vec<Effect> {
         if self.is_over() {

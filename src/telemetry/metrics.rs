@@ -19,7 +19,8 @@ use prometheus_client::{
 };
 
 use super::{
-    gossip::GossipMetrics, jobs::JobMetrics, policy::PolicyMetrics, status::StatusMetrics,
+    gossip::GossipMetrics, jobs::JobMetrics, policy::PolicyMetrics, reach::ReachMetrics,
+    status::StatusMetrics,
 };
 use crate::{
     audit::Direction,
@@ -95,6 +96,7 @@ struct Inner {
     jobs: JobMetrics,
     status: StatusMetrics,
     policy: PolicyMetrics,
+    reach: ReachMetrics,
 }
 
 impl Default for Metrics {
@@ -184,11 +186,13 @@ impl Metrics {
             jobs: JobMetrics::default(),
             status: StatusMetrics::default(),
             policy: PolicyMetrics::default(),
+            reach: ReachMetrics::default(),
         };
         inner.gossip.register(&mut inner.registry);
         inner.jobs.register(&mut inner.registry);
         inner.status.register(&mut inner.registry);
         inner.policy.register(&mut inner.registry);
+        inner.reach.register(&mut inner.registry);
         inner.register_network();
         inner.register_rest();
         inner.begin_at_zero();
@@ -340,6 +344,12 @@ impl Metrics {
     #[must_use]
     pub fn policy(&self) -> &PolicyMetrics {
         &self.0.policy
+    }
+
+    /// The metrics of calls to others, of discovery and of relays.
+    #[must_use]
+    pub fn reach(&self) -> &ReachMetrics {
+        &self.0.reach
     }
 
     /// Those of status lists and verified identities.

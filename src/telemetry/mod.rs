@@ -11,6 +11,7 @@ mod logging;
 mod metrics;
 mod policy;
 mod printable;
+mod reach;
 mod status;
 
 pub use http::{Health, Readiness};
@@ -19,4 +20,5 @@ pub use logging::{LogFilter, LoggingError, init_logging};
 pub use metrics::Metrics;
 pub use policy::PolicyMetrics;
 pub use printable::printable;
+pub use reach::ReachMetrics;
 pub use status::StatusMetrics;

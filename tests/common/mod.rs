@@ -256,6 +256,11 @@ impl Node {
         status
     }
 
+    /// The process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+
     /// Sends a signal by name (`TERM`, `INT`, `KILL`).
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.as_ref().expect("running").id().to_string();

@@ -8,7 +8,10 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture};
-use libp2p::{Swarm, swarm::SwarmEvent};
+use libp2p::{
+    Swarm,
+    swarm::{NetworkBehaviour, SwarmEvent},
+};
 use quantraband::{
     audit::Direction,
     config::Config,
@@ -70,7 +73,7 @@ impl GateKeeper for Forger {
 }
 
 impl Admission for Forger {
-    fn admit_pending(&self, _: Option<IpAddr>) -> Result<(), &'static str> {
+    fn admit_pending(&self, _: quantraband::types::Source) -> Result<(), &'static str> {
         Ok(())
     }
 }
@@ -101,7 +104,8 @@ pub(crate) async fn present_by(
     credential: &[u8],
     address: &str,
 ) -> Result<(), String> {
-    dial(swarm_by(key, prover, (credential, None)), address).await
+    let swarm = Box::new(swarm_by(key, prover, (credential, None)));
+    dial(swarm, address).await
 }
 
 /// As [`present`], with a continuity statement.
@@ -112,10 +116,10 @@ pub(crate) async fn present_continuity(
     address: &str,
 ) -> Result<(), String> {
     let shown = (credential, Some(statement.to_vec()));
-    dial(swarm_by(key, key, shown), address).await
+    dial(Box::new(swarm_by(key, key, shown)), address).await
 }
 
-async fn dial(mut swarm: Swarm<NodeBehaviour>, address: &str) -> Result<(), String> {
+async fn dial(mut swarm: Box<Swarm<NodeBehaviour>>, address: &str) -> Result<(), String> {
     swarm
         .dial(address.parse::<libp2p::Multiaddr>().expect("an address"))
         .expect("dialling");
@@ -150,29 +154,48 @@ pub(crate) fn swarm_showing(
     swarm_by(key, key, (credential, statement.map(<[u8]>::to_vec)))
 }
 
+/// As [`swarm`], with behaviours of its own beside the node's.
+pub(crate) fn swarm_with<B: NetworkBehaviour>(
+    key: &NodeKey,
+    credential: &[u8],
+    config: &Config,
+    wrap: impl FnOnce(NodeBehaviour) -> B,
+) -> Swarm<B> {
+    build(key, key, (credential, None), config, wrap)
+}
+
 fn swarm_by(
     key: &NodeKey,
     prover: &NodeKey,
-    (credential, continuity): (&[u8], Option<Vec<u8>>),
+    shown: (&[u8], Option<Vec<u8>>),
 ) -> Swarm<NodeBehaviour> {
+    build(key, prover, shown, &Config::default(), |node| node)
+}
+
+fn build<B: NetworkBehaviour>(
+    key: &NodeKey,
+    prover: &NodeKey,
+    (credential, continuity): (&[u8], Option<Vec<u8>>),
+    config: &Config,
+    wrap: impl FnOnce(NodeBehaviour) -> B,
+) -> Swarm<B> {
     let forger = Arc::new(Forger {
         prover: prover.clone(),
         credential: credential.to_vec(),
         continuity,
         told: Mutex::new(None),
     });
-    let config = Config::default();
-    network::build(&Setup {
+    let setup = Setup {
         seed: &key.seed(),
-        config: &config,
+        config,
         keeper: forger.clone(),
         admission: forger.clone(),
         listeners: forger.clone(),
         attribution: forger.clone(),
         clock: Arc::new(SystemClock::new()),
         tasks: Tasks::here(forger),
-    })
-    .expect("a swarm")
+    };
+    network::build_with(&setup, wrap).expect("a swarm")
 }
 
 /// A credential of one hour, with a group and an attribute.

@@ -108,10 +108,10 @@ async fn a_peer_that_never_sends_runs_into_the_deadline() {
     let node = Plan::new(1).identity_timeout(300).start().await;
     let peer = Raw::dial(2, &node.address).await;
     let mut gate = peer.gate().await;
-    assert_eq!(raw::refusal_code(&mut gate).await, "interrupted");
+    assert_eq!(raw::refusal_code(&mut gate).await, "identity_timeout");
     peer.hung_up().await;
     let refusal = verdict(&node).await;
-    assert!(matches!(refusal, Refusal::Interrupted(_)) && !refusal.charged());
+    assert!(matches!(refusal, Refusal::Late) && !refusal.charged());
 }
 
 #[tokio::test]
@@ -282,6 +282,6 @@ async fn a_peer_that_never_accepts_is_no_connection() {
     let seen = node
         .until("a failed dial", |seen| !seen.dial_errors.is_empty())
         .await;
-    assert!(matches!(seen.dial_errors[0], Some(Refusal::Interrupted(_))));
+    assert!(matches!(seen.dial_errors[0], Some(Refusal::Late)));
     node.assert_untouched().await;
 }

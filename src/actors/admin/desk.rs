@@ -35,8 +35,8 @@ use crate::{
         revocation::{ImportStatusList, ListStatusLists},
         settings::ReloadSettings,
         swarm::{
-            Delivered, DescribeSwarm, GetSealingKey, ListPeers, Publish, PublishMany,
-            PublishedMany, SealingKey, SendCommand, SendFault, Subscribe,
+            Delivered, DescribeLimits, DescribeSwarm, GetSealingKey, ListPeers, Publish,
+            PublishMany, PublishedMany, SealingKey, SendCommand, SendFault, Subscribe,
         },
     },
     sandbox::JobId,
@@ -47,7 +47,7 @@ use crate::{
 
 pub(super) use refusals::{no_answer, not_published};
 
-use super::jobs::Follow;
+use super::{jobs::Follow, limits::LimitFacts};
 use refusals::{not_done, not_recorded};
 use reports::{detail, fault, report};
 
@@ -83,6 +83,8 @@ pub struct NodeFacts {
 pub struct DeskTools {
     /// See [`NodeFacts`].
     pub facts: NodeFacts,
+    /// What the limits are.
+    pub limits: LimitFacts,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Whether the node does its job.
@@ -185,6 +187,11 @@ impl Desk {
                     .await
                     .map_err(no_answer)?;
                 Ok(Response::Peers { peers })
+            }
+            Request::Limits {} => {
+                let used = tools.swarm.ask(DescribeLimits, DEADLINE).await;
+                let limits = tools.limits.report(&used.map_err(no_answer)?);
+                Ok(Response::Limits { limits })
             }
             Request::Publish {
                 topic,
@@ -376,7 +383,7 @@ impl Desk {
         sent.map_err(no_answer)?.map_err(|fault| {
             let code = match fault {
                 SendFault::NotConnected | SendFault::Unsupported => FailureCode::Unavailable,
-                SendFault::Broken | SendFault::Busy => FailureCode::Again,
+                SendFault::Broken | SendFault::Busy | SendFault::Held { .. } => FailureCode::Again,
             };
             Failure::new(code, format!("{node}: {fault}"))
         })
@@ -404,6 +411,8 @@ impl Desk {
                 .chain(readiness.notes)
                 .collect(),
             listen: swarm.listen,
+            reachability: swarm.reachability,
+            external: swarm.external,
             connected: swarm.connected,
             missing_bootstrap: swarm.missing_bootstrap,
             topics: swarm.topics,

@@ -8,6 +8,7 @@
 mod connection;
 mod desk;
 mod jobs;
+mod limits;
 mod publish;
 
 use std::{
@@ -33,6 +34,7 @@ use crate::{
 
 use desk::By;
 pub use desk::{Desk, DeskTools, NodeFacts};
+pub use limits::LimitFacts;
 
 /// Wait after an `accept` that failed, as when file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

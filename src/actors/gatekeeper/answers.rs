@@ -9,9 +9,10 @@ use super::{Gatekeeper, Way};
 use crate::{
     audit::{AuditEvent, Direction},
     identity::{Channel, Refusal, Role, Tier},
-    network::{Admission, Admitted, GateKeeper, Presented},
+    messages::reputation::Severity,
+    network::{Admission, Admitted, GateKeeper, Presented, Refused, secure::Breach},
     trust::reputation::Barred,
-    types::{Origin, Party, PeerId, SecurityInfo},
+    types::{Origin, Party, PeerId, SecurityInfo, Source},
 };
 
 impl GateKeeper for Gatekeeper {
@@ -79,27 +80,39 @@ impl GateKeeper for Gatekeeper {
 
     fn refused(&self, peer: &PeerId, ip: Option<IpAddr>, direction: Direction, why: &Refusal) {
         self.0.metrics.denied(why.code());
-        tracing::info!(%peer, ?direction, code = why.code(), "refused at the gate: {why}");
-        if let Refusal::ByPeer(_) | Refusal::Interrupted(_) = why {
-            // What the other side decided, and what broke on the way, is its own affair.
-            return;
-        }
-        self.0.audit.note(AuditEvent::AuthenticationFailed {
-            peer: *peer,
-            address: ip,
-            code: why.code().to_owned(),
-            detail: why.to_string(),
-        });
-        if why.charged() {
+        // What the other side decided, and what broke on the way, is its own affair.
+        let ours = !matches!(
+            why,
+            Refusal::ByPeer(_) | Refusal::Interrupted(_) | Refusal::Late
+        );
+        if ours && why.charged() {
             self.charge(*peer, ip, why);
         }
+        if !self.2.is_single(why.code(), ip, ours, self.0.clock.now()) {
+            return;
+        }
+        tracing::info!(%peer, ?direction, code = why.code(), "refused at the gate: {why}");
+        if ours {
+            self.0.audit.note(AuditEvent::AuthenticationFailed {
+                peer: *peer,
+                address: ip,
+                code: why.code().to_owned(),
+                detail: why.to_string(),
+            });
+        }
+    }
+
+    fn breached(&self, peer: &PeerId, ip: Option<IpAddr>, breach: Breach) {
+        self.0.metrics.denied(breach.code());
+        tracing::warn!(%peer, code = breach.code(), "a connection is cut off: {breach}");
+        self.charge_for(*peer, ip, Severity::HandshakeAbuse, breach.to_string());
     }
 }
 
 impl Admission for Gatekeeper {
-    fn admit_pending(&self, ip: Option<IpAddr>) -> Result<(), &'static str> {
+    fn admit_pending(&self, source: Source) -> Result<(), &'static str> {
         let tools = &self.0;
-        if let Some(ip) = ip {
+        if let Some(ip) = source.ip() {
             let origin = Origin {
                 peer: None,
                 address: Some(ip),
@@ -116,7 +129,11 @@ impl Admission for Gatekeeper {
         tools
             .limiter
             .load()
-            .admit_connection(ip)
+            .admit_connection(source)
             .map_err(|denial| denial.reason.code())
+    }
+
+    fn take_refused(&self) -> Vec<Refused> {
+        self.2.take()
     }
 }

@@ -180,6 +180,7 @@ impl JobsActor {
                 let response = Response::Refused(refused);
                 entry.job.answered(asked, response, elapsed)
             }
+            Err(SendFault::Held { retry_after, .. }) => vec![entry.job.held(retry_after, elapsed)],
             Err(_) => vec![entry.job.unanswered(elapsed)],
         };
         let mut pause = None;

@@ -108,7 +108,7 @@ impl RevocationActor {
                 self.charge(*peer, "malformed", &"an answer to another question");
                 failed(self, false);
             }
-            Ok(Err(SendFault::Busy)) | Err(_) => failed(self, true),
+            Ok(Err(SendFault::Busy | SendFault::Held { .. })) | Err(_) => failed(self, true),
             Ok(Err(_)) => failed(self, false),
         }
     }

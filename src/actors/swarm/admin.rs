@@ -68,6 +68,15 @@ impl Commands {
     }
 }
 
+impl Commands {
+    pub(super) fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
+        if let Some(caller) = self.waiting.remove(&id) {
+            // Who asked may have stopped waiting.
+            let _ = caller.send(answer);
+        }
+    }
+}
+
 fn failure(code: FailureCode, why: impl Into<String>) -> Response {
     Response(Box::new(protocol::Response::Error(Failure::new(code, why))))
 }
@@ -85,12 +94,7 @@ impl SwarmActor {
                 channel,
                 ..
             }) => self.serve_command(who, request, channel, ctx),
-            Some(Heard::Answer { id, answer }) => {
-                if let Some(caller) = self.commands.waiting.remove(&id) {
-                    // Who asked may have stopped waiting.
-                    let _ = caller.send(answer);
-                }
-            }
+            Some(Heard::Answer { id, answer }) => self.commands.answered(id, answer),
             None => {}
         }
     }
@@ -216,16 +220,14 @@ impl SwarmActor {
     }
 
     fn send_command(&mut self, message: SendCommand, caller: Answer) -> Result<(), SendFault> {
-        let target = self.reach(message.peer)?;
-        let swarm = self.swarm.as_mut().ok_or(SendFault::NotConnected)?;
         let waiting = &mut self.commands.waiting;
         waiting.retain(|_, caller| !caller.is_closed());
         if waiting.len() >= MAX_CALLS {
             return Err(SendFault::Busy);
         }
         let request = Request::Command(Box::new(message.command));
-        let admin = &mut swarm.behaviour_mut().admin;
-        waiting.insert(admin.send_request(&target, Ok(request)), caller);
+        let id = self.call::<Administration>(message.peer, request)?;
+        self.commands.waiting.insert(id, caller);
         Ok(())
     }
 }

@@ -57,7 +57,7 @@ pub(super) struct Enrolments {
 }
 
 impl Enrolments {
-    fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
+    pub(super) fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
         if let Some(Some(caller)) = self.waiting.remove(&id) {
             // Who asked may have stopped waiting.
             let _ = caller.send(answer);
@@ -217,15 +217,13 @@ impl SwarmActor {
         request: Request,
         caller: Option<Answer>,
     ) -> Result<(), SendFault> {
-        let target = self.reach(peer)?;
-        let swarm = self.swarm.as_mut().ok_or(SendFault::NotConnected)?;
         let waiting = &mut self.enrolments.waiting;
         waiting.retain(|_, caller| caller.as_ref().is_none_or(|caller| !caller.is_closed()));
         if waiting.len() >= MAX_CALLS {
             return Err(SendFault::Busy);
         }
-        let enrolment = &mut swarm.behaviour_mut().enrolment;
-        waiting.insert(enrolment.send_request(&target, Ok(request)), caller);
+        let id = self.call::<Enrolment>(peer, request)?;
+        self.enrolments.waiting.insert(id, caller);
         Ok(())
     }
 }

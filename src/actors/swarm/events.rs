@@ -18,7 +18,7 @@ use crate::{
     audit::{AuditEvent, Direction},
     identity::Tier,
     messages::{enrolment::KeyProved, reputation::CreditConnection},
-    network::{self, Due, NodeBehaviourEvent, convert, gate},
+    network::{self, Due, NodeBehaviourEvent, convert, dial::Class, discovery::scope, gate},
     trust::reputation,
     types::PeerId,
 };
@@ -27,6 +27,27 @@ use crate::{
 const MAX_CAUSE: usize = 200;
 /// How long the system's resolver may take for one bootstrap name.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Who opened a connection, the address of the other end, and the relay between.
+fn route(
+    endpoint: &ConnectedPoint,
+    peer: libp2p::PeerId,
+) -> (Direction, Multiaddr, Option<libp2p::PeerId>) {
+    match endpoint {
+        ConnectedPoint::Dialer { address, .. } => {
+            let relay = scope::relay_of(address);
+            (Direction::Outbound, address.clone(), relay)
+        }
+        // The other end of a circuit has no address of its own: it is where the relay is.
+        ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => {
+            let address = local_addr.clone().with(Protocol::P2p(peer));
+            (Direction::Inbound, address, scope::relay_of(local_addr))
+        }
+        ConnectedPoint::Listener { send_back_addr, .. } => {
+            (Direction::Inbound, send_back_addr.clone(), None)
+        }
+    }
+}
 
 impl SwarmActor {
     pub(super) fn on_swarm_event(
@@ -42,7 +63,7 @@ impl SwarmActor {
                 endpoint,
                 ..
             } => {
-                self.on_established(&peer_id, connection_id, &endpoint);
+                self.on_established(&peer_id, connection_id, &endpoint, ctx);
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
@@ -68,8 +89,14 @@ impl SwarmActor {
                 self.listening.remove(&address);
             }
             SwarmEvent::ListenerClosed {
-                addresses, reason, ..
+                listener_id,
+                addresses,
+                reason,
             } if !self.memory.draining => {
+                let why = reason.as_ref().err().map(ToString::to_string);
+                if self.place_lost(listener_id, &why.unwrap_or_default()) {
+                    return;
+                }
                 // A node nobody can reach is no node: begin anew.
                 let error = reason.err().map(|e| e.to_string()).unwrap_or_default();
                 self.incarnation
@@ -90,6 +117,7 @@ impl SwarmActor {
             Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
             _ => None,
         });
+        self.place_kept(id);
         if let (Some(configured), Some(port)) = (self.listeners.get(&id), port) {
             self.memory.ports.insert(configured.clone(), port);
             self.remember();
@@ -102,6 +130,7 @@ impl SwarmActor {
         peer: &libp2p::PeerId,
         id: ConnectionId,
         endpoint: &ConnectedPoint,
+        ctx: &mut Context<Self>,
     ) {
         let Some(swarm) = self.swarm.as_mut() else {
             return;
@@ -111,19 +140,18 @@ impl SwarmActor {
             swarm.close_connection(id);
             return;
         };
-        let (direction, address) = match endpoint {
-            ConnectedPoint::Dialer { address, .. } => (Direction::Outbound, address.clone()),
-            ConnectedPoint::Listener { send_back_addr, .. } => {
-                (Direction::Inbound, send_back_addr.clone())
-            }
-        };
+        let who = admitted.peer;
+        let (direction, address, relay) = route(endpoint, *peer);
         if direction == Direction::Outbound {
-            self.memory
-                .dialled
-                .insert(convert::with_p2p(&address, *peer));
+            let whole = convert::with_p2p(&address, *peer);
+            match self.plan.knows(&who) {
+                Some(Class::Kept) => drop(self.memory.dialled.insert(whole)),
+                Some(Class::Found) => drop(self.memory.found.insert(whole)),
+                // A hole was punched, or it was tried whether the peer can be reached.
+                None => {}
+            }
             self.remember();
         }
-        let who = admitted.peer;
         let (tier, identity) = (admitted.tier, admitted.identity.clone());
         let security = admitted.security;
         if let Some(known) = identity.as_ref().filter(|_| admitted.formerly.is_some())
@@ -138,7 +166,9 @@ impl SwarmActor {
         }
         let now = self.tools.clock.now();
         let admitted = Arc::new(admitted);
-        let arrival = self.peers.connected(admitted, id, address, direction, now);
+        let arrival = self
+            .peers
+            .connected(admitted, id, (address, relay), direction, now);
         self.tell_footing(who);
         self.tell_standing(who);
         if arrival == Arrival::Unwelcome
@@ -149,7 +179,7 @@ impl SwarmActor {
         self.plan.connected(&who, self.tools.clock.elapsed());
         self.tools.metrics.connected(direction, security);
         if arrival == Arrival::First {
-            self.show_all_heads(who);
+            self.show_all_heads(who, ctx);
             tracing::info!(peer = %who, %tier, ?direction, %security, "connected");
         }
         if identity.is_some() && !tier.is_limited() {
@@ -181,10 +211,18 @@ impl SwarmActor {
         self.neighbours.gone(&who);
         self.commands.end_streams(&who);
         if let Ok(peer) = convert::to_libp2p(&who) {
-            self.memory
-                .dialled
-                .retain(|address| convert::split_p2p(address).1 != Some(peer));
+            let other = |address: &Multiaddr| convert::split_p2p(address).1 != Some(peer);
+            self.memory.dialled.retain(other);
+            self.memory.found.retain(other);
             self.remember();
+            if gone.closing.is_some()
+                && let Some(walker) = self
+                    .swarm
+                    .as_mut()
+                    .and_then(|swarm| swarm.behaviour_mut().walker.as_mut())
+            {
+                walker.remove(&peer);
+            }
         }
         self.plan.disconnected(&who, self.tools.clock.elapsed());
         let cause = match (gone.closing, cause) {
@@ -214,7 +252,9 @@ impl SwarmActor {
 
     /// Dials who is due; names are resolved first, without holding anything up.
     pub(super) fn dial_due(&mut self, ctx: &mut Context<Self>) {
-        for Due { peer, addresses } in self.plan.due(self.tools.clock.elapsed()) {
+        let wanted = self.tools.config.discovery.peers;
+        let room = wanted.saturating_sub(self.peers.len());
+        for Due { peer, addresses } in self.plan.due(self.tools.clock.elapsed(), room) {
             let resolving = async move {
                 let mut found = Vec::new();
                 for address in addresses {
@@ -232,6 +272,9 @@ impl SwarmActor {
 
     fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
         let now = self.tools.clock.elapsed();
+        if self.plan.knows(&peer) == Some(Class::Found) && self.is_banned(&peer) {
+            return self.plan.remove(&peer);
+        }
         let (Some(swarm), Ok(target)) = (self.swarm.as_mut(), convert::to_libp2p(&peer)) else {
             return;
         };

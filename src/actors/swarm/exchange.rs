@@ -7,12 +7,16 @@ use libp2p::request_response::{
     InboundRequestId, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
 };
 
-use super::SwarmActor;
+use super::{
+    SwarmActor,
+    outbound::{Calls, outcome_of},
+};
 use crate::{
     messages::swarm::SendFault,
     network::{
         convert,
         exchange::{self, Protocol, is_malformed},
+        outward::Outcome,
     },
     types::PeerId,
 };
@@ -36,7 +40,7 @@ pub(super) enum Heard<P: Protocol> {
 
 impl SwarmActor {
     /// What is to be done about an event, if anything. Who sent what is no message is charged.
-    pub(super) fn hear<P: Protocol>(&self, event: exchange::Event<P>) -> Option<Heard<P>> {
+    pub(super) fn hear<P: Calls>(&mut self, event: exchange::Event<P>) -> Option<Heard<P>> {
         match event {
             exchange::Event::<P>::Message { peer, message, .. } => match message {
                 Message::Request {
@@ -53,6 +57,10 @@ impl SwarmActor {
                             channel,
                         }),
                         // Without an answer the stream ends.
+                        Err(exchange::SLOW) => {
+                            self.tools.metrics.denied("request_timeout");
+                            None
+                        }
                         Err(malformed) => {
                             self.charge_malformed::<P>(who, "request", &malformed);
                             None
@@ -62,10 +70,16 @@ impl SwarmActor {
                 Message::Response {
                     request_id: id,
                     response,
-                } => Some(Heard::Answer {
-                    id,
-                    answer: Ok(response),
-                }),
+                } => {
+                    let pushed = P::pushed_back(&response);
+                    let outcome = pushed.map_or(Outcome::Answered, Outcome::PushedBack);
+                    let moment = self.moment();
+                    self.outbound.settle::<P>(id, outcome, moment);
+                    Some(Heard::Answer {
+                        id,
+                        answer: Ok(response),
+                    })
+                }
             },
             exchange::Event::<P>::OutboundFailure {
                 request_id: id,
@@ -78,6 +92,8 @@ impl SwarmActor {
                 {
                     self.charge_malformed::<P>(who, "response", error);
                 }
+                let moment = self.moment();
+                self.outbound.settle::<P>(id, outcome_of(&error), moment);
                 let fault = match error {
                     OutboundFailure::DialFailure => SendFault::NotConnected,
                     OutboundFailure::UnsupportedProtocols => SendFault::Unsupported,

@@ -15,7 +15,8 @@ use crate::{
     messages::{
         reputation::Standing,
         swarm::{
-            DescribeSwarm, Drain, ListPeers, PeerReport, PublishFault, Subscribe, SwarmReport,
+            DescribeLimits, DescribeSwarm, Drain, LimitUse, ListPeers, PeerReport, PublishFault,
+            Subscribe, SwarmReport,
         },
     },
     network,
@@ -103,7 +104,10 @@ impl Handler<ListPeers> for SwarmActor {
         let mut peers: Vec<PeerReport> = self
             .peers
             .iter()
-            .map(|(who, peer)| peer.report(*who))
+            .map(|(who, peer)| PeerReport {
+                calls: self.outbound.report(who, self.tools.clock.elapsed()),
+                ..peer.report(*who)
+            })
             .collect();
         peers.sort_by_key(|peer| peer.since);
         peers
@@ -118,12 +122,37 @@ impl Handler<DescribeSwarm> for SwarmActor {
             .plan
             .missing()
             .filter(|peer| self.bootstrap.contains(peer));
+        let (reachability, external) = self.reachability();
         MessageResult(SwarmReport {
+            reachability,
+            external,
             listen: self.listen_addresses(),
             connected: self.peers.len(),
             missing_bootstrap: missing.collect(),
             topics: self.subscribers.topics(),
         })
+    }
+}
+
+impl Handler<DescribeLimits> for SwarmActor {
+    type Result = LimitUse;
+
+    fn handle(&mut self, _: DescribeLimits, _: &mut Context<Self>) -> LimitUse {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let Some(swarm) = self.swarm.as_mut() else {
+            return LimitUse::default();
+        };
+        let admission = &mut swarm.behaviour_mut().admission;
+        admission.look_at_memory();
+        let counts = admission.counts();
+        LimitUse {
+            inbound: count(counts.inbound),
+            outbound: count(counts.outbound),
+            most_of_a_peer: count(admission.most_of_a_peer()),
+            pending: count(counts.pending),
+            memory: counts.memory,
+            tracked_keys: count(self.tools.limiter.load().usage().fullest()),
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
     },
     network::{
         exchange::{self, Identity},
+        outward::retry::Attempts,
         parking::CredentialHash,
     },
     types::{Origin, PeerId},
@@ -34,10 +35,6 @@ use crate::{
 
 /// Requests of this node that wait for an answer: a list for each issuer, and announcements.
 const MAX_CALLS: usize = 4_096;
-/// How often an announcement is sent to one neighbour.
-const ANNOUNCE_TRIES: u32 = 4;
-/// Pause before it is repeated; doubles.
-const ANNOUNCE_PAUSE: Duration = Duration::from_millis(500);
 /// What a request weighs beside its documents, bytes.
 const REQUEST_BYTES: u64 = 512;
 
@@ -55,7 +52,7 @@ enum Waiting {
 struct Announcement {
     peer: PeerId,
     heads: Arc<[Vec<u8>]>,
-    tries: u32,
+    attempts: Attempts,
 }
 
 /// Requests under way in one incarnation.
@@ -157,7 +154,7 @@ impl SwarmActor {
         })
     }
 
-    fn identity_answered(
+    pub(super) fn identity_answered(
         &mut self,
         id: OutboundRequestId,
         answer: Result<Response, SendFault>,
@@ -170,39 +167,62 @@ impl SwarmActor {
                 let _ = caller.send(answer);
             }
             Some(Waiting::Chains(peer, asked)) => self.on_chains(peer, asked, answer, ctx),
-            Some(Waiting::Announcement(mut announcement)) => {
-                let again = matches!(answer, Ok(Response::Later) | Err(SendFault::Broken));
-                if !again || announcement.tries >= ANNOUNCE_TRIES {
-                    return;
+            Some(Waiting::Announcement(announcement)) => {
+                if matches!(answer, Ok(Response::Later) | Err(SendFault::Broken)) {
+                    self.announce_again(announcement, None, ctx);
                 }
-                let doubled = 2_u32.saturating_pow(announcement.tries);
-                announcement.tries = announcement.tries.saturating_add(1);
-                ctx.run_later(ANNOUNCE_PAUSE.saturating_mul(doubled), move |act, _| {
-                    act.send_announcement(announcement);
-                });
             }
         }
     }
 
-    /// Shows a peer that has just connected all heads that are known here.
-    pub(super) fn show_all_heads(&mut self, peer: PeerId) {
-        let heads = self.tools.statuses.load().heads();
-        for chunk in heads.chunks(MAX_HEADS) {
-            self.send_announcement(Announcement {
-                peer,
-                heads: chunk.into(),
-                tries: 1,
+    /// Heads are the same however often they are told: they may be repeated.
+    fn announce_again(
+        &mut self,
+        mut announcement: Announcement,
+        not_before: Option<Duration>,
+        ctx: &mut Context<Self>,
+    ) {
+        let now = self.tools.clock.elapsed();
+        let attempts = &mut announcement.attempts;
+        if let Some(wait) = self.outbound.again(attempts, not_before, now) {
+            ctx.run_later(wait, move |act, ctx| {
+                act.send_announcement(announcement, ctx);
             });
         }
     }
 
-    fn send_announcement(&mut self, announcement: Announcement) {
+    fn announce(&mut self, peer: PeerId, heads: Arc<[Vec<u8>]>, ctx: &mut Context<Self>) {
+        let attempts = self.outbound.attempts(self.tools.clock.elapsed());
+        let announcement = Announcement {
+            peer,
+            heads,
+            attempts,
+        };
+        self.send_announcement(announcement, ctx);
+    }
+
+    /// Shows a peer that has just connected all heads that are known here.
+    pub(super) fn show_all_heads(&mut self, peer: PeerId, ctx: &mut Context<Self>) {
+        let heads = self.tools.statuses.load().heads();
+        for chunk in heads.chunks(MAX_HEADS) {
+            self.announce(peer, chunk.into(), ctx);
+        }
+    }
+
+    fn send_announcement(&mut self, announcement: Announcement, ctx: &mut Context<Self>) {
         let request = Request::Announce {
             heads: announcement.heads.to_vec(),
         };
-        if let Ok(id) = self.send_identity(announcement.peer, request) {
-            let waiting = Waiting::Announcement(announcement);
-            self.identity_calls.0.insert(id, waiting);
+        match self.send_identity(announcement.peer, request) {
+            Ok(id) => {
+                let waiting = Waiting::Announcement(announcement);
+                self.identity_calls.0.insert(id, waiting);
+            }
+            Err(SendFault::Held { retry_after, .. }) => {
+                self.announce_again(announcement, Some(retry_after), ctx);
+            }
+            // It learns of them when it connects the next time.
+            Err(_) => {}
         }
     }
 
@@ -233,13 +253,10 @@ impl SwarmActor {
         peer: PeerId,
         request: Request,
     ) -> Result<OutboundRequestId, SendFault> {
-        let target = self.reach(peer)?;
-        let swarm = self.swarm.as_mut().ok_or(SendFault::NotConnected)?;
         if self.identity_calls.0.len() >= MAX_CALLS {
             return Err(SendFault::Busy);
         }
-        let identity = &mut swarm.behaviour_mut().identity;
-        Ok(identity.send_request(&target, Ok(request)))
+        self.call::<Identity>(peer, request)
     }
 }
 
@@ -260,15 +277,11 @@ impl Handler<SendIdentityRequest> for SwarmActor {
 impl Handler<Announce> for SwarmActor {
     type Result = ();
 
-    fn handle(&mut self, message: Announce, _: &mut Context<Self>) {
+    fn handle(&mut self, message: Announce, ctx: &mut Context<Self>) {
         let heads: Arc<[Vec<u8>]> = message.heads.into();
         let peers = self.unlimited();
         for peer in peers.into_iter().filter(|who| Some(*who) != message.except) {
-            self.send_announcement(Announcement {
-                peer,
-                heads: Arc::clone(&heads),
-                tries: 1,
-            });
+            self.announce(peer, Arc::clone(&heads), ctx);
         }
     }
 }

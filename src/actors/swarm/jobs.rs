@@ -178,7 +178,7 @@ impl Calls {
         all >= MAX_SERVING || own >= MAX_SERVING_PER_PEER
     }
 
-    fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
+    pub(super) fn answered(&mut self, id: OutboundRequestId, answer: Result<Response, SendFault>) {
         if let Some(caller) = self.waiting.remove(&id) {
             // Who asked may have stopped waiting.
             let _ = caller.send(answer);
@@ -192,23 +192,15 @@ impl Handler<SendJobRequest> for SwarmActor {
     fn handle(&mut self, message: SendJobRequest, _: &mut Context<Self>) -> Self::Result {
         let SendJobRequest { peer, request } = message;
         let fail = |fault| -> Self::Result { Box::pin(fut::ready(Err(fault))) };
-        let target = match self.reach(peer) {
-            Ok(target) => target,
-            Err(fault) => return fail(fault),
-        };
-        let Some(swarm) = self.swarm.as_mut() else {
-            return fail(SendFault::NotConnected);
-        };
         self.calls.waiting.retain(|_, caller| !caller.is_closed());
         if self.calls.waiting.len() >= MAX_CALLS {
             return fail(SendFault::Busy);
         }
         let (caller, answer) = oneshot::channel();
-        let id = swarm
-            .behaviour_mut()
-            .jobs
-            .send_request(&target, Ok(request));
-        self.calls.waiting.insert(id, caller);
+        match self.call::<Jobs>(peer, request) {
+            Ok(id) => drop(self.calls.waiting.insert(id, caller)),
+            Err(fault) => return fail(fault),
+        }
         let answer = async move { answer.await.unwrap_or(Err(SendFault::Broken)) };
         Box::pin(answer.into_actor(self))
     }

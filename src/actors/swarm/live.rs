@@ -30,8 +30,10 @@ impl SwarmActor {
             .set_rules(publish::rules(&self.tools.live.load()));
         let waiting = self.outbox.waiting();
         self.tools.metrics.gossip().set_waiting(waiting);
+        self.tend_calls(ctx);
         if !self.memory.draining {
             self.dial_due(ctx);
+            self.tend_reach(ctx);
         }
         if elapsed >= self.next_review {
             self.next_review = elapsed.saturating_add(REVIEW);
@@ -221,10 +223,19 @@ impl SwarmActor {
                 last: tally.last,
             });
         }
+        for event in self.outbound.take_changes() {
+            self.tools.audit.note(event);
+        }
         let Some(swarm) = self.swarm.as_mut() else {
             return;
         };
-        for refused in swarm.behaviour_mut().admission.take_denials() {
+        let denied = swarm.behaviour_mut().admission.take_denials();
+        for one in &denied {
+            self.tools.metrics.denied_many(one.reason, one.count);
+        }
+        // Those of the gate were counted one by one.
+        let refused = self.tools.admission.take_refused();
+        for refused in denied.into_iter().chain(refused) {
             let Refused {
                 reason,
                 address,
@@ -232,7 +243,6 @@ impl SwarmActor {
                 first,
                 last,
             } = refused;
-            self.tools.metrics.denied_many(reason, count);
             self.tools.audit.note(AuditEvent::ConnectionsRefused {
                 reason: reason.to_owned(),
                 address,

@@ -23,8 +23,10 @@ mod jobs;
 mod judge;
 mod listeners;
 mod live;
+mod outbound;
 mod peers;
 mod publish;
+mod reach;
 mod replay;
 mod sealed;
 mod subscribers;
@@ -75,8 +77,10 @@ use enrolment::Enrolments;
 use identity::IdentityCalls;
 use jobs::Calls;
 use listeners::Neighbours;
+use outbound::{Outbound, OutboundState};
 use peers::Peers;
 use publish::Outbox;
+use reach::Reach;
 pub use replay::ReplayMemory;
 use subscribers::Subscribers;
 
@@ -94,7 +98,7 @@ const REFUSAL_KEYS: usize = 1_024;
 pub struct SwarmTools {
     /// The node's configuration.
     pub config: Arc<Config>,
-    /// What is in force; of it the rules of batches are taken.
+    /// What is in force; of it the rules of batches and of calls are taken.
     pub live: View<Config>,
     /// Runs connection tasks.
     pub workers: Arc<Workers>,
@@ -159,6 +163,8 @@ pub struct SwarmMemory {
     pub draining: bool,
     /// Dialled peers that are connected, each address ending in `/p2p/PEER`.
     pub dialled: BTreeSet<Multiaddr>,
+    /// The same of those that were found.
+    pub found: BTreeSet<Multiaddr>,
 }
 
 /// The actor.
@@ -183,6 +189,8 @@ pub struct SwarmActor {
     /// Authors and topics about which a rule has decided on record.
     publishers: HashSet<(PeerId, Topic, Rule)>,
     refused: Aggregator<(&'static str, Option<PeerId>)>,
+    outbound: Outbound,
+    reach: Reach,
     calls: Calls,
     identity_calls: IdentityCalls,
     parking: Parking<ParkedMessage>,
@@ -224,6 +232,8 @@ pub struct SwarmState {
     pub received: u64,
     /// Messages published.
     pub sent: u64,
+    /// Calls of this node to others.
+    pub calls: OutboundState,
     /// Whether it no longer accepts anything.
     pub draining: bool,
 }
@@ -276,6 +286,8 @@ impl SwarmActor {
             outbox: Outbox::new(publish::rules(&tools.live.load())),
             publishers: HashSet::new(),
             refused: Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None)),
+            outbound: Outbound::new(tools.live.clone(), tools.metrics.clone()),
+            reach: Reach::new(&tools.config.relay.reserve),
             calls: Calls::default(),
             identity_calls: IdentityCalls::default(),
             parking: Parking::new(authors::patience(
@@ -351,6 +363,9 @@ impl SwarmActor {
                 tracing::warn!(%error, "a peer of before the restart is not dialled again");
             }
         }
+        for address in &self.memory.found {
+            self.plan.hint(address);
+        }
     }
 }
 
@@ -380,6 +395,7 @@ impl Supervise for SwarmActor {
         }
         self.first_mark().map_err(Fault::build)?;
         self.swarm = Some(swarm);
+        self.announce_addresses();
         ctx.spawn(Drive::default());
         ctx.run_interval(TICK, Self::on_tick);
         Ok(())
@@ -396,6 +412,7 @@ impl Supervise for SwarmActor {
             topics: self.subscribers.topics(),
             received: self.received,
             sent: self.sent,
+            calls: self.outbound.observe(self.tools.clock.elapsed()),
             draining: self.memory.draining,
         }
     }

@@ -16,7 +16,7 @@ use super::judge::Author;
 use crate::{
     audit::Direction,
     identity::VerifiedIdentity,
-    messages::swarm::{ConnectionReport, PeerReport},
+    messages::swarm::{CallsReport, ConnectionReport, PeerReport},
     network::{Admitted, convert},
     types::{Footing, PeerId, SecurityInfo, Timestamp, Topic},
 };
@@ -53,6 +53,8 @@ struct Connection {
     security: SecurityInfo,
     /// Whether the peer proved its ML-DSA key over it by the exporter.
     pq_auth: bool,
+    /// The relay it goes through.
+    relay: Option<libp2p::PeerId>,
 }
 
 /// What a new connection is.
@@ -80,7 +82,7 @@ impl Peers {
         &mut self,
         admitted: Arc<Admitted>,
         id: ConnectionId,
-        address: Multiaddr,
+        (address, relay): (Multiaddr, Option<libp2p::PeerId>),
         direction: Direction,
         now: Timestamp,
     ) -> Arrival {
@@ -105,6 +107,7 @@ impl Peers {
             direction,
             security,
             pq_auth,
+            relay,
         });
         match (entry.closing, entry.connections.len()) {
             (Some(_), _) => Arrival::Unwelcome,
@@ -234,6 +237,7 @@ impl Connection {
             direction: self.direction.name().to_owned(),
             security: self.security,
             pq_auth: self.pq_auth,
+            relay: self.relay.map(|relay| relay.to_string()),
         }
     }
 }
@@ -253,9 +257,15 @@ impl Peer {
         }
     }
 
-    /// Where it comes from: the address of its oldest connection.
+    /// Where it comes from: the address of its oldest connection that has one of its own.
     pub(super) fn ip(&self) -> Option<IpAddr> {
-        self.addresses().next().and_then(convert::ip_of)
+        self.addresses().find_map(convert::ip_of)
+    }
+
+    /// Its connections through relays.
+    pub(super) fn relayed(&self) -> impl Iterator<Item = ConnectionId> {
+        let all = self.connections.iter();
+        all.filter(|one| one.relay.is_some()).map(|one| one.id)
     }
 
     /// The weakest encryption among its connections: libp2p may use any of them.
@@ -295,6 +305,7 @@ impl Peer {
             rtt_us: self
                 .rtt
                 .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            calls: CallsReport::default(),
         }
     }
 }

@@ -25,6 +25,9 @@ use crate::{
 const OWN_RATE_PAUSE: Duration = Duration::from_secs(1);
 /// Said to a publisher when too much waits: some of it has left by then.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How far the time a batch says it was sent at may run ahead of the clock, so that it ascends.
+/// What every receiver takes at once of an author whose clock agrees with its own.
+const CLOCK_SLACK: Duration = network::replay::RESERVE;
 /// Batches handed to the network before the actor's other work gets its turn.
 const BATCHES_PER_TURN: usize = 32;
 
@@ -119,11 +122,15 @@ enum End {
     Lost(PublishFault),
 }
 
+/// Most messages of a batch, whatever is configured: what a receiver with the default
+/// `limits.message_burst` takes at once. It refuses more as a whole, and for ever.
+const MAX_BATCH: u32 = 20;
+
 /// When a batch is full, as configured. No batch is more than the neighbours, who hold this node to
 /// the same budget, would take at once.
 pub(super) fn rules(config: &crate::config::Config) -> Rules {
     let gossip = &config.gossip;
-    let burst = usize::try_from(config.limits.message_burst).unwrap_or(usize::MAX);
+    let burst = usize::try_from(config.limits.message_burst.min(MAX_BATCH)).unwrap_or(usize::MAX);
     Rules::new(
         gossip.batch_delay.0,
         gossip.batch_size.as_usize(),
@@ -258,10 +265,18 @@ impl SwarmActor {
         let count = u64::try_from(batch.entries.len()).unwrap_or(u64::MAX);
         // A batch that is tried again keeps its numbers and gets another time, since gossipsub
         // remembers its name: should both tries reach somebody, the numbers count once.
-        let mut sent = self.tools.clock.now().max(self.last_sent);
+        let now = self.tools.clock.now();
+        // The clock was ahead and stepped back: who goes on from there is stale to everybody.
+        let stepped_back = self.last_sent.since(now) > CLOCK_SLACK;
+        let mut sent = now;
+        if !stepped_back {
+            sent = sent.max(self.last_sent);
+        }
         let first = match batch.first {
             Some(first) => {
-                sent = sent.max(self.last_sent.after(Duration::from_millis(1)));
+                if !stepped_back {
+                    sent = sent.max(self.last_sent.after(Duration::from_millis(1)));
+                }
                 first
             }
             None => {
@@ -288,14 +303,14 @@ impl SwarmActor {
             }
             None => Err(PublishRefusal::Failed("the network is not up".to_owned())),
         };
-        let now = self.tools.clock.elapsed();
+        let elapsed = self.tools.clock.elapsed();
         let id = match published {
             Ok(id) => Some(hex::encode(id.0)),
             Err(PublishRefusal::NoListeners) => None,
             Err(PublishRefusal::Backpressure) => {
                 batch.entries = mem::take(&mut envelope.entries);
                 self.tools.metrics.gossip().batch_refused();
-                for gone in self.outbox.batcher.refused(batch, now) {
+                for gone in self.outbox.batcher.refused(batch, elapsed) {
                     self.tools
                         .metrics
                         .message_refused_many("backpressure", gone.len());
@@ -304,7 +319,7 @@ impl SwarmActor {
                 return;
             }
             Err(other) => {
-                self.outbox.batcher.sent(&batch, now);
+                self.outbox.batcher.sent(&batch, elapsed);
                 let fault = match other {
                     PublishRefusal::TooLarge { size, limit } => {
                         PublishFault::TooLarge { size, limit }
@@ -314,7 +329,7 @@ impl SwarmActor {
                 return self.end(&batch, &End::Lost(fault));
             }
         };
-        self.outbox.batcher.sent(&batch, now);
+        self.outbox.batcher.sent(&batch, elapsed);
         self.sent = self.sent.saturating_add(count);
         self.tools.metrics.messages_sent(count);
         self.tools.metrics.gossip().batch_sent(count);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    messages::swarm::Delivery,
+    messages::swarm::{Delivery, Reachability},
     network::Trace,
     types::{Party, PeerId, Timestamp, Topic},
 };
@@ -29,6 +29,12 @@ pub struct StatusReport {
     pub reasons: Vec<String>,
     /// Addresses it listens on, as multiaddresses that end in `/p2p/PEER`.
     pub listen: Vec<String>,
+    /// Whether others can reach it, as far as it had that tried.
+    #[serde(default)]
+    pub reachability: Reachability,
+    /// Where, as it tells others.
+    #[serde(default)]
+    pub external: Vec<String>,
     /// Connected peers.
     pub connected: usize,
     /// Bootstrap peers that are not connected now.
@@ -126,4 +132,17 @@ impl From<Delivery> for MessageReport {
             trace,
         }
     }
+}
+
+/// One limit of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitReport {
+    /// `limits.KEY`, or what a limit without a key is of.
+    pub name: String,
+    /// What is in force, as the configuration writes it.
+    pub value: String,
+    /// How much of it is in use now, in its unit (bytes for sizes), where that is known.
+    pub used: Option<u64>,
+    /// Where the value comes from: who set it, or what it was lowered for.
+    pub origin: String,
 }

@@ -17,6 +17,8 @@ pub enum Request {
     Status {},
     /// The connected peers. Answered by [`Response::Peers`].
     Peers {},
+    /// Every limit with its origin and its use. Answered by [`Response::Limits`].
+    Limits {},
     /// Every actor with its supervision. Answered by [`Response::Actors`].
     Actors {},
     /// An actor's observable state. Answered by [`Response::Observed`].
@@ -212,6 +214,7 @@ impl Request {
         match self {
             Self::Status {} => "status",
             Self::Peers {} => "peers",
+            Self::Limits {} => "limits",
             Self::Actors {} => "actors",
             Self::Observe { .. } => "observe",
             Self::Restart { .. } => "restart",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ActorReport, Failure, MessageReport, StatusReport};
+use super::{ActorReport, Failure, LimitReport, MessageReport, StatusReport};
 use crate::{
     identity::status::ListReport,
     messages::{
@@ -29,6 +29,11 @@ pub enum Response {
     Peers {
         /// One entry a connection.
         peers: Vec<PeerReport>,
+    },
+    /// To `limits`.
+    Limits {
+        /// Those of the configuration by name, then those without a key.
+        limits: Vec<LimitReport>,
     },
     /// To `actors`.
     Actors {

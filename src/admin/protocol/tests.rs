@@ -19,6 +19,7 @@ fn requests() -> Vec<Request> {
     vec![
         Request::Status {},
         Request::Peers {},
+        Request::Limits {},
         Request::Actors {},
         Request::Observe {
             actor: actor.clone(),

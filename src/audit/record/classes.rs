@@ -66,6 +66,7 @@ pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
         AuditEvent::ConnectionAccepted { .. }
         | AuditEvent::ConnectionClosed { .. }
         | AuditEvent::ConnectionsRefused { .. }
+        | AuditEvent::CallsChanged { .. }
         | AuditEvent::AuthenticationFailed { .. } => connection::record(event, cut),
         AuditEvent::Decided { .. }
         | AuditEvent::MessagesRefused { .. }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Variants of [`AuditEvent`]; [`place_of`] does not compile when one is added.
-const VARIANTS: usize = 39;
+const VARIANTS: usize = 40;
 
 fn place_of(event: &AuditEvent) -> usize {
     match event {
@@ -55,6 +55,7 @@ fn place_of(event: &AuditEvent) -> usize {
         AuditEvent::SettingsRefused { .. } => 36,
         AuditEvent::KeyRotated { .. } => 37,
         AuditEvent::SettingsTaken { .. } => 38,
+        AuditEvent::CallsChanged { .. } => 39,
     }
 }
 
@@ -278,6 +279,13 @@ impl Stuff {
                 peer: Self::peer(),
                 lasted: Duration::from_secs(self.number),
                 cause: self.text(),
+            },
+            AuditEvent::CallsChanged {
+                peer: Some(Self::peer()),
+                state: self.text(),
+                count: self.number,
+                first,
+                last,
             },
             AuditEvent::ConnectionsRefused {
                 reason: self.text(),

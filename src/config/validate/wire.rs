@@ -59,6 +59,7 @@ pub(super) fn network(check: &mut Check, config: &Config) {
     }
     check.span("network.handshake_timeout", network.handshake_timeout);
     check.span("network.identity_timeout", network.identity_timeout);
+    check.span("network.request_timeout", network.request_timeout);
     check.span("network.idle_timeout", network.idle_timeout);
     check.span("network.ping_interval", network.ping_interval);
     check.span("network.ping_timeout", network.ping_timeout);
@@ -109,12 +110,18 @@ pub(super) fn transport(check: &mut Check, config: &Config) {
     }
 }
 
+/// Whether the connection itself, and not only the way to a relay, is QUIC.
 fn is_quic(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::QuicV1)
+    let has = |wanted: Protocol<'_>| address.iter().any(|part| part == wanted);
+    has(Protocol::QuicV1) && !is_circuit(address)
+}
+
+pub(super) fn is_circuit(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
 /// `/ip4|ip6/…/tcp/N` or `/ip4|ip6/…/udp/N/quic-v1`, and nothing after it.
-fn listen_address(address: &Multiaddr) -> Result<(), String> {
+pub(super) fn listen_address(address: &Multiaddr) -> Result<(), String> {
     let mut parts = address.iter();
     let host = matches!(parts.next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_)));
     match (parts.next(), parts.next(), parts.next()) {
@@ -127,7 +134,7 @@ fn listen_address(address: &Multiaddr) -> Result<(), String> {
 }
 
 /// `/ip4|ip6|dns*/…/tcp/N/p2p/PEER` or `…/udp/N/quic-v1/p2p/PEER`, where PEER is an Ed25519 key.
-fn bootstrap_address(address: &Multiaddr) -> Result<(), String> {
+pub(super) fn bootstrap_address(address: &Multiaddr) -> Result<(), String> {
     let mut parts = address.iter();
     let host = parts.next();
     let host_is_good = matches!(
@@ -150,11 +157,19 @@ fn bootstrap_address(address: &Multiaddr) -> Result<(), String> {
             "`{address}` does not begin with a host and a TCP port, or a UDP port for QUIC"
         ));
     }
-    match (parts.next(), parts.next()) {
-        (Some(Protocol::P2p(peer)), None) => PeerId::from_bytes(&peer.to_bytes())
+    let peer = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(Protocol::P2p(peer)), None, None, None) => Some(peer),
+        // Through a relay, which is at the first part.
+        (Some(Protocol::P2p(_)), Some(Protocol::P2pCircuit), Some(Protocol::P2p(peer)), None) => {
+            Some(peer)
+        }
+        _ => None,
+    };
+    match peer {
+        Some(peer) => PeerId::from_bytes(&peer.to_bytes())
             .map(|_| ())
             .map_err(|error| format!("`{address}`: {error}")),
-        _ => Err(format!("`{address}` does not end in the peer it leads to")),
+        None => Err(format!("`{address}` does not end in the peer it leads to")),
     }
 }
 
@@ -205,6 +220,13 @@ pub(super) fn gossip(check: &mut Check, config: &Config) {
     check.queue("gossip.subscriber_queue", gossip.subscriber_queue);
 }
 
+/// Fewest streams a connection can work with: two of gossip and one each of the other protocols.
+const MIN_STREAMS: u64 = 16;
+/// Most streams a peer may be let have: the muxer holds 256, both directions together.
+const MAX_PEER_STREAMS: u64 = 192;
+/// A node that has just started takes some tens of megabytes.
+const MIN_MEMORY: u64 = 64_000_000;
+
 pub(super) fn limits(check: &mut Check, config: &Config) {
     let limits = &config.limits;
     let most = u64::from(u32::MAX);
@@ -217,11 +239,20 @@ pub(super) fn limits(check: &mut Check, config: &Config) {
             "connections_per_minute_per_subnet",
             limits.connections_per_minute_per_subnet,
         ),
+        (
+            "connections_per_minute_per_relay",
+            limits.connections_per_minute_per_relay,
+        ),
         ("connections_per_minute", limits.connections_per_minute),
         ("connections", limits.connections),
+        ("inbound_connections", limits.inbound_connections),
+        ("outbound_connections", limits.outbound_connections),
         ("connections_per_peer", limits.connections_per_peer),
         ("pending_connections", limits.pending_connections),
         ("pending_per_address", limits.pending_per_address),
+        ("pending_per_subnet", limits.pending_per_subnet),
+        ("streams_per_second", limits.streams_per_second),
+        ("stream_burst", limits.stream_burst),
         ("messages_per_second", limits.messages_per_second),
         ("message_burst", limits.message_burst),
         ("job_requests_per_second", limits.job_requests_per_second),
@@ -231,6 +262,14 @@ pub(super) fn limits(check: &mut Check, config: &Config) {
     ] {
         check.number(&format!("limits.{key}"), value, 1, most);
     }
+    let streams = limits.streams_per_connection;
+    check.number(
+        "limits.streams_per_connection",
+        streams,
+        MIN_STREAMS,
+        MAX_PEER_STREAMS,
+    );
+    check.number("limits.memory", limits.memory.0, MIN_MEMORY, u64::MAX);
     relations(check, limits);
     let largest = limits.max_message_size.0;
     check.number("limits.max_message_size", largest, 1, MAX_PAYLOAD as u64);

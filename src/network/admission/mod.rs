@@ -1,20 +1,24 @@
 //! Admission: the first behaviour, asked before any other about every connection.
 //!
-//! Before the handshake, and so before any cryptography: how many connections are under way,
-//! in total and from one address, how many stand, and what the node's [`Admission`] says (bans
-//! by address, rates). After it: a connection is established only with the record that the
-//! identity gate filed for it, and within the limit per peer.
+//! Before the handshake (over TCP so before any cryptography; QUIC has answered the first packet
+//! by then, and its address may be forged): how much memory the process takes, how
+//! many connections are under way, in total, from one address and from one subnet, how many
+//! stand, and what the node's [`Admission`] says (bans by address, rates). After it: a connection
+//! is established only with the record that the identity gate filed for it, and within the limit
+//! per peer.
 //!
-//! Inbound and dialled connections are counted apart: a crowd of inbound peers cannot keep the
-//! node from dialling its own. Refusals make no event each; [`Behaviour::take_denials`] hands
+//! Inbound and dialled connections have limits of their own below the total: a crowd of inbound
+//! peers cannot keep the node from dialling its own. Refusals make no event each; [`Behaviour::take_denials`] hands
 //! them out in sums. When the node's view is gone, its [`Admission`] has to deny.
 
 mod denials;
+mod memory;
+mod pending;
 
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -34,19 +38,31 @@ use super::{
     convert,
     gate::{self, Admitted, Ledger},
 };
-use crate::{audit::Direction, config::LimitsConfig, types::Clock};
+use crate::{
+    audit::Direction,
+    config::LimitsConfig,
+    types::{Clock, Source},
+};
 
 use denials::Denials;
 pub use denials::Refused;
+use memory::Gauge;
+pub use memory::{Memory, ProcessMemory};
+use pending::{Pending, Tally};
 
 /// What the node says about an address before the handshake.
 pub trait Admission: Send + Sync + 'static {
-    /// Whether a new inbound connection may begin its handshake. `None`: a connection without
-    /// an IP of its own. Runs inside the Swarm for every connection: it must answer from views.
+    /// Whether a new inbound connection may begin its handshake. Runs inside the Swarm for every
+    /// connection: it must answer from views.
     ///
     /// # Errors
     /// The reason's stable name, for counters and the log.
-    fn admit_pending(&self, ip: Option<IpAddr>) -> Result<(), &'static str>;
+    fn admit_pending(&self, source: Source) -> Result<(), &'static str>;
+
+    /// Refusals at the gate since the last call that were not recorded one by one.
+    fn take_refused(&self) -> Vec<Refused> {
+        Vec::new()
+    }
 }
 
 /// A connection denied here, inside libp2p's [`ConnectionDenied`].
@@ -56,8 +72,18 @@ pub struct Denied(pub &'static str);
 
 /// Too many handshakes under way.
 pub const PENDING: &str = "pending_connections";
+/// Too many handshakes under way whose address may be anybody's: QUIC's, before they end.
+pub const PENDING_UNVALIDATED: &str = "pending_unvalidated";
 /// Too many handshakes under way from one address.
 pub const PENDING_PER_ADDRESS: &str = "pending_per_address";
+/// Too many handshakes under way from one subnet.
+pub const PENDING_PER_SUBNET: &str = "pending_per_subnet";
+/// The process takes too much memory.
+pub const MEMORY: &str = "memory";
+/// Too many connections that others dialled.
+pub const INBOUND: &str = "inbound_connections";
+/// Too many connections that this node dialled.
+pub const OUTBOUND: &str = "outbound_connections";
 /// Too many connections.
 pub const CONNECTIONS: &str = "connections";
 /// Too many connections of one peer.
@@ -74,6 +100,8 @@ pub struct Counts {
     pub inbound: usize,
     /// Established connections this node dialled.
     pub outbound: usize,
+    /// Bytes of memory the process took when that was last looked at.
+    pub memory: u64,
     /// Places the identity gate holds for upgrades under way, dials included.
     pub upgrading: usize,
     /// Denials since the start, by reason.
@@ -86,13 +114,12 @@ pub struct Behaviour {
     admission: Arc<dyn Admission>,
     clock: Arc<dyn Clock>,
     limits: Limits,
-    /// Inbound handshakes under way, and whom each counts for.
-    pending: HashMap<ConnectionId, Option<IpAddr>>,
-    pending_from: HashMap<Option<IpAddr>, usize>,
+    pending: Pending,
+    memory: Gauge,
     /// Let through here, but not yet established: another behaviour may still deny.
     entering: HashMap<ConnectionId, Admitted>,
     standing: HashMap<ConnectionId, Standing>,
-    per_peer: HashMap<libp2p::PeerId, usize>,
+    per_peer: Tally<libp2p::PeerId>,
     inbound: usize,
     outbound: usize,
     denials: Denials,
@@ -105,9 +132,12 @@ struct Standing {
 
 struct Limits {
     connections: usize,
+    inbound: usize,
+    outbound: usize,
     per_peer: usize,
     pending: usize,
     pending_per_address: usize,
+    pending_per_subnet: usize,
 }
 
 impl Behaviour {
@@ -126,19 +156,29 @@ impl Behaviour {
             clock,
             limits: Limits {
                 connections: count(limits.connections),
+                inbound: count(limits.inbound_connections),
+                outbound: count(limits.outbound_connections),
                 per_peer: count(limits.connections_per_peer),
                 pending: count(limits.pending_connections),
                 pending_per_address: count(limits.pending_per_address),
+                pending_per_subnet: count(limits.pending_per_subnet),
             },
-            pending: HashMap::new(),
-            pending_from: HashMap::new(),
+            pending: Pending::default(),
+            memory: Gauge::new(Arc::new(ProcessMemory::open()), limits.memory.0),
             entering: HashMap::new(),
             standing: HashMap::new(),
-            per_peer: HashMap::new(),
+            per_peer: Tally::default(),
             inbound: 0,
             outbound: 0,
             denials: Denials::default(),
         }
+    }
+
+    /// The same, with another measure of memory.
+    #[cfg(test)]
+    fn measuring(mut self, memory: Arc<dyn Memory>, limit: u64) -> Self {
+        self.memory = Gauge::new(memory, limit);
+        self
     }
 
     /// The gate's book, to register open listeners.
@@ -170,50 +210,82 @@ impl Behaviour {
             pending: self.pending.len(),
             inbound: self.inbound,
             outbound: self.outbound,
+            memory: self.memory.used(),
             upgrading: self.ledger.under_way(),
             denied: self.denials.totals().clone(),
         }
     }
 
-    fn check_pending(&self, ip: Option<IpAddr>) -> Result<(), &'static str> {
-        let from_here = self.pending_from.get(&group(ip)).copied().unwrap_or(0);
-        if self.inbound + self.pending.len() >= self.limits.connections {
-            Err(CONNECTIONS)
-        } else if self.pending.len() >= self.limits.pending {
-            Err(PENDING)
-        } else if from_here >= self.limits.pending_per_address {
-            Err(PENDING_PER_ADDRESS)
+    /// Looks how much memory the process takes, unless that was done just now.
+    pub fn look_at_memory(&mut self) {
+        self.memory.look(self.clock.elapsed());
+    }
+
+    /// Most connections that one peer has.
+    #[must_use]
+    pub fn most_of_a_peer(&self) -> usize {
+        self.per_peer.most()
+    }
+
+    /// How much memory the process takes, and whether that leaves room for another connection.
+    fn check_memory(&mut self) -> Result<(), &'static str> {
+        if self.memory.has_room(self.clock.elapsed()) {
+            Ok(())
         } else {
-            // Last, because it charges a budget.
-            self.admission.admit_pending(ip)
+            Err(MEMORY)
         }
     }
 
-    fn settle_pending(&mut self, id: ConnectionId) {
-        let Some(whom) = self.pending.remove(&id) else {
-            return;
-        };
-        if let Some(count) = self.pending_from.get_mut(&whom) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.pending_from.remove(&whom);
-            }
+    fn check_pending(&mut self, source: Source) -> Result<(), &'static str> {
+        let inbound = self.inbound.saturating_add(self.pending.len());
+        if inbound >= self.limits.inbound {
+            Err(INBOUND)
+        } else if inbound.saturating_add(self.outbound) >= self.limits.connections {
+            Err(CONNECTIONS)
+        } else if self.pending.len() >= self.limits.pending {
+            Err(PENDING)
+        } else if source.is_unvalidated()
+            && self.pending.unvalidated() >= self.limits.pending.div_ceil(2)
+        {
+            Err(PENDING_UNVALIDATED)
+        } else if self.pending.of_host(source) >= self.limits.pending_per_address {
+            Err(PENDING_PER_ADDRESS)
+        } else if self.pending.of_subnet(source) >= self.limits.pending_per_subnet {
+            Err(PENDING_PER_SUBNET)
+        } else {
+            self.check_memory()?;
+            // Last, because it charges a budget.
+            self.admission.admit_pending(source)
         }
+    }
+
+    /// Whether another connection fits beside those that stand.
+    fn check_standing(&self, direction: Direction) -> Result<(), &'static str> {
+        let all = self.inbound.saturating_add(self.outbound);
+        match direction {
+            Direction::Inbound if self.inbound >= self.limits.inbound => Err(INBOUND),
+            Direction::Outbound if self.outbound >= self.limits.outbound => Err(OUTBOUND),
+            _ if all >= self.limits.connections => Err(CONNECTIONS),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_dial(&mut self) -> Result<(), &'static str> {
+        self.check_standing(Direction::Outbound)?;
+        self.check_memory()
     }
 
     fn enter(
         &mut self,
         id: ConnectionId,
         peer: &libp2p::PeerId,
-        standing: usize,
+        direction: Direction,
         admitted: Option<Admitted>,
     ) -> Result<(), &'static str> {
         // Fail closed: whatever came here without passing the gate goes no further.
         let admitted = admitted.ok_or(NO_RECORD)?;
-        if standing >= self.limits.connections {
-            return Err(CONNECTIONS);
-        }
-        if self.per_peer.get(peer).copied().unwrap_or(0) >= self.limits.per_peer {
+        self.check_standing(direction)?;
+        if self.per_peer.of(peer) >= self.limits.per_peer {
             return Err(CONNECTIONS_PER_PEER);
         }
         self.entering.insert(id, admitted);
@@ -226,7 +298,7 @@ impl Behaviour {
     }
 
     fn failed(&mut self, id: ConnectionId) {
-        self.settle_pending(id);
+        self.pending.settle(id);
         self.entering.remove(&id);
         self.ledger.forget(id);
     }
@@ -240,8 +312,9 @@ impl Behaviour {
             direction,
         };
         self.standing.insert(id, standing);
-        *self.per_peer.entry(peer).or_default() += 1;
-        *self.counter(direction) += 1;
+        self.per_peer.more(peer);
+        let counter = self.counter(direction);
+        *counter = counter.saturating_add(1);
     }
 
     fn closed(&mut self, id: ConnectionId, peer: libp2p::PeerId) {
@@ -250,12 +323,7 @@ impl Behaviour {
         };
         let counter = self.counter(gone.direction);
         *counter = counter.saturating_sub(1);
-        if let Some(count) = self.per_peer.get_mut(&peer) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.per_peer.remove(&peer);
-            }
-        }
+        self.per_peer.fewer(&peer);
     }
 
     fn counter(&mut self, direction: Direction) -> &mut usize {
@@ -264,15 +332,6 @@ impl Behaviour {
             Direction::Outbound => &mut self.outbound,
         }
     }
-}
-
-/// Whom a handshake under way counts for: an IPv4 address, or the /64 that one IPv6 host can
-/// draw any number of addresses from.
-fn group(ip: Option<IpAddr>) -> Option<IpAddr> {
-    Some(match ip?.to_canonical() {
-        IpAddr::V4(ip) => IpAddr::V4(ip),
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
-    })
 }
 
 impl NetworkBehaviour for Behaviour {
@@ -285,13 +344,11 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        let ip = convert::ip_of(remote);
-        self.check_pending(ip)
-            .map_err(|reason| self.deny(reason, ip))?;
+        let source = convert::source_of(local, remote);
+        self.check_pending(source)
+            .map_err(|reason| self.deny(reason, source.ip()))?;
         self.ledger.pend_inbound(id, local, remote);
-        let whom = group(ip);
-        self.pending.insert(id, whom);
-        *self.pending_from.entry(whom).or_default() += 1;
+        self.pending.begin(id, source);
         Ok(())
     }
 
@@ -302,9 +359,9 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.settle_pending(id);
+        self.pending.settle(id);
         let admitted = self.ledger.take_inbound(id, &peer, local, remote);
-        self.enter(id, &peer, self.inbound, admitted)
+        self.enter(id, &peer, Direction::Inbound, admitted)
             .map_err(|reason| self.deny(reason, convert::ip_of(remote)))?;
         Ok(dummy::ConnectionHandler)
     }
@@ -316,6 +373,8 @@ impl NetworkBehaviour for Behaviour {
         _: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        self.check_dial()
+            .map_err(|reason| self.deny(reason, None))?;
         self.ledger.pend_outbound(id);
         Ok(Vec::new())
     }
@@ -329,7 +388,7 @@ impl NetworkBehaviour for Behaviour {
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let admitted = self.ledger.take_outbound(id, &peer, address);
-        self.enter(id, &peer, self.outbound, admitted)
+        self.enter(id, &peer, Direction::Outbound, admitted)
             .map_err(|reason| self.deny(reason, convert::ip_of(address)))?;
         Ok(dummy::ConnectionHandler)
     }
@@ -348,9 +407,10 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ListenFailure(event) => {
                 // A handshake that failed before anybody was known: counted, as a crowd of them
                 // must not fill the log. Where the peer is known the gate has told.
-                if let Some(fault) = gate::unknown_peers_fault(event.error) {
-                    let ip = convert::ip_of(event.send_back_addr);
-                    self.denials.add(fault.code(), ip, self.clock.now());
+                if let Some(reason) = gate::inbound_failure(event.error) {
+                    // A QUIC handshake that failed has not shown whose the address is.
+                    let ip = convert::source_of(event.local_addr, event.send_back_addr).ip();
+                    self.denials.add(reason, ip, self.clock.now());
                 }
                 self.failed(event.connection_id);
             }

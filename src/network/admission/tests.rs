@@ -12,7 +12,7 @@ use libp2p::{
 struct Open;
 
 impl Admission for Open {
-    fn admit_pending(&self, _: Option<IpAddr>) -> Result<(), &'static str> {
+    fn admit_pending(&self, _: Source) -> Result<(), &'static str> {
         Ok(())
     }
 }
@@ -133,6 +133,154 @@ fn one_address_cannot_take_all_the_handshakes() {
 }
 
 #[test]
+fn one_subnet_cannot_take_all_the_handshakes_by_rotating_its_addresses() {
+    let limits = LimitsConfig {
+        pending_per_address: 2,
+        pending_per_subnet: 3,
+        ..LimitsConfig::default()
+    };
+    let mut node = behaviour(&limits);
+    let first = arrive(&mut node, "10.0.0.1").unwrap();
+    arrive(&mut node, "10.0.0.2").unwrap();
+    arrive(&mut node, "::ffff:10.0.0.3").unwrap();
+    assert_eq!(arrive(&mut node, "10.0.0.4"), Err(PENDING_PER_SUBNET));
+    arrive(&mut node, "10.0.1.4").unwrap();
+    // A /48 is one customer, whatever /64 of it is used.
+    for n in 1..=3 {
+        arrive(&mut node, &format!("2001:db8:1:{n}::1")).unwrap();
+    }
+    assert_eq!(
+        arrive(&mut node, "2001:db8:1:9::1"),
+        Err(PENDING_PER_SUBNET)
+    );
+    fail(&mut node, first, "10.0.0.1");
+    arrive(&mut node, "10.0.0.4").unwrap();
+}
+
+/// An inbound circuit over the relay with this number.
+fn relayed(behaviour: &mut Behaviour, relay: u8, n: u8) -> Result<ConnectionId, &'static str> {
+    let id = ConnectionId::new_unchecked(rand::random::<u32>() as usize);
+    let relay = convert::with_p2p(&address("192.0.2.1"), peer(relay).1);
+    let near: Multiaddr = relay.with(multiaddr::Protocol::P2pCircuit);
+    let far: Multiaddr = format!("/p2p/{}", peer(n).1).parse().unwrap();
+    behaviour.ledger.arrive(&near, &far);
+    behaviour
+        .handle_pending_inbound_connection(id, &near, &far)
+        .map(|()| id)
+        .map_err(|denied| denied.downcast::<Denied>().unwrap().0)
+}
+
+#[test]
+fn circuits_count_for_their_relay_and_for_nobody_else() {
+    let limits = LimitsConfig {
+        pending_per_address: 2,
+        ..LimitsConfig::default()
+    };
+    let mut node = behaviour(&limits);
+    relayed(&mut node, 1, 11).unwrap();
+    relayed(&mut node, 1, 12).unwrap();
+    assert_eq!(relayed(&mut node, 1, 13), Err(PENDING_PER_ADDRESS));
+    // Another relay, and the address the relay itself has.
+    relayed(&mut node, 2, 13).unwrap();
+    arrive(&mut node, "192.0.2.1").unwrap();
+}
+
+/// Memory as a test says.
+#[derive(Default)]
+struct Told(std::sync::Mutex<(Option<u64>, usize)>);
+
+impl Memory for Told {
+    fn used(&self) -> Option<u64> {
+        let mut told = self.0.lock().unwrap();
+        told.1 += 1;
+        told.0
+    }
+}
+
+#[test]
+fn too_much_memory_keeps_new_connections_out_until_there_is_room_again() {
+    let clock = ManualClock::default();
+    let told = Arc::new(Told::default());
+    let tell = |used| told.0.lock().unwrap().0 = used;
+    let looks = || told.0.lock().unwrap().1;
+    let limits = LimitsConfig::default();
+    let admission = Arc::new(Open);
+    let mut node = Behaviour::new(
+        &limits,
+        Ledger::default(),
+        admission,
+        Arc::new(clock.clone()),
+    )
+    .measuring(told.clone(), 1_000);
+    tell(Some(999));
+    for _ in 0..20 {
+        arrive(&mut node, "10.0.0.1").unwrap();
+    }
+    assert_eq!(looks(), 1);
+
+    tell(Some(1_000));
+    clock.advance(std::time::Duration::from_millis(100));
+    assert_eq!(arrive(&mut node, "10.0.0.2"), Err(MEMORY));
+    let id = ConnectionId::new_unchecked(7);
+    let dial = node.handle_pending_outbound_connection(id, None, &[], Endpoint::Dialer);
+    let denied = dial.unwrap_err().downcast::<Denied>().unwrap();
+    assert_eq!((denied, looks()), (Denied(MEMORY), 2));
+
+    // What cannot be told is too much.
+    tell(None);
+    clock.advance(std::time::Duration::from_millis(100));
+    assert_eq!(arrive(&mut node, "10.0.0.2"), Err(MEMORY));
+    tell(Some(10));
+    clock.advance(std::time::Duration::from_millis(100));
+    arrive(&mut node, "10.0.0.2").unwrap();
+    assert_eq!(node.counts().memory, 10);
+}
+
+#[test]
+fn a_crowd_of_inbound_peers_leaves_room_for_dials() {
+    let limits = LimitsConfig {
+        connections: 3,
+        inbound_connections: 2,
+        outbound_connections: 1,
+        ..LimitsConfig::default()
+    };
+    let mut node = behaviour(&limits);
+    connect(&mut node, 1, 1).unwrap();
+    connect(&mut node, 2, 2).unwrap();
+    assert_eq!(arrive(&mut node, "10.0.0.3"), Err(INBOUND));
+    dialled(&mut node, 3).unwrap();
+    assert_eq!(dialled(&mut node, 4), Err(OUTBOUND));
+    assert_eq!((node.counts().inbound, node.counts().outbound), (2, 1));
+}
+
+/// Dials a peer that passes the gate.
+fn dialled(node: &mut Behaviour, n: u8) -> Result<(), &'static str> {
+    let id = ConnectionId::new_unchecked(rand::random::<u32>() as usize);
+    let (to, (ours, theirs)) = (address("10.0.0.9"), peer(n));
+    let reason = |denied: ConnectionDenied| denied.downcast::<Denied>().unwrap().0;
+    node.handle_pending_outbound_connection(id, None, &[], Endpoint::Dialer)
+        .map_err(reason)?;
+    node.ledger
+        .dial(&convert::with_p2p(&to, theirs))
+        .set(admitted(ours))
+        .unwrap();
+    node.handle_established_outbound_connection(id, theirs, &to, Endpoint::Dialer, PortUse::New)
+        .map_err(reason)?;
+    node.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+        peer_id: theirs,
+        connection_id: id,
+        endpoint: &ConnectedPoint::Dialer {
+            address: to,
+            role_override: Endpoint::Dialer,
+            port_use: PortUse::New,
+        },
+        failed_addresses: &[],
+        other_established: 0,
+    }));
+    Ok(())
+}
+
+#[test]
 fn every_counter_returns_to_zero() {
     let mut node = behaviour(&LimitsConfig::default());
     let pending: Vec<_> = (0..5)
@@ -152,9 +300,14 @@ fn every_counter_returns_to_zero() {
         cause: None,
         remaining_established: 0,
     }));
-    assert_eq!(node.counts(), Counts::default());
+    let memory = node.counts().memory;
+    let none = Counts {
+        memory,
+        ..Counts::default()
+    };
+    assert_eq!(node.counts(), none);
     assert_eq!(node.ledger.under_way(), 0);
-    assert!(node.pending_from.is_empty() && node.per_peer.is_empty());
+    assert!(node.pending.is_empty() && node.per_peer.is_empty());
     assert!(node.entering.is_empty() && node.standing.is_empty());
 }
 

@@ -1,6 +1,11 @@
 #![cfg(test)]
 
-use futures::{StreamExt, executor::block_on, io::Cursor};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::{StreamExt, io::Cursor};
 use libp2p::{
     Swarm, SwarmBuilder, noise,
     request_response::{Codec as _, Config, Event, Message},
@@ -16,24 +21,57 @@ use crate::sandbox::{
 
 const NAME: StreamProtocol = StreamProtocol::new(PROTOCOL);
 
+fn codec() -> Codec<Jobs> {
+    Codec {
+        patience: Duration::from_secs(60),
+        protocol: PhantomData,
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().build().unwrap().block_on(future)
+}
+
+#[test]
+fn a_request_that_never_ends_is_late_and_not_malformed() {
+    let mut codec = Codec::<Jobs> {
+        patience: Duration::from_millis(20),
+        protocol: PhantomData,
+    };
+    let read = block_on(codec.read_request(&NAME, &mut Silent)).unwrap();
+    assert_eq!(read.unwrap_err(), SLOW);
+}
+
+/// A stream on which nothing comes and which never ends.
+struct Silent;
+
+impl AsyncRead for Silent {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+}
+
 #[test]
 fn messages_go_through_and_others_are_invalid_data() {
     let request = Request::Cancel {
         job: JobId([7; 16]),
     };
     let mut stream = Cursor::new(Vec::new());
-    block_on(Codec::<Jobs>::default().write_request(&NAME, &mut stream, Ok(request.clone())))
-        .unwrap();
+    block_on(codec().write_request(&NAME, &mut stream, Ok(request.clone()))).unwrap();
     let mut stream = Cursor::new(stream.into_inner());
-    let read = block_on(Codec::<Jobs>::default().read_request(&NAME, &mut stream)).unwrap();
+    let read = block_on(codec().read_request(&NAME, &mut stream)).unwrap();
     assert_eq!(read, Ok(request));
     for bad in [&b""[..], b"GET / HTTP/1.1\r\n", &[0xa1]] {
         let mut stream = Cursor::new(bad);
-        let read = block_on(Codec::<Jobs>::default().read_request(&NAME, &mut stream)).unwrap();
+        let read = block_on(codec().read_request(&NAME, &mut stream)).unwrap();
         assert!(read.is_err(), "{read:?}");
         let mut stream = Cursor::new(bad);
-        let error =
-            block_on(Codec::<Jobs>::default().read_response(&NAME, &mut stream)).unwrap_err();
+        let error = block_on(codec().read_response(&NAME, &mut stream)).unwrap_err();
         assert!(is_malformed(&error), "{error}");
     }
 }
@@ -43,11 +81,11 @@ fn of_an_endless_stream_only_the_longest_message_is_read() {
     let long = vec![0x40; 2 * MAX_RESPONSE];
     let longer = Malformed("longer than allowed");
     let mut stream = Cursor::new(&long);
-    let read = block_on(Codec::<Jobs>::default().read_request(&NAME, &mut stream)).unwrap();
+    let read = block_on(codec().read_request(&NAME, &mut stream)).unwrap();
     assert_eq!(read, Err(longer));
     assert_eq!(usize::try_from(stream.position()).unwrap(), MAX_REQUEST + 1);
     let mut stream = Cursor::new(&long);
-    let error = block_on(Codec::<Jobs>::default().read_response(&NAME, &mut stream)).unwrap_err();
+    let error = block_on(codec().read_response(&NAME, &mut stream)).unwrap_err();
     assert_eq!(error.to_string(), longer.to_string());
     assert_eq!(
         usize::try_from(stream.position()).unwrap(),
@@ -157,7 +195,11 @@ async fn exchange(
 
 #[tokio::test]
 async fn a_malformed_request_ends_its_stream_and_not_the_connection() {
-    let mut executor = swarm(behaviour(Duration::from_secs(60), 8));
+    let mut executor = swarm(behaviour(
+        Duration::from_secs(60),
+        Duration::from_secs(60),
+        8,
+    ));
     let protocol = [(NAME, ProtocolSupport::Full)];
     let raw = request_response::Behaviour::with_codec(Raw, protocol, Config::default());
     let mut peer = swarm(raw);

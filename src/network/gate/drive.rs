@@ -9,7 +9,11 @@ use std::{
 
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt};
 
-use crate::{identity::Refusal, network::attribution, types::PeerId};
+use crate::{
+    identity::Refusal,
+    network::{attribution, secure::Breach},
+    types::PeerId,
+};
 
 /// What driving a connection must know of its peer.
 #[derive(Clone, Copy)]
@@ -41,7 +45,8 @@ pub(super) async fn drive<F: Future>(
         attribution::note(who.peer, who.ip);
         let lost = match poll_muxer(muxer, others, cx) {
             Muxer::Alive => false,
-            Muxer::Lost => true,
+            Muxer::Lost(None) => true,
+            Muxer::Lost(breach) => return Poll::Ready(Err(ended(breach))),
             Muxer::Stream if who.speaks => {
                 let early = Refusal::Violation("a stream before acceptance");
                 return Poll::Ready(Err(early));
@@ -52,17 +57,25 @@ pub(super) async fn drive<F: Future>(
         match future.as_mut().poll(cx) {
             // What arrived before the connection was lost still counts.
             Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending if lost => Poll::Ready(Err(Refusal::Interrupted("connection lost"))),
+            Poll::Pending if lost => Poll::Ready(Err(ended(None))),
             Poll::Pending => Poll::Pending,
         }
     })
     .await
 }
 
+/// What the end of a connection comes to at the gate.
+pub(super) fn ended(breach: Option<Breach>) -> Refusal {
+    breach.map_or(Refusal::Interrupted("connection lost"), |breach| {
+        Refusal::Violation(breach.code())
+    })
+}
+
 /// What one poll of the connection came to.
 pub(super) enum Muxer {
     Alive,
-    Lost,
+    /// The connection is gone, perhaps because the peer went over its bounds.
+    Lost(Option<Breach>),
     /// The peer opened a stream; it is dropped.
     Stream,
 }
@@ -75,12 +88,12 @@ pub(super) fn poll_muxer(
     if others == Others::Forbidden {
         match muxer.poll_inbound_unpin(cx) {
             Poll::Ready(Ok(_)) => return Muxer::Stream,
-            Poll::Ready(Err(_)) => return Muxer::Lost,
+            Poll::Ready(Err(error)) => return Muxer::Lost(Breach::of(&error)),
             Poll::Pending => {}
         }
     }
     match muxer.poll_unpin(cx) {
-        Poll::Ready(Err(_)) => Muxer::Lost,
+        Poll::Ready(Err(error)) => Muxer::Lost(Breach::of(&error)),
         Poll::Ready(Ok(_)) => {
             // An address change is of no interest here, but the poll must be repeated.
             cx.waker().wake_by_ref();

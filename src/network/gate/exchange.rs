@@ -28,13 +28,16 @@ use tokio::time::timeout;
 
 use super::{
     Admitted, GateKeeper, Presented,
-    drive::{Muxer, Others, Who, drive, poll_muxer},
+    drive::{Muxer, Others, Who, drive, ended, poll_muxer},
     wire::{self, Message, NONCE, PREFIX, PROTOCOL, Verdict},
 };
 use crate::{
     audit::Direction,
     identity::{BINDING_BYTES, Binding, Channel, Refusal, Role},
-    network::{attribution, convert, secure::Policy},
+    network::{
+        attribution, convert,
+        secure::{Breach, Policy},
+    },
     types::{Origin, PeerId, SecurityInfo},
 };
 
@@ -287,7 +290,7 @@ impl Exchange {
             } else {
                 muxer.poll_inbound_unpin(cx)
             };
-            polled.map_err(|_| Refusal::Interrupted("connection lost"))
+            polled.map_err(|error| ended(Breach::of(&error)))
         })
         .await?;
         let stream = if opener {
@@ -413,7 +416,7 @@ impl Exchange {
         let mut streams = 0;
         let gone = poll_fn(|cx| match poll_muxer(muxer, Others::Forbidden, cx) {
             Muxer::Alive => Poll::Pending,
-            Muxer::Lost => Poll::Ready(()),
+            Muxer::Lost(_) => Poll::Ready(()),
             Muxer::Stream => {
                 streams += 1;
                 if streams > LINGER_STREAMS {
@@ -439,8 +442,7 @@ async fn within<T>(
     deadline: Duration,
     work: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<T, Refusal> {
-    let late = Refusal::Interrupted("the exchange took too long");
-    timeout(deadline, work).await.unwrap_or(Err(late))
+    timeout(deadline, work).await.unwrap_or(Err(Refusal::Late))
 }
 
 /// Half the exchange's time at most, so that the other half can tell the peer.

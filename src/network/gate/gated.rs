@@ -32,9 +32,9 @@ use crate::{
     identity::{Refusal, Role},
     network::{
         attribution, convert,
-        secure::{ChannelError, Policy, Secured, fault_of},
+        secure::{Bounded, ChannelError, Policy, Secured, StreamLimits, Window, fault_of},
     },
-    types::{ChannelFault, ChannelKind, PeerId, PeerIdError},
+    types::{ChannelFault, ChannelKind, Clock, PeerId, PeerIdError},
 };
 
 type Passed = (libp2p::PeerId, StreamMuxerBox);
@@ -82,6 +82,10 @@ pub struct Rules {
     pub keeper: Arc<dyn GateKeeper>,
     /// For the whole exchange.
     pub deadline: Duration,
+    /// What an accepted peer may do with streams.
+    pub streams: StreamLimits,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Gated {
@@ -129,6 +133,7 @@ impl Gate {
                 security,
                 exporter,
                 muxer,
+                window,
             } = handshake.await.map_err(|error| rules.failed(error, &way))?;
             if way.expected.is_some_and(|expected| expected != remote) {
                 return Err(GateError::WrongPeer);
@@ -153,13 +158,27 @@ impl Gate {
             let (muxer, admitted) = passed.map_err(GateError::Refused)?;
             // A slot is written once; the Swarm finds it under the connection's id.
             let _ = way.slot.set(admitted);
-            Ok((remote, muxer))
+            Ok((remote, rules.bounded(muxer, window, peer, way.ip)))
         }
         .boxed()
     }
 }
 
 impl Rules {
+    /// The connection of an accepted peer, within its bounds.
+    fn bounded(
+        &self,
+        muxer: StreamMuxerBox,
+        window: Option<Window>,
+        peer: PeerId,
+        ip: Option<IpAddr>,
+    ) -> StreamMuxerBox {
+        let keeper = Arc::clone(&self.keeper);
+        let told = Box::new(move |breach| keeper.breached(&peer, ip, breach));
+        let clock = Arc::clone(&self.clock);
+        StreamMuxerBox::new(Bounded::new(muxer, window, self.streams, clock, told))
+    }
+
     /// Names what went wrong below, and tells the keeper when it is known with whom.
     fn failed(&self, error: io::Error, way: &Way) -> GateError {
         let Some(ChannelError { fault, peer }) = fault_of(&error) else {
@@ -298,16 +317,30 @@ impl Transport for Gated {
     }
 }
 
-/// The channel's fault behind a failed inbound connection of which no peer is known.
+/// The channel below was not up in time.
+pub const HANDSHAKE_TIMEOUT: &str = "handshake_timeout";
+/// The peer hung up, or spoke something else, before the channel was up.
+pub const HANDSHAKE_FAILED: &str = "handshake_failed";
+
+/// Why an inbound connection failed of which no peer is known, as a stable name. `None`: the
+/// keeper or the Swarm has told.
 #[must_use]
-pub fn unknown_peers_fault(error: &ListenError) -> Option<ChannelFault> {
+pub fn inbound_failure(error: &ListenError) -> Option<&'static str> {
     let ListenError::Transport(TransportError::Other(error)) = error else {
         return None;
     };
     match error.get_ref()?.downcast_ref::<GateError>()? {
-        GateError::Channel(Refusal::Channel(fault)) => Some(*fault),
-        _ => None,
+        GateError::Channel(refusal) => Some(refusal.code()),
+        GateError::Transport(error) if timed_out(error) => Some(HANDSHAKE_TIMEOUT),
+        GateError::Transport(_) | GateError::Key(_) => Some(HANDSHAKE_FAILED),
+        GateError::WrongPeer | GateError::Refused(_) => None,
     }
+}
+
+/// libp2p's boxed transports wrap errors in each other.
+fn timed_out(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    error.kind() == io::ErrorKind::TimedOut || inner.is_some_and(timed_out)
 }
 
 /// Why the gate refused a dial, when it was the gate or the channel below it.

@@ -17,7 +17,7 @@ use std::{
 use libp2p::{Multiaddr, core::transport::ListenerId, swarm::ConnectionId};
 
 use super::Admitted;
-use crate::network::convert;
+use crate::{identity::Tier, network::convert};
 
 /// Where one upgrade files its result.
 pub(crate) type Slot = Arc<OnceLock<Admitted>>;
@@ -36,6 +36,10 @@ struct Book {
     under_way: HashMap<ConnectionId, Vec<Ticket>>,
     /// Listeners that ask for no credential.
     open: HashSet<ListenerId>,
+    /// The connection whose record was taken last, and as what it was admitted. The Swarm asks
+    /// all behaviours about one connection in one call, admission first: those after it learn
+    /// here whom they are asked about.
+    taken: Option<(ConnectionId, Tier)>,
 }
 
 #[derive(Debug)]
@@ -140,13 +144,23 @@ impl Ledger {
     }
 
     fn take(&self, id: ConnectionId, peer: &libp2p::PeerId, ends: &Ends) -> Option<Admitted> {
-        let tickets = self.book().under_way.remove(&id)?;
+        let mut book = self.book();
+        book.taken = None;
+        let tickets = book.under_way.remove(&id)?;
         let peer = convert::from_libp2p(peer).ok()?;
-        tickets
+        let admitted = tickets
             .into_iter()
             .filter(|ticket| ticket.ends == *ends)
             .find_map(|ticket| ticket.slot.get().cloned())
-            .filter(|admitted| admitted.peer == peer)
+            .filter(|admitted| admitted.peer == peer)?;
+        book.taken = Some((id, admitted.tier));
+        Some(admitted)
+    }
+
+    /// Whether the connection whose record was taken last is this one, and a member's. To be asked
+    /// while the Swarm establishes it.
+    pub(crate) fn is_member(&self, id: ConnectionId) -> bool {
+        self.book().taken == Some((id, Tier::Member))
     }
 
     /// The connection failed or was denied.

@@ -37,10 +37,13 @@ use futures::future::BoxFuture;
 use crate::{
     audit::Direction,
     identity::{Channel, Refusal, Role, Tier, VerifiedIdentity, invitation::InvitationId},
+    network::secure::Breach,
     types::{PeerId, SecurityInfo},
 };
 
-pub use gated::{GateError, Gated, Rules, refusal_of, unknown_peers_fault};
+pub use gated::{
+    GateError, Gated, HANDSHAKE_FAILED, HANDSHAKE_TIMEOUT, Rules, inbound_failure, refusal_of,
+};
 pub use ledger::Ledger;
 pub use wire::{MAX_FRAME, Message, NONCE, PROTOCOL, Verdict, WireError};
 
@@ -88,6 +91,12 @@ pub trait GateKeeper: Send + Sync + 'static {
     /// learns of it; and for a secure channel that failed once it is known with whom (for a dial,
     /// whom it was meant to reach). Must not block.
     fn refused(&self, peer: &PeerId, ip: Option<IpAddr>, direction: Direction, refusal: &Refusal);
+
+    /// Told once of an accepted peer's connection that ends because the peer went over a bound
+    /// that no honest one reaches. Must not block.
+    fn breached(&self, peer: &PeerId, ip: Option<IpAddr>, breach: Breach) {
+        let _ = (peer, ip, breach);
+    }
 }
 
 /// What a peer presented.

@@ -15,7 +15,9 @@
 //!
 //! When anything fails the connection ends, with a [`ChannelFault`] when it is known why.
 
+mod bounded;
 mod error;
+mod muxer;
 mod policy;
 mod tls;
 mod transport;
@@ -24,9 +26,11 @@ mod upgrade;
 pub use crate::types::{
     ChannelFault, ChannelKind, Cipher, Group, Layer, SecurityInfo, SecurityLevel,
 };
+pub use bounded::{Bounded, OnBreach, StreamLimits};
 pub use error::{ChannelError, SetupError, fault_of};
+pub use muxer::{Breach, CONNECTION_WINDOW, MAX_STREAMS, STRANGER_WINDOW, Window};
 pub use policy::Policy;
-pub use transport::{MAX_STREAMS, QUIC_CONNECTION_WINDOW, QUIC_STREAM_WINDOW};
+pub use transport::{QUIC_CONNECTION_WINDOW, QUIC_STREAM_WINDOW};
 pub use upgrade::Secure;
 
 use libp2p::core::muxing::StreamMuxerBox;
@@ -43,6 +47,8 @@ pub struct Secured {
     pub exporter: Option<[u8; BINDING_BYTES]>,
     /// The connection.
     pub muxer: StreamMuxerBox,
+    /// Widens the connection once its peer is accepted, where the muxer is this node's own.
+    pub window: Option<Window>,
 }
 
 #[cfg(test)]

@@ -9,22 +9,23 @@ use libp2p::{
     core::{
         muxing::StreamMuxerBox,
         transport::{
-            Boxed,
+            Boxed, OptionalTransport,
             timeout::{TransportTimeout, TransportTimeoutError},
         },
     },
     identity::Keypair,
-    quic, tcp,
+    quic, relay, tcp,
 };
 
 use super::{ChannelKind, Cipher, Group, Secure, Secured, SecurityInfo};
 
-/// Streams one connection may have at once, both directions together. The node's protocols need
-/// two each; a peer that opens more is cut off. Yamux buffers at most 256 KiB for each.
-pub const MAX_STREAMS: usize = 128;
+/// Streams a QUIC peer may have open at once. The transport holds it to that; before acceptance
+/// the gate ends the connection at the second.
+const QUIC_STREAMS: u32 = 128;
 
 /// Bytes a QUIC peer may send on one stream before they are read. A stranger can fill it before
-/// it is judged, so it is a twentieth of libp2p's; 50 ms away it still carries 10 MB a second.
+/// it is judged, and libp2p's QUIC cannot widen it then, so it is a twentieth of libp2p's; 50 ms
+/// away it still carries 10 MB a second.
 pub const QUIC_STREAM_WINDOW: u32 = 512 << 10;
 /// Bytes a QUIC peer may send on all streams together before they are read.
 pub const QUIC_CONNECTION_WINDOW: u32 = 2 << 20;
@@ -35,13 +36,27 @@ impl Secure {
     ///
     /// `key` must be the one the layers were made with: QUIC brings its own TLS.
     #[must_use]
+    pub fn transport(&self, key: &Keypair, handshake_timeout: Duration) -> Boxed<Secured> {
+        self.transport_with(key, handshake_timeout, None)
+    }
+
+    /// As [`transport`](Self::transport), and through relays: what runs over a circuit is secured
+    /// by its two ends as if there were no relay.
+    #[must_use]
     #[expect(
         clippy::redundant_closure_for_method_calls,
         reason = "the method's type is of a crate that is not named here"
     )]
-    pub fn transport(&self, key: &Keypair, handshake_timeout: Duration) -> Boxed<Secured> {
+    pub fn transport_with(
+        &self,
+        key: &Keypair,
+        handshake_timeout: Duration,
+        circuits: Option<relay::client::Transport>,
+    ) -> Boxed<Secured> {
         let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-        let over_tcp = self.over(tcp);
+        let circuits = circuits.map_or_else(OptionalTransport::none, OptionalTransport::some);
+        // Circuits first: TCP would take their addresses for its own.
+        let over_tcp = self.over(circuits.or_transport(tcp));
         within(
             over_tcp
                 .or_transport(quic(key, handshake_timeout))
@@ -73,7 +88,7 @@ where
 fn quic(key: &Keypair, handshake_timeout: Duration) -> Boxed<Secured> {
     let mut config = quic::Config::new(key);
     config.handshake_timeout = handshake_timeout;
-    config.max_concurrent_stream_limit = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
+    config.max_concurrent_stream_limit = QUIC_STREAMS;
     config.max_stream_data = QUIC_STREAM_WINDOW;
     config.max_connection_data = QUIC_CONNECTION_WINDOW;
     quic::tokio::Transport::new(config)
@@ -87,6 +102,7 @@ fn quic(key: &Keypair, handshake_timeout: Duration) -> Boxed<Secured> {
             },
             exporter: None,
             muxer: StreamMuxerBox::new(connection),
+            window: None,
         })
         .boxed()
 }

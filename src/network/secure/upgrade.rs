@@ -12,7 +12,7 @@ use libp2p::{
         upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
     },
     identity::Keypair,
-    noise, yamux,
+    noise,
 };
 use multistream_select::{
     Negotiated, NegotiationError, ProtocolError, Version, dialer_select_proto,
@@ -21,9 +21,9 @@ use multistream_select::{
 
 use super::{
     ChannelError, ChannelFault, ChannelKind, Cipher, Group, Policy, Secured, SecurityInfo,
-    SetupError,
+    SetupError, Window,
+    muxer::Muxer,
     tls::{ALPN_LIBP2P, ALPN_STACKED, ANY_GROUP, Certificate, HYBRID_ONLY, Proven, Tls},
-    transport,
 };
 use crate::network::convert;
 
@@ -176,12 +176,13 @@ impl Secure {
                     group: Group::X25519,
                     cipher: Cipher::ChaCha20Poly1305,
                 };
-                let muxer = negotiated_yamux(stream, side).await?;
+                let (muxer, window) = negotiated_yamux(stream, side).await?;
                 Ok(Secured {
                     peer,
                     security,
                     exporter: None,
                     muxer,
+                    window: Some(window),
                 })
             }
             ChannelKind::Tls => {
@@ -192,7 +193,7 @@ impl Secure {
                     cipher,
                     ..
                 } = proven;
-                let muxer = negotiated_yamux(stream, side).await?;
+                let (muxer, window) = negotiated_yamux(stream, side).await?;
                 Ok(Secured {
                     peer,
                     security: SecurityInfo {
@@ -203,6 +204,7 @@ impl Secure {
                     // Only the stacked channel's exporter binds a proof: see the gate.
                     exporter: None,
                     muxer,
+                    window: Some(window),
                 })
             }
             ChannelKind::Stacked => self.stack(stream, side).await,
@@ -230,6 +232,8 @@ impl Secure {
         if proven.group != Group::X25519MlKem768 {
             return Err(blamed(ChannelFault::Group(Some(proven.group)), outer));
         }
+        // ALPN has settled it.
+        let (muxer, window) = multiplexed(stream, side);
         Ok(Secured {
             peer: outer,
             security: SecurityInfo {
@@ -238,8 +242,8 @@ impl Secure {
                 cipher: proven.cipher,
             },
             exporter: Some(proven.exporter),
-            // ALPN has settled it.
-            muxer: yamux(stream, side).await?,
+            muxer,
+            window: Some(window),
         })
     }
 
@@ -272,7 +276,7 @@ fn blamed(fault: ChannelFault, peer: libp2p::PeerId) -> io::Error {
 }
 
 /// Yamux, agreed on inside the channel as plain libp2p does.
-async fn negotiated_yamux<S>(stream: S, side: Side) -> io::Result<StreamMuxerBox>
+async fn negotiated_yamux<S>(stream: S, side: Side) -> io::Result<(StreamMuxerBox, Window)>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -284,18 +288,18 @@ where
         NegotiationError::ProtocolError(ProtocolError::IoError(error)) => error,
         error => io::Error::other(error),
     })?;
-    yamux(stream, side).await
+    Ok(multiplexed(stream, side))
 }
 
-async fn yamux<S>(stream: S, side: Side) -> io::Result<StreamMuxerBox>
+fn multiplexed<S>(stream: S, side: Side) -> (StreamMuxerBox, Window)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let mut config = yamux::Config::default();
-    config.set_max_num_streams(transport::MAX_STREAMS);
-    let muxer = match side {
-        Side::Opener => config.upgrade_outbound(stream, YAMUX).await?,
-        Side::Listener => config.upgrade_inbound(stream, YAMUX).await?,
+    let mode = match side {
+        Side::Opener => yamux::Mode::Client,
+        Side::Listener => yamux::Mode::Server,
     };
-    Ok(StreamMuxerBox::new(muxer))
+    let window = Window::default();
+    let muxer = Muxer::new(stream, mode, window.clone());
+    (StreamMuxerBox::new(muxer), window)
 }

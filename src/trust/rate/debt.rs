@@ -17,6 +17,10 @@ pub enum DebtKey {
     Subnet(IpNet),
     /// Connections of the subnets (by prefix length) that found the table full.
     SubnetOverflow(u8),
+    /// Connections over a relay.
+    Relay(PeerId),
+    /// Connections over the relays that found the table full.
+    RelayOverflow,
     /// All connections.
     Connections,
     /// Messages of an author.
@@ -53,6 +57,8 @@ impl fmt::Display for DebtKey {
             Self::Address(None) => f.write_str("address=none"),
             Self::Subnet(network) => write!(f, "subnet={network}"),
             Self::SubnetOverflow(prefix) => write!(f, "subnet-overflow={prefix}"),
+            Self::Relay(relay) => write!(f, "relay={relay}"),
+            Self::RelayOverflow => f.write_str("relay-overflow="),
             Self::Connections => f.write_str("connections="),
             Self::Author(peer) => write!(f, "author={peer}"),
             Self::AuthorOverflow => f.write_str("author-overflow="),
@@ -81,6 +87,8 @@ impl FromStr for DebtKey {
             ("address", ip) => Ok(Self::Address(Some(read(ip)?))),
             ("subnet", network) => Ok(Self::Subnet(read(network)?)),
             ("subnet-overflow", prefix) => Ok(Self::SubnetOverflow(read(prefix)?)),
+            ("relay", relay) => Ok(Self::Relay(read(relay)?)),
+            ("relay-overflow", "") => Ok(Self::RelayOverflow),
             ("connections", "") => Ok(Self::Connections),
             ("author", peer) => Ok(Self::Author(read(peer)?)),
             ("author-overflow", "") => Ok(Self::AuthorOverflow),

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::LimitsConfig,
     messages::rate_limit::BudgetUsage,
-    types::{Clock, PeerId, SubjectId},
+    types::{Clock, PeerId, Source, SubjectId},
 };
 
 /// Bytes are charged in units of this many, rounded up: it keeps the arithmetic exact up to
@@ -36,6 +36,10 @@ pub enum DenialReason {
     AddressRate,
     /// New connections of the address's subnet.
     SubnetRate,
+    /// New connections over the relay.
+    RelayRate,
+    /// New connections whose address nobody has shown to be theirs, of one address or of all.
+    UnvalidatedRate,
     /// New connections of everybody.
     ConnectionRate,
     /// Messages of the author.
@@ -59,6 +63,8 @@ impl DenialReason {
         match self {
             Self::AddressRate => "address_rate",
             Self::SubnetRate => "subnet_rate",
+            Self::RelayRate => "relay_rate",
+            Self::UnvalidatedRate => "unvalidated_rate",
             Self::ConnectionRate => "connection_rate",
             Self::AuthorRate => "author_rate",
             Self::NeighbourBytes => "neighbour_bytes",
@@ -107,6 +113,12 @@ pub struct Limiter {
     addresses: Budget<Option<IpAddr>>,
     /// By prefix length: the levels of both families.
     subnets: Vec<(u8, Budget<IpNet>)>,
+    /// Connections that come over a relay, by relay.
+    relays: Budget<PeerId>,
+    /// Connections whose address may be anybody's, by that address and all together. Of the
+    /// minute, so not kept over a restart.
+    unvalidated: Budget<IpAddr>,
+    all_unvalidated: Budget<()>,
     connections: Budget<()>,
     authors: Budget<PeerId>,
     neighbours: Budget<PeerId>,
@@ -145,10 +157,17 @@ impl Limiter {
             limits.connections_per_minute_per_address,
             "connections_per_minute_per_address",
         )?);
+        let per_relay = Quota::per_minute(nonzero(
+            limits.connections_per_minute_per_relay,
+            "connections_per_minute_per_relay",
+        )?);
         let connections = Quota::per_minute(nonzero(
             limits.connections_per_minute,
             "connections_per_minute",
         )?);
+        // The other half is for those who cannot forge where they come from.
+        let half = at_least_one(limits.connections_per_minute / 2);
+        let unvalidated = Quota::per_minute(half);
         let messages = nonzero(limits.messages_per_second, "messages_per_second")?;
         let burst = nonzero(limits.message_burst, "message_burst")?;
         let authored = Quota::per_second(messages).allow_burst(burst);
@@ -165,6 +184,9 @@ impl Limiter {
             capacity,
             addresses: Budget::new(per_address, capacity, WhenFull::PassOn, Arc::clone(&clock)),
             subnets,
+            relays: Budget::new(per_relay, capacity, WhenFull::Share, Arc::clone(&clock)),
+            unvalidated: Budget::new(per_address, capacity, WhenFull::Share, Arc::clone(&clock)),
+            all_unvalidated: Budget::new(unvalidated, 1, WhenFull::Share, Arc::clone(&clock)),
             connections: Budget::new(connections, 1, WhenFull::Share, Arc::clone(&clock)),
             authors: Budget::new(authored, capacity, WhenFull::Share, Arc::clone(&clock)),
             neighbours: Budget::new(neighbours, capacity, WhenFull::Share, Arc::clone(&clock)),
@@ -193,18 +215,28 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Denial`] names the first budget that is spent.
-    pub fn admit_connection(&self, ip: impl Into<Option<IpAddr>>) -> Result<(), Denial> {
+    pub fn admit_connection(&self, source: impl Into<Source>) -> Result<(), Denial> {
         self.check_open()?;
-        let ip = ip.into().map(|ip| ip.to_canonical());
+        let source = source.into();
+        let ip = source.ip();
         if ip.is_some_and(|ip| self.exempt.contains(ip)) {
             return Ok(());
         }
-        charge(
-            &self.addresses,
-            &ip,
-            NonZeroU32::MIN,
-            DenialReason::AddressRate,
-        )?;
+        let one = NonZeroU32::MIN;
+        match source {
+            Source::Relay(relay) => charge(&self.relays, &relay, one, DenialReason::RelayRate)?,
+            Source::Unvalidated(ip) => {
+                let reason = DenialReason::UnvalidatedRate;
+                let Source::Unvalidated(host) = Source::Unvalidated(ip).host() else {
+                    return self.check_open();
+                };
+                charge(&self.unvalidated, &host, one, reason)?;
+                charge(&self.all_unvalidated, &(), one, reason)?;
+            }
+            Source::Address(_) | Source::Unknown => {
+                charge(&self.addresses, &ip, one, DenialReason::AddressRate)?;
+            }
+        }
         if let Some(ip) = ip {
             for (prefix, _) in levels(ip) {
                 let level = self.subnets.iter().find(|(own, _)| own == prefix);
@@ -304,6 +336,7 @@ impl Limiter {
         BudgetUsage {
             addresses: self.addresses.len(),
             subnets: self.subnets.iter().map(|(_, budget)| budget.len()).sum(),
+            relays: self.relays.len(),
             neighbours: self.neighbours.len(),
             authors: self.authors.len(),
             requesters: self.requesters.len(),
@@ -319,6 +352,7 @@ impl Limiter {
         for (_, budget) in &self.subnets {
             budget.sweep(SWEEP);
         }
+        self.relays.sweep(SWEEP);
         self.connections.sweep(SWEEP);
         self.authors.sweep(SWEEP);
         self.neighbours.sweep(SWEEP);
@@ -359,6 +393,8 @@ impl Limiter {
                         budget.restore(None, left);
                     }
                 }
+                DebtKey::Relay(relay) => self.relays.restore(Some(relay), left),
+                DebtKey::RelayOverflow => self.relays.restore(None, left),
                 DebtKey::Connections => self.connections.restore(Some(()), left),
                 DebtKey::Author(peer) => self.authors.restore(Some(peer), left),
                 DebtKey::AuthorOverflow => self.authors.restore(None, left),
@@ -406,6 +442,9 @@ impl Limiter {
                     .map(|(key, left)| (name(key), left)),
             );
         }
+        let name = |key: Option<PeerId>| key.map_or(DebtKey::RelayOverflow, DebtKey::Relay);
+        let relays = self.relays.read(what).into_iter();
+        all.extend(relays.map(|(key, left)| (name(key), left)));
         let connections = self.connections.read(what).into_iter();
         all.extend(connections.map(|(_, left)| (DebtKey::Connections, left)));
         let name = |key: Option<PeerId>| key.map_or(DebtKey::AuthorOverflow, DebtKey::Author);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::LimitsConfig,
-    types::{Clock, ManualClock, PeerId, SubjectId, Timestamp},
+    types::{Clock, ManualClock, PeerId, Source, SubjectId, Timestamp},
 };
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -163,6 +163,8 @@ proptest! {
             DebtKey::Address(None),
             DebtKey::Subnet(networks::around(IpAddr::from(octets), prefix).unwrap()),
             DebtKey::SubnetOverflow(prefix),
+            DebtKey::Relay(peer(n)),
+            DebtKey::RelayOverflow,
             DebtKey::Connections,
             DebtKey::Author(peer(n)),
             DebtKey::AuthorOverflow,
@@ -285,6 +287,32 @@ fn everybody_together_has_a_budget() {
         limiter.admit_connection(None).unwrap_err().reason,
         DenialReason::ConnectionRate
     );
+}
+
+#[test]
+fn circuits_pay_for_their_relay_and_not_for_its_address() {
+    let limits = LimitsConfig {
+        connections_per_minute_per_relay: 5,
+        ..LimitsConfig::default()
+    };
+    let (clock, relay) = (clock(), |n| Source::Relay(peer(n)));
+    let limiter = limiter(&limits, &clock);
+    let passed = |source: Source| {
+        let tries = (0..20).map(|_| limiter.admit_connection(source));
+        tries.filter(Result::is_ok).count()
+    };
+    assert_eq!(passed(relay(1)), 5);
+    let denial = limiter.admit_connection(relay(1)).unwrap_err();
+    assert_eq!(denial.reason, DenialReason::RelayRate);
+    // Another relay, and connections of which nothing is known.
+    assert_eq!(passed(relay(2)), 5);
+    assert_eq!(passed(Source::Unknown), 20);
+    assert_eq!(limiter.usage().relays, 2);
+
+    // The debt is kept over a restart.
+    let after = Limiter::new(&limits, Arc::new(clock.clone())).unwrap();
+    after.restore(limiter.debts());
+    assert!(after.admit_connection(relay(1)).is_err());
 }
 
 #[test]

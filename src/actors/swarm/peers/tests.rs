@@ -30,9 +30,9 @@ fn admitted(peer: PeerId) -> Arc<Admitted> {
 
 impl Peers {
     fn arrive(&mut self, peer: PeerId, id: usize) -> Arrival {
-        let address = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
+        let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
         let id = ConnectionId::new_unchecked(id);
-        self.connected(admitted(peer), id, address, Direction::Inbound, NOW)
+        self.connected(admitted(peer), id, (address, None), Direction::Inbound, NOW)
     }
 
     fn leave(&mut self, peer: &PeerId, id: usize) -> bool {

@@ -79,6 +79,19 @@ pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
             aggregate(&mut record, *count, *first, *last);
             record
         }
+        AuditEvent::CallsChanged {
+            peer,
+            state,
+            count,
+            first,
+            last,
+        } => {
+            let mut record = line(99, Low, "calls_changed");
+            record.dst_endpoint = peer.as_ref().map(|peer| endpoint(Some(peer), None));
+            record.status_code = Some(cut.text(state, NAME));
+            aggregate(&mut record, *count, *first, *last);
+            record
+        }
         AuditEvent::AuthenticationFailed {
             peer,
             address,
