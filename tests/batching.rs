@@ -148,6 +148,11 @@ impl Member {
         }
     }
 
+    /// Ends its connection.
+    fn leave(self) -> (NodeKey, Vec<u8>) {
+        (self.key, self.credential)
+    }
+
     fn envelope(&self, first: u64, sent: Timestamp, texts: &[String]) -> Vec<u8> {
         let credential = Credential::decode(&self.credential).unwrap();
         let entries = texts.iter().map(|text| Entry::plain(text.as_bytes()));
@@ -262,9 +267,7 @@ async fn what_is_replayed_overlaps_or_is_signed_again_by_another_is_not_taken() 
         .publish(batch.clone(), || got.texts().len() == 10)
         .await;
     // The same envelope under a new signature of its author, when gossip has forgotten its id.
-    let Member {
-        key, credential, ..
-    } = member;
+    let (key, credential) = member.leave();
     let mut again = Member::again(&node, key, credential);
     let replayed = || records(&node, &["messages_refused", "replayed"]) > 0;
     loop {
@@ -305,9 +308,7 @@ async fn after_a_crash_what_was_taken_before_is_not_taken_again() {
     member
         .publish(batch.clone(), || got.texts().len() == 10)
         .await;
-    let Member {
-        key, credential, ..
-    } = member;
+    let (key, credential) = member.leave();
     drop(got);
     node.kill();
     node.start();
@@ -341,9 +342,7 @@ async fn after_an_orderly_stop_nothing_is_taken_again_and_nothing_new_is_refused
     member
         .publish(batch.clone(), || got.texts().len() == 10)
         .await;
-    let Member {
-        key, credential, ..
-    } = member;
+    let (key, credential) = member.leave();
     drop(got);
     node.stop();
     node.start();
