@@ -11,7 +11,7 @@ use libp2p::{
 use super::{
     admission,
     attribution::Attributed,
-    discovery::{Dials, Found, MembersOnly, Walker},
+    discovery::{Dials, Found, MembersOnly, Observed, Walker},
     exchange::{self, Administration, Enrolment, Identity, Jobs},
     gossip::Gossip,
 };
@@ -31,7 +31,7 @@ pub struct NodeBehaviour {
     /// Messages.
     pub gossip: Attributed<Gossip>,
     /// Tells peers what this node speaks.
-    pub identify: Attributed<identify::Behaviour>,
+    pub identify: Attributed<Observed>,
     /// Requests of the identity protocol, both ways.
     pub identity: Attributed<exchange::Behaviour<Identity>>,
     /// Requests of the job protocol, both ways.

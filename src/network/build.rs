@@ -15,7 +15,9 @@ use thiserror::Error;
 use super::{
     Admission, Attribution, GateKeeper, Listeners, NodeBehaviour, Tasks, admission,
     attribution::Attributed,
-    convert, discovery, exchange,
+    convert, discovery,
+    discovery::{Hearsay, Observed},
+    exchange,
     gate::{Gated, Ledger, Rules},
     gossip,
     secure::{Policy, Secure, Secured, SetupError, StreamLimits},
@@ -197,13 +199,7 @@ fn behaviour(
         setup.attribution.clone(),
     )
     .map_err(BuildError::Gossip)?;
-    let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
-        .with_agent_version(AGENT_VERSION.to_owned())
-        // Where this node listens is told to nobody who does not know it already, unless others
-        // are to find it.
-        .with_hide_listen_addrs(!setup.config.discovery.kademlia)
-        .with_push_listen_addr_updates(setup.config.discovery.kademlia)
-        .with_cache_size(0);
+    let identify = identify(key, ledger.clone(), setup);
     let ping = ping::Config::new()
         .with_interval(network.ping_interval.0)
         .with_timeout(network.ping_timeout.0);
@@ -212,10 +208,7 @@ fn behaviour(
         admission: admission::Behaviour::new(limits, ledger, admission, clock),
         dials: extras.dials,
         gossip,
-        identify: Attributed::new(
-            identify::Behaviour::new(identify),
-            setup.attribution.clone(),
-        ),
+        identify,
         identity: Attributed::new(
             exchange::behaviour(IDENTITY_REQUEST_TIMEOUT, patience, IDENTITY_STREAMS),
             setup.attribution.clone(),
@@ -241,6 +234,24 @@ fn behaviour(
         probe: extras.probe,
         prober: extras.prober,
     })
+}
+
+fn identify(key: &Keypair, ledger: Ledger, setup: &Setup<'_>) -> Attributed<Observed> {
+    let (discovery, relay) = (&setup.config.discovery, &setup.config.relay);
+    let config = identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
+        .with_agent_version(AGENT_VERSION.to_owned())
+        // Where this node listens is told to nobody who does not know it already, unless others
+        // are to find it.
+        .with_hide_listen_addrs(!discovery.kademlia)
+        .with_push_listen_addr_updates(discovery.kademlia)
+        .with_cache_size(0);
+    let hearsay = Hearsay::new(
+        discovery.autonat_client || relay.hole_punching,
+        discovery.private_addresses,
+    );
+    let inner = identify::Behaviour::new(config);
+    let observed = Observed::new(inner, ledger, hearsay, setup.clock.clone());
+    Attributed::new(observed, setup.attribution.clone())
 }
 
 /// Listens on an address that asks for no credential. `admission` finds the node's admission

@@ -11,6 +11,7 @@
 //! - [`Walker`]: Kademlia finds and never dials. What it finds are hints for
 //!   [`DialPlan`](super::DialPlan), which decides how many of them are followed. It stores nothing
 //!   for anybody.
+//! - [`Observed`]: where this node is seen from is heard from members alone, and not without end.
 //! - [`scope`]: addresses that make no sense, seen from whoever tells them, are dropped.
 //!
 //! An address that is learnt is trusted with nothing: whoever answers there must prove itself at
@@ -19,12 +20,14 @@
 mod assemble;
 mod dials;
 mod members;
+mod observed;
 pub mod scope;
 mod walker;
 
 pub(super) use assemble::{circuits, extras};
 pub use dials::{DialBook, Dials, Purpose};
 pub use members::MembersOnly;
+pub use observed::{Hearsay, Observed};
 pub use walker::{Found, PROTOCOL, Walker};
 
 /// Addresses taken from one message of a peer; the rest of them are dropped unread.
