@@ -179,7 +179,7 @@ fn behaviour(
         key.public().to_peer_id(),
         circuits,
         &ledger,
-        setup.keeper.clone(),
+        (setup.keeper.clone(), setup.clock.clone()),
         &setup.attribution,
     )
     .map_err(BuildError::Multicast)?;

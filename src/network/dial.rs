@@ -5,19 +5,27 @@
 //! those of `network.bootstrap` and those the actor was connected to before a restart, so their
 //! number is bounded by the configuration and by the limit of connections; they are dialled for
 //! ever. Peers that were *found* are dialled while there is room, a few at once, in random order,
-//! and forgotten when they do not answer; of them at most [`MAX_FOUND`] are remembered.
+//! and forgotten when they do not answer; of them at most [`MAX_FOUND`] are remembered, each at a few
+//! addresses. Somebody else named those, so what one network has to bear of such dials is bounded,
+//! however many peers are said to be there.
 //!
 //! This backoff is what a circuit breaker is for calls: it opens at the first failure, its one
 //! probe is the next dial, and a connection that stands closes it.
 
-use std::{collections::BTreeMap, time::Duration};
+mod crowds;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use libp2p::Multiaddr;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use thiserror::Error;
 
-use super::convert;
+use super::{convert, discovery::scope};
 use crate::types::PeerId;
+use crowds::{Crowds, Network};
 
 /// A connection that stood this long clears the peer's failures; a shorter one counts as one,
 /// so that a peer which accepts and hangs up is not dialled in a tight loop.
@@ -27,6 +35,10 @@ pub const STABLE: Duration = Duration::from_secs(30);
 const LOST: Duration = Duration::from_secs(180);
 /// Addresses kept for one peer; the newest replaces the oldest.
 const MAX_ADDRESSES: usize = 8;
+/// Addresses kept of a found peer, all of which are dialled, one after the other.
+const MAX_HINTS: usize = 3;
+/// Of them those at one IP address: TCP and QUIC.
+const MAX_HINTS_OF_IP: usize = 2;
 /// Found peers that are remembered, connected ones included. Once full, a new one takes the place of
 /// one that did not answer, if there is any: a liar can fill it, but what it names does not answer.
 pub const MAX_FOUND: usize = 512;
@@ -70,6 +82,7 @@ pub enum Class {
 #[derive(Debug)]
 pub struct DialPlan {
     targets: BTreeMap<PeerId, Target>,
+    crowds: Crowds,
     initial: Duration,
     max: Duration,
     rng: StdRng,
@@ -79,6 +92,10 @@ pub struct DialPlan {
 struct Target {
     class: Class,
     addresses: Vec<Multiaddr>,
+    /// Those of them where the last dial found nobody.
+    in_vain: BTreeSet<Multiaddr>,
+    /// Where a found peer is being dialled.
+    dialled: BTreeSet<Network>,
     /// Failed dials and short connections since the last stable one.
     failures: u32,
     state: State,
@@ -97,6 +114,7 @@ impl DialPlan {
     pub fn new(initial: Duration, max: Duration, seed: u64) -> Self {
         Self {
             targets: BTreeMap::new(),
+            crowds: Crowds::default(),
             initial,
             max: max.max(initial),
             rng: StdRng::seed_from_u64(seed),
@@ -127,7 +145,7 @@ impl DialPlan {
 
     /// Somebody says that a peer is at `address`, which must end in `/p2p/PEER`. Whether that is
     /// news that is taken: not for a peer that is kept, whose addresses are the operator's, and
-    /// not in place of what is known.
+    /// in place of what is known only where that was tried in vain.
     pub fn hint(&mut self, address: &Multiaddr) -> bool {
         let peer = convert::split_p2p(address).1;
         let Some(peer) = peer.and_then(|peer| convert::from_libp2p(&peer).ok()) else {
@@ -140,13 +158,7 @@ impl DialPlan {
             .targets
             .entry(peer)
             .or_insert_with(|| Target::new(Class::Found));
-        let news = target.class == Class::Found
-            && target.addresses.len() < MAX_ADDRESSES
-            && !target.addresses.contains(address);
-        if news {
-            target.addresses.push(address.clone());
-        }
-        news
+        target.class == Class::Found && target.hint(address)
     }
 
     /// Makes room for one found peer: of those that wait and did not answer, chance says which goes.
@@ -183,10 +195,15 @@ impl DialPlan {
     /// The peers to dial now; each is then taken for being dialled. There is room for so many of
     /// those that were found.
     pub fn due(&mut self, now: Duration, room: usize) -> Vec<Due> {
-        let dialled =
-            |one: &Target| one.class == Class::Found && matches!(one.state, State::Dialling { .. });
-        let dialled = self.targets.values().filter(|one| dialled(one)).count();
-        let mut room = room.min(MAX_FOUND_DIALS).saturating_sub(dialled);
+        let mut under_way: BTreeMap<Network, usize> = BTreeMap::new();
+        let mut room = room.min(MAX_FOUND_DIALS);
+        for target in self.targets.values().filter(|one| one.is_dialled(now)) {
+            room = room.saturating_sub(1);
+            for network in &target.dialled {
+                let count = under_way.entry(*network).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
         let is_due = |target: &Target| target.due_at().is_some_and(|at| at <= now);
         let due = self.targets.iter().filter(|(_, target)| is_due(target));
         let (mut found, mut chosen): (Vec<PeerId>, Vec<PeerId>) = (Vec::new(), Vec::new());
@@ -196,21 +213,52 @@ impl DialPlan {
                 Class::Found => found.push(*peer),
             }
         }
+        let mut due: Vec<Due> = chosen
+            .into_iter()
+            .filter_map(|peer| {
+                let target = self.targets.get_mut(&peer)?;
+                target.state = State::Dialling { since: now };
+                let addresses = target.addresses.clone();
+                Some(Due { peer, addresses })
+            })
+            .collect();
         // In random order: whoever makes names that come first must gain nothing by it.
         while room > 0 && !found.is_empty() {
             let index = self.rng.random_range(0..found.len());
-            chosen.push(found.swap_remove(index));
-            room = room.saturating_sub(1);
-        }
-        let mut due = Vec::new();
-        for peer in chosen {
-            if let Some(target) = self.targets.get_mut(&peer) {
-                target.state = State::Dialling { since: now };
-                let addresses = target.addresses.clone();
-                due.push(Due { peer, addresses });
+            let peer = found.swap_remove(index);
+            if let Some(one) = self.dial_found(peer, &mut under_way, now) {
+                due.push(one);
+                room = room.saturating_sub(1);
             }
         }
         due
+    }
+
+    /// Dials a found peer where there is room for it.
+    fn dial_found(
+        &mut self,
+        peer: PeerId,
+        under_way: &mut BTreeMap<Network, usize>,
+        now: Duration,
+    ) -> Option<Due> {
+        let target = self.targets.get_mut(&peer)?;
+        let is_free = |address: &&Multiaddr| {
+            Network::of(address).is_some_and(|network| {
+                let busy = under_way.get(&network).copied().unwrap_or_default();
+                busy < crowds::MAX_UNDER_WAY && self.crowds.is_open(network, now)
+            })
+        };
+        let addresses: Vec<_> = target.addresses.iter().filter(is_free).cloned().collect();
+        if addresses.is_empty() {
+            return None;
+        }
+        target.state = State::Dialling { since: now };
+        target.dialled = addresses.iter().filter_map(Network::of).collect();
+        for network in &target.dialled {
+            let count = under_way.entry(*network).or_default();
+            *count = count.saturating_add(1);
+        }
+        Some(Due { peer, addresses })
     }
 
     /// When [`DialPlan::due`] will next have something; `None` while all are connected.
@@ -225,6 +273,7 @@ impl DialPlan {
             && !matches!(target.state, State::Connected { .. })
         {
             target.state = State::Connected { since: now };
+            target.in_vain.clear();
         }
     }
 
@@ -234,6 +283,12 @@ impl DialPlan {
             && matches!(target.state, State::Dialling { .. })
         {
             target.failures = target.failures.saturating_add(1);
+            if target.class == Class::Found {
+                target.in_vain = target.addresses.iter().cloned().collect();
+                for network in std::mem::take(&mut target.dialled) {
+                    self.crowds.failed(network, now);
+                }
+            }
             self.wait(peer, now);
         }
     }
@@ -284,11 +339,43 @@ impl Target {
         Self {
             class,
             addresses: Vec::new(),
+            in_vain: BTreeSet::new(),
+            dialled: BTreeSet::new(),
             failures: 0,
             state: State::Waiting {
                 until: Duration::ZERO,
             },
         }
+    }
+
+    /// Takes an address that somebody named.
+    fn hint(&mut self, address: &Multiaddr) -> bool {
+        let Some(ip) = scope::first_ip(address) else {
+            return false;
+        };
+        if self.addresses.contains(address) {
+            return false;
+        }
+        let there = |one: &Multiaddr| scope::first_ip(one) == Some(ip);
+        let crowded = self.addresses.iter().filter(|one| there(one)).count() >= MAX_HINTS_OF_IP;
+        if crowded || self.addresses.len() >= MAX_HINTS {
+            let in_vain = |one: &Multiaddr| self.in_vain.contains(one) && (!crowded || there(one));
+            let Some(index) = self.addresses.iter().position(in_vain) else {
+                return false;
+            };
+            let old = self.addresses.remove(index);
+            self.in_vain.remove(&old);
+        }
+        self.addresses.push(address.clone());
+        true
+    }
+
+    /// Whether it was found and is being dialled.
+    fn is_dialled(&self, now: Duration) -> bool {
+        let State::Dialling { since } = self.state else {
+            return false;
+        };
+        self.class == Class::Found && now.saturating_sub(since) < LOST
     }
 
     fn due_at(&self) -> Option<Duration> {

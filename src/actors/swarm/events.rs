@@ -1,6 +1,6 @@
 //! What libp2p reports: listeners, connections, dials.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU8, sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
 use libp2p::{
@@ -292,10 +292,14 @@ impl SwarmActor {
         if swarm.is_connected(&target) {
             return self.plan.connected(&peer, now);
         }
-        let dial = DialOpts::peer_id(target)
+        let mut dial = DialOpts::peer_id(target)
             .condition(PeerCondition::DisconnectedAndNotDialing)
-            .addresses(addresses)
-            .build();
+            .addresses(addresses);
+        if self.plan.knows(&peer) == Some(Class::Found) {
+            // Somebody else chose the addresses: one after the other.
+            dial = dial.override_dial_concurrency_factor(NonZeroU8::MIN);
+        }
+        let dial = dial.build();
         if let Err(error) = swarm.dial(dial) {
             tracing::debug!(%peer, %error, "not dialled");
             self.plan.failed(&peer, now);

@@ -210,9 +210,7 @@ impl SwarmActor {
             return;
         };
         if speaks {
-            for address in sane {
-                walker.add(&peer_id, address);
-            }
+            walker.add(&peer_id, &sane);
         } else {
             walker.remove(&peer_id);
         }
@@ -258,8 +256,14 @@ impl SwarmActor {
         if addresses.is_empty() || self.is_banned(&who) {
             return metrics.event("hint_refused");
         }
+        let relays = &self.tools.config.relay;
         for address in addresses {
-            let taken = self.plan.hint(address);
+            let known = |relay: &libp2p::PeerId| {
+                let named = |one: &Multiaddr| convert::split_p2p(one).1 == Some(*relay);
+                self.member(relay).is_some() || relays.reserve.iter().any(named)
+            };
+            let leads = scope::may_lead(address, relays.client, known);
+            let taken = leads && self.plan.hint(address);
             metrics.event(if taken { "hint" } else { "hint_refused" });
         }
     }

@@ -13,6 +13,26 @@ fn address(n: u8) -> Multiaddr {
         .unwrap()
 }
 
+/// A peer in a network of its own.
+fn elsewhere(n: u8) -> Multiaddr {
+    let (_, peer) = convert::split_p2p(&address(n));
+    at(&format!("/ip4/10.0.{n}.1/tcp/4001"), peer.unwrap())
+}
+
+fn at(text: &str, peer: libp2p::PeerId) -> Multiaddr {
+    convert::with_p2p(&text.parse().unwrap(), peer)
+}
+
+/// So many names that somebody makes up.
+fn names(count: u32) -> impl Iterator<Item = libp2p::PeerId> {
+    (0..count).map(|n| {
+        let mut seed = [7; 32];
+        seed[..4].copy_from_slice(&n.to_le_bytes());
+        let peer = PeerId::from(&SigningKey::from_bytes(&seed).verifying_key());
+        convert::to_libp2p(&peer).unwrap()
+    })
+}
+
 fn plan(seed: u64) -> (DialPlan, PeerId) {
     let mut plan = DialPlan::new(INITIAL, MAX, seed);
     let peer = plan.add(&address(1)).unwrap();
@@ -124,11 +144,11 @@ proptest! {
 fn found_peers_are_dialled_while_there_is_room_and_forgotten_when_they_do_not_answer() {
     let mut plan = DialPlan::new(INITIAL, MAX, 1);
     for n in 1..=40 {
-        assert!(plan.hint(&address(n)));
-        assert!(!plan.hint(&address(n)));
+        assert!(plan.hint(&elsewhere(n)));
+        assert!(!plan.hint(&elsewhere(n)));
     }
-    let kept = plan.add(&address(1)).unwrap();
-    assert!(!plan.hint(&address(1)));
+    let kept = plan.add(&elsewhere(1)).unwrap();
+    assert!(!plan.hint(&elsewhere(1)));
     let mut now = Duration::ZERO;
     let first = plan.due(now, 0);
     assert_eq!(first.len(), 1);
@@ -177,7 +197,71 @@ fn found_peers_are_bounded_and_what_is_known_is_not_displaced() {
     for port in 1..100u16 {
         let text = format!("/ip4/10.0.0.1/tcp/{port}/p2p/{}", peer.unwrap());
         let taken = plan.hint(&text.parse().unwrap());
-        assert_eq!(taken, usize::from(port) <= MAX_ADDRESSES);
+        assert_eq!(taken, usize::from(port) <= MAX_HINTS_OF_IP);
     }
     assert!(!plan.hint(&"/ip4/10.0.0.1/tcp/1".parse().unwrap()));
+}
+
+#[test]
+fn what_a_liar_names_is_no_flood_on_anybody() {
+    let mut plan = DialPlan::new(INITIAL, MAX, 1);
+    // One answer after another: names without end, at all ports of one victim's network.
+    let mut all = names(400);
+    let mut attempts = 0;
+    for second in 0..600_u64 {
+        let now = Duration::from_secs(second);
+        for peer in all.by_ref().take(1) {
+            for port in 1..=8 {
+                for host in 1..=4 {
+                    plan.hint(&at(&format!("/ip4/8.8.8.{host}/tcp/{port}"), peer));
+                }
+            }
+        }
+        let due = plan.due(now, 100);
+        assert!(due.len() <= crowds::MAX_UNDER_WAY);
+        for one in due {
+            assert!(one.addresses.len() <= MAX_HINTS);
+            attempts += one.addresses.len();
+            plan.failed(&one.peer, now);
+        }
+    }
+    // Ten minutes: eight dials at once and four a minute, and one that was under way.
+    assert!(attempts <= 50 * MAX_HINTS, "{attempts}");
+    // Whoever is elsewhere is dialled meanwhile.
+    assert!(plan.hint(&elsewhere(1)));
+    assert_eq!(plan.due(Duration::from_secs(600), 100).len(), 1);
+}
+
+#[test]
+fn wrong_addresses_that_came_first_give_way_once_they_were_tried() {
+    let mut plan = DialPlan::new(INITIAL, MAX, 1);
+    let peer = names(1).next().unwrap();
+    for host in 1..=3 {
+        assert!(plan.hint(&at(&format!("/ip4/8.8.8.{host}/tcp/1"), peer)));
+    }
+    let right = at("/ip4/9.9.9.9/tcp/1", peer);
+    assert!(!plan.hint(&right));
+    let due = plan.due(Duration::ZERO, 1);
+    assert_eq!(due[0].addresses.len(), MAX_HINTS);
+    plan.failed(&due[0].peer, Duration::ZERO);
+    assert!(plan.hint(&right));
+    let due = plan.due(MAX, 1);
+    assert!(due[0].addresses.contains(&right));
+    // At one IP two, and a third only in place of one of those.
+    let mut plan = DialPlan::new(INITIAL, MAX, 1);
+    assert!(plan.hint(&at("/ip4/8.8.8.8/tcp/1", peer)));
+    assert!(plan.hint(&at("/ip4/8.8.8.8/udp/1/quic-v1", peer)));
+    assert!(!plan.hint(&at("/ip4/8.8.8.8/tcp/2", peer)));
+    assert!(plan.hint(&right));
+}
+
+#[test]
+fn dials_of_which_nothing_is_heard_do_not_hold_their_network() {
+    let mut plan = DialPlan::new(INITIAL, MAX, 1);
+    for peer in names(10) {
+        plan.hint(&at("/ip4/8.8.8.8/tcp/1", peer));
+    }
+    assert_eq!(plan.due(Duration::ZERO, 10).len(), 2);
+    assert!(plan.due(Duration::ZERO, 10).is_empty());
+    assert_eq!(plan.due(LOST, 10).len(), 2);
 }

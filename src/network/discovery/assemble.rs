@@ -13,6 +13,7 @@ use super::{DialBook, Dials, MembersOnly, Purpose, Walker, scope};
 use crate::{
     config::{Config, DiscoveryMode},
     network::{Attribution, attribution::Attributed, convert, gate::GateKeeper, gate::Ledger},
+    types::Clock,
 };
 
 /// Addresses of this node that are tried for reachability.
@@ -50,7 +51,7 @@ pub(in crate::network) fn extras(
     me: libp2p::PeerId,
     circuits: Option<client::Behaviour>,
     ledger: &Ledger,
-    keeper: Arc<dyn GateKeeper>,
+    (keeper, clock): (Arc<dyn GateKeeper>, Arc<dyn Clock>),
     attribution: &Arc<dyn Attribution>,
 ) -> std::io::Result<Extras> {
     let (discovery, relay) = (&config.discovery, &config.relay);
@@ -84,6 +85,7 @@ pub(in crate::network) fn extras(
             book.clone(),
             configured(config),
             discovery.private_addresses,
+            clock,
         ),
         walker: only(walker, ledger, attribution, None),
         mdns: mdns.into(),

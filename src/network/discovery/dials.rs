@@ -23,13 +23,16 @@ use libp2p::{
 };
 
 use super::{
-    MAX_ADDRESSES,
+    Allowance, MAX_ADDRESSES,
     scope::{self, Scope},
 };
-use crate::network::{admission::Denied, convert, gate::GateKeeper};
+use crate::{
+    network::{admission::Denied, convert, gate::GateKeeper},
+    types::Clock,
+};
 
 /// What a dial is for that a peer has a hand in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// Trying for a peer whether it can be reached: at the address it comes from, nowhere else.
     Probe,
@@ -39,6 +42,9 @@ pub enum Purpose {
     Relay,
 }
 
+/// IP addresses that one hole punch may go to: of both families, or of two lines. Eight ports of as
+/// many victims would be a flood on somebody else's word.
+const MAX_PUNCHED: usize = 2;
 /// A dial that was refused here.
 const REFUSED: &str = "dial_refused";
 
@@ -69,17 +75,21 @@ pub struct Dials {
     believing: bool,
     /// Where peers are connected from, relayed connections left out.
     from: HashMap<libp2p::PeerId, HashMap<ConnectionId, IpAddr>>,
+    allowance: Allowance,
+    clock: Arc<dyn Clock>,
     refused: u64,
 }
 
 impl Dials {
-    /// Judges dials by what `keeper` says of peers and addresses, and by what they are for.
+    /// Judges dials by what `keeper` says of peers and addresses, by what they are for, and by how
+    /// many there were.
     #[must_use]
     pub fn new(
         keeper: Arc<dyn GateKeeper>,
         book: DialBook,
         configured: HashSet<libp2p::PeerId>,
         believing: bool,
+        clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
             keeper,
@@ -87,6 +97,8 @@ impl Dials {
             configured,
             believing,
             from: HashMap::new(),
+            allowance: Allowance::default(),
+            clock,
             refused: 0,
         }
     }
@@ -125,19 +137,44 @@ impl Dials {
             Purpose::Probe => {
                 let from = self.from.get(&peer);
                 let known = |ip| from.is_some_and(|all| all.values().any(|one| *one == ip));
+                // Whoever comes from this machine or this network may share the address with
+                // others, whose ports are no business of its.
+                let sane = |one| scope::is_sane(one, teller);
                 !addresses.is_empty()
                     && addresses
                         .iter()
-                        .all(|one| convert::ip_of(one).is_some_and(known))
+                        .all(|one| sane(one) && convert::ip_of(one).is_some_and(known))
             }
-            Purpose::Punch => addresses
-                .iter()
-                .all(|one| convert::ip_of(one).is_some() && scope::is_sane(one, teller)),
+            Purpose::Punch => {
+                let sane = |one| convert::ip_of(one).is_some() && scope::is_sane(one, teller);
+                let ips: HashSet<_> = addresses.iter().map(scope::first_ip).collect();
+                addresses.iter().all(sane) && ips.len() <= MAX_PUNCHED
+            }
             Purpose::Relay => {
                 self.configured.contains(&peer)
                     || addresses.iter().all(|one| scope::is_sane(one, teller))
             }
         }
+    }
+}
+
+impl Dials {
+    /// Counts a dial that a peer has a hand in; whether it is within what there may be.
+    fn counts(
+        &mut self,
+        id: ConnectionId,
+        purpose: Option<Purpose>,
+        peer: Option<libp2p::PeerId>,
+    ) -> bool {
+        let Some(purpose) = purpose else {
+            return true;
+        };
+        let Some(peer) = peer else {
+            return false;
+        };
+        // The way to the operator's own relays is the node's own will.
+        (purpose == Purpose::Relay && self.configured.contains(&peer))
+            || self.allowance.take(id, peer, purpose, self.clock.elapsed())
     }
 }
 
@@ -162,7 +199,8 @@ impl NetworkBehaviour for Dials {
         addresses: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        if self.may(self.book.take(id), peer, addresses) {
+        let purpose = self.book.take(id);
+        if self.may(purpose, peer, addresses) && self.counts(id, purpose, peer) {
             return Ok(Vec::new());
         }
         self.refused = self.refused.saturating_add(1);
@@ -182,7 +220,9 @@ impl NetworkBehaviour for Dials {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
+            FromSwarm::DialFailure(event) => self.allowance.ended(event.connection_id),
             FromSwarm::ConnectionEstablished(event) => {
+                self.allowance.ended(event.connection_id);
                 if let Some(ip) = convert::ip_of(event.endpoint.get_remote_address()) {
                     let all = self.from.entry(event.peer_id).or_default();
                     all.insert(event.connection_id, ip);

@@ -7,7 +7,7 @@
 //!   these protocols. To everybody else the node does not speak them.
 //! - [`Dials`]: every dial of this node, whoever wants it, is asked about here. Banned peers and
 //!   addresses are not dialled; where a peer chooses the address it must be one that the peer can
-//!   answer for.
+//!   answer for, and it may do so a few times a minute ([`Allowance`]).
 //! - [`Walker`]: Kademlia finds and never dials. What it finds are hints for
 //!   [`DialPlan`](super::DialPlan), which decides how many of them are followed. It stores nothing
 //!   for anybody.
@@ -17,6 +17,7 @@
 //! An address that is learnt is trusted with nothing: whoever answers there must prove itself at
 //! the gate as everybody else.
 
+mod allowance;
 mod assemble;
 mod dials;
 mod members;
@@ -24,6 +25,7 @@ mod observed;
 pub mod scope;
 mod walker;
 
+pub use allowance::Allowance;
 pub(super) use assemble::{circuits, extras};
 pub use dials::{DialBook, Dials, Purpose};
 pub use members::MembersOnly;

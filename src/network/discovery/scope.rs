@@ -150,6 +150,20 @@ pub fn relay_of(address: &Multiaddr) -> Option<libp2p::PeerId> {
     None
 }
 
+/// Whether an address that somebody named leads anywhere for this node: a direct one does; one
+/// through a relay when this node uses relays and knows that one already, for the way there is a
+/// dial, and a connection that stands, of the teller's choice.
+#[must_use]
+pub fn may_lead(
+    address: &Multiaddr,
+    circuits: bool,
+    known: impl FnOnce(&libp2p::PeerId) -> bool,
+) -> bool {
+    let leads = |relay| circuits && known(&relay);
+    let mut parts = address.iter();
+    !parts.any(|part| part == Protocol::P2pCircuit) || relay_of(address).is_some_and(leads)
+}
+
 /// The sane ones of the addresses that a teller at `scope` names for `peer`, each ending in it, at
 /// most [`super::MAX_ADDRESSES`].
 #[must_use]
@@ -257,6 +271,22 @@ mod tests {
             first_ip(&circuit.parse().unwrap()),
             Some([8, 8, 8, 8].into())
         );
+    }
+
+    #[test]
+    fn circuits_lead_through_relays_that_are_known() {
+        let (peer, relay) = (libp2p::PeerId::random(), libp2p::PeerId::random());
+        let direct = format!("/ip4/8.8.8.8/tcp/1/p2p/{peer}").parse().unwrap();
+        let circuit = format!("/ip4/8.8.8.8/tcp/1/p2p/{relay}/p2p-circuit/p2p/{peer}");
+        let circuit = circuit.parse().unwrap();
+        for circuits in [false, true] {
+            for known in [false, true] {
+                assert!(may_lead(&direct, circuits, |_| known));
+                let leads = may_lead(&circuit, circuits, |named| known && *named == relay);
+                assert_eq!(leads, circuits && known);
+            }
+        }
+        assert!(!may_lead(&"/p2p-circuit".parse().unwrap(), true, |_| true));
     }
 
     #[test]

@@ -35,8 +35,17 @@ const WALK_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Peers of one bucket; and asked, and named in one answer, at most.
 const BUCKET: NonZeroUsize = NonZeroUsize::new(20).unwrap();
-/// Largest message: twenty peers with a handful of addresses each.
-const MAX_MESSAGE: usize = 16 << 10;
+/// Addresses kept of one peer of the table.
+const TABLE_ADDRESSES: usize = 4;
+/// Longest address that makes sense, bytes: IPv6, QUIC, a relay, and the peer behind it.
+const LONGEST_ADDRESS: usize = 128;
+/// What a message says of a peer beside its addresses, bytes: its name, how it is connected, and
+/// what protobuf adds to each.
+const PEER_BYTES: usize = 64;
+/// Largest message: a whole bucket with all its addresses fits, or one peer could silence this
+/// node's answers by the length of its own; and what it is about.
+const MAX_MESSAGE: usize =
+    BUCKET.get() * (PEER_BYTES + TABLE_ADDRESSES * (LONGEST_ADDRESS + 4)) + 1_024;
 /// Walks at once.
 const MAX_WALKS: usize = 4;
 /// Found peers that wait to be told of; more are forgotten: they are found again.
@@ -101,10 +110,44 @@ impl Walker {
         }
     }
 
-    /// A connected member that answers, and where it says it is.
-    pub fn add(&mut self, peer: &libp2p::PeerId, address: Multiaddr) {
-        if self.inner.add_address(peer, address) == RoutingUpdate::Failed {
-            tracing::debug!(%peer, "not in the table: its bucket is full");
+    /// A connected member that answers, and where it says it is: all of it, in place of what it said
+    /// before. The first few addresses are kept.
+    pub fn add(&mut self, peer: &libp2p::PeerId, addresses: &[Multiaddr]) {
+        let told: Vec<&Multiaddr> = addresses.iter().take(TABLE_ADDRESSES).collect();
+        let known = self.addresses(peer);
+        if known.is_empty() {
+            // It may wait for a place, with what it said before.
+            self.inner.remove_peer(peer);
+        }
+        for address in &told {
+            if self.inner.add_address(peer, (*address).clone()) == RoutingUpdate::Failed {
+                tracing::debug!(%peer, "not in the table: its bucket is full");
+                return;
+            }
+        }
+        for old in known.iter().filter(|old| !told.contains(old)) {
+            if !told.is_empty() {
+                self.inner.remove_address(peer, old);
+            }
+        }
+    }
+
+    /// What is kept of a peer of the table.
+    fn addresses(&mut self, peer: &libp2p::PeerId) -> Vec<Multiaddr> {
+        let Some(bucket) = self.inner.kbucket(*peer) else {
+            return Vec::new();
+        };
+        let mut all = bucket.iter();
+        let found = all.find(|one| one.node.key.preimage() == peer);
+        found.map_or_else(Vec::new, |one| one.node.value.iter().cloned().collect())
+    }
+
+    /// Kademlia itself adds the address of each connection that this node opened.
+    fn trim(&mut self, peer: &libp2p::PeerId) {
+        let all = self.addresses(peer);
+        let surplus = all.len().saturating_sub(TABLE_ADDRESSES);
+        for address in all.iter().take(surplus) {
+            self.inner.remove_address(peer, address);
         }
     }
 
@@ -221,6 +264,7 @@ impl NetworkBehaviour for Walker {
         event: THandlerOutEvent<Self>,
     ) {
         self.inner.on_connection_handler_event(peer, id, event);
+        self.trim(&peer);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Found, THandlerInEvent<Self>>> {
@@ -239,5 +283,68 @@ impl NetworkBehaviour for Walker {
                 other => return Poll::Ready(other.map_out(|_| Found::Answers(false))),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::multiaddr::Protocol;
+
+    use super::*;
+    use crate::network::discovery::scope::{self, Scope};
+
+    fn walker() -> Walker {
+        Walker::new(libp2p::PeerId::random(), Some(Mode::Server))
+    }
+
+    /// A name as long as this network's are.
+    fn name() -> libp2p::PeerId {
+        let key = libp2p::identity::Keypair::generate_ed25519();
+        key.public().to_peer_id()
+    }
+
+    fn ports(peer: libp2p::PeerId, ports: std::ops::Range<u16>) -> Vec<Multiaddr> {
+        let at = |port| format!("/ip4/8.8.8.8/tcp/{port}/p2p/{peer}");
+        ports.map(|port| at(port).parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_peer_that_moves_without_end_has_a_few_addresses_in_the_table() {
+        let (mut walker, peer) = (walker(), name());
+        for round in 1..100 {
+            let told = ports(peer, round * 8..round * 8 + 8);
+            walker.add(&peer, &told);
+            assert_eq!(walker.addresses(&peer), told[..TABLE_ADDRESSES]);
+        }
+        assert_eq!(walker.known(), 1);
+        // A part of it is news; and what it told stays when it tells nothing.
+        let told = ports(peer, 795..797);
+        walker.add(&peer, &told);
+        let mut kept = walker.addresses(&peer);
+        kept.sort();
+        assert_eq!(kept, told);
+        walker.add(&peer, &[]);
+        assert_eq!(walker.addresses(&peer).len(), 2);
+        // What Kademlia adds by itself is bounded as well.
+        for address in ports(peer, 1_000..1_020) {
+            walker.inner.add_address(&peer, address);
+            walker.trim(&peer);
+        }
+        assert_eq!(walker.addresses(&peer), ports(peer, 1_016..1_020));
+    }
+
+    #[test]
+    fn a_full_bucket_with_the_longest_addresses_fits_one_answer() {
+        let longest = format!(
+            "/ip6/2606:4700:4700:4700:4700:4700:4700:4700/udp/65535/quic-v1/p2p/{}/p2p-circuit",
+            name()
+        );
+        let longest: Multiaddr = longest.parse().unwrap();
+        let longest = longest.with(Protocol::P2p(name()));
+        assert!(scope::is_sane(&longest, Scope::World));
+        assert!(longest.to_vec().len() <= LONGEST_ADDRESS);
+        // A field's key and its length: at most three bytes an address, and so for the peer.
+        let peer = name().to_bytes().len() + 12 + TABLE_ADDRESSES * (longest.to_vec().len() + 3);
+        assert!(BUCKET.get() * peer < MAX_MESSAGE);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     audit::Direction,
     identity::{Channel, Refusal, Role},
     network::{Admitted, Presented},
-    types::{PeerId, SecurityInfo},
+    types::{ManualClock, PeerId, SecurityInfo},
 };
 
 /// Bars one peer and one address.
@@ -53,7 +53,13 @@ fn dials(believing: bool) -> (Dials, DialBook) {
     let keeper = Arc::new(Keeper(peer(1).0, [8, 8, 4, 4].into()));
     let configured = HashSet::from([peer(7).1]);
     (
-        Dials::new(keeper, book.clone(), configured, believing),
+        Dials::new(
+            keeper,
+            book.clone(),
+            configured,
+            believing,
+            Arc::new(ManualClock::default()),
+        ),
         book,
     )
 }
@@ -166,4 +172,83 @@ fn a_note_is_for_one_dial() {
     assert!(dial(2));
     assert!(!dial(1));
     assert!(dial(1));
+}
+
+/// What the Swarm tells of a dial that came to nothing.
+fn failed(dials: &mut Dials, n: usize) {
+    let event = libp2p::swarm::DialFailure {
+        peer_id: None,
+        error: &libp2p::swarm::DialError::Aborted,
+        connection_id: ConnectionId::new_unchecked(n),
+    };
+    dials.on_swarm_event(FromSwarm::DialFailure(event));
+}
+
+#[test]
+fn a_peer_that_asks_for_one_dial_after_another_gets_a_few() {
+    let (mut dials, book) = dials(false);
+    let mut dial = |n, who, purpose: Option<Purpose>, addresses: &[Multiaddr]| {
+        let id = ConnectionId::new_unchecked(n);
+        if let Some(purpose) = purpose {
+            book.note(id, purpose);
+        }
+        let peer = Some(peer(who).1);
+        let good = dials.handle_pending_outbound_connection(id, peer, addresses, Endpoint::Dialer);
+        failed(&mut dials, n);
+        good.is_ok()
+    };
+    let victim = [at("/ip4/8.8.8.8/tcp/1")];
+    let mut made = |who, purpose| (0..100).filter(|n| dial(*n, who, purpose, &victim)).count();
+    assert_eq!(made(2, Some(Purpose::Punch)), 3);
+    assert_eq!(made(3, Some(Purpose::Punch)), 3);
+    assert_eq!(made(3, Some(Purpose::Relay)), 4);
+    // The operator's relay, and what this node wants itself.
+    assert_eq!(made(7, Some(Purpose::Relay)), 100);
+    assert_eq!(made(2, None), 100);
+    // One punch, many victims.
+    let many: Vec<_> = (1..=3)
+        .map(|n| at(&format!("/ip4/8.8.8.{n}/tcp/1")))
+        .collect();
+    assert!(!dial(1, 4, Some(Purpose::Punch), &many));
+    assert!(dial(1, 4, Some(Purpose::Punch), &many[..2]));
+}
+
+#[test]
+fn peers_together_cause_so_many_dials_at_once() {
+    let (mut dials, book) = dials(false);
+    let address = [at("/ip4/8.8.8.8/tcp/1")];
+    let dial = |dials: &mut Dials, n: u8| {
+        let id = ConnectionId::new_unchecked(usize::from(n));
+        book.note(id, Purpose::Punch);
+        let peer = Some(peer(n).1);
+        dials
+            .handle_pending_outbound_connection(id, peer, &address, Endpoint::Dialer)
+            .is_ok()
+    };
+    let made = (10..100).filter(|n| dial(&mut dials, *n)).count();
+    assert_eq!(made, 16);
+    failed(&mut dials, 10);
+    assert!(dial(&mut dials, 100));
+    assert!(!dial(&mut dials, 101));
+}
+
+#[test]
+fn nobodys_ports_here_are_tried_for_a_peer_that_is_here_too() {
+    let mut house = dials(false);
+    let endpoint = ConnectedPoint::Listener {
+        local_addr: at("/ip4/127.0.0.1/tcp/1"),
+        send_back_addr: at("/ip4/127.0.0.1/tcp/999"),
+    };
+    let event = libp2p::swarm::behaviour::ConnectionEstablished {
+        peer_id: peer(2).1,
+        connection_id: ConnectionId::new_unchecked(50),
+        endpoint: &endpoint,
+        failed_addresses: &[],
+        other_established: 0,
+    };
+    house
+        .0
+        .on_swarm_event(FromSwarm::ConnectionEstablished(event));
+    let probe = Some(Purpose::Probe);
+    assert!(!ask(&mut house, probe, 2, "/ip4/127.0.0.1/tcp/22"));
 }
