@@ -294,11 +294,15 @@ fn a_hole_is_punched_and_the_relay_is_spared() {
 fn a_member_tries_for_another_whether_it_can_be_reached() {
     let root = TempDir::new().unwrap();
     let issuer = Issuer::init(root.path(), "acme");
-    let mut server = Node::init(root.path(), "server", "discovery.autonat_server = true\n");
+    // On loopback every address is private.
+    let near = "discovery.private_addresses = true\n";
+    let serves = format!("discovery.autonat_server = true\n{near}");
+    let mut server = Node::init(root.path(), "server", &serves);
     server.enrol(&issuer);
     server.start();
     let mut client = Node::init(root.path(), "client", "");
-    client.configure(&[server.address()], "discovery.autonat_client = true\n");
+    let asks = format!("discovery.autonat_client = true\n{near}");
+    client.configure(&[server.address()], &asks);
     client.enrol(&issuer);
     client.start();
     let status = eventually("it was tried", || {

@@ -164,6 +164,7 @@ pub fn derive(config: &Config, machine: Machine) -> (Config, Vec<Lowered>) {
         }
     }
     within_total(limits);
+    relayed(&mut effective, &mut notes);
     (effective, notes)
 }
 
@@ -199,6 +200,41 @@ fn within_total(limits: &mut LimitsConfig) {
     let pending = limits.pending_connections;
     limits.pending_per_address = limits.pending_per_address.min(pending);
     limits.pending_per_subnet = limits.pending_per_subnet.min(pending);
+}
+
+/// Each place of a relay takes a connection, and each circuit joins two.
+fn relayed(config: &mut Config, notes: &mut Vec<Lowered>) {
+    let (relay, limits) = (&mut config.relay, &config.limits);
+    if !relay.server {
+        return;
+    }
+    let fit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX).max(1);
+    for (key, limit, most, source) in [
+        (
+            "relay.reservations",
+            &mut relay.reservations,
+            fit(limits.inbound_connections),
+            "limits.inbound_connections: each place takes one",
+        ),
+        (
+            "relay.circuits",
+            &mut relay.circuits,
+            fit(limits.connections / 2),
+            "limits.connections: each circuit joins two",
+        ),
+    ] {
+        if *limit > most {
+            notes.push(Lowered {
+                key,
+                configured: limit.to_string(),
+                effective: most.to_string(),
+                because: source.to_owned(),
+            });
+            *limit = most;
+        }
+    }
+    relay.reservations_per_peer = relay.reservations_per_peer.min(relay.reservations);
+    relay.circuits_per_peer = relay.circuits_per_peer.min(relay.circuits);
 }
 
 fn lower(key: &'static str, limit: &mut u32, most: u64, source: &str, notes: &mut Vec<Lowered>) {
@@ -256,6 +292,28 @@ mod tests {
             "{}",
             notes[3]
         );
+    }
+
+    #[test]
+    fn a_relay_gives_no_more_than_there_are_connections() {
+        let small = Machine {
+            memory: Some(256 << 20),
+            ..Machine::default()
+        };
+        let mut config = Config::default();
+        assert_eq!(derive(&config, small).0.relay, config.relay);
+        config.relay.server = true;
+        let (effective, notes) = derive(&config, small);
+        let (relay, limits) = (&effective.relay, &effective.limits);
+        assert_eq!((limits.connections, limits.inbound_connections), (51, 46));
+        assert_eq!((relay.reservations, relay.circuits), (46, 25));
+        let keys: Vec<_> = notes.iter().map(|note| note.key).collect();
+        assert!(keys.ends_with(&["relay.reservations", "relay.circuits"]));
+        // The keys may say what no machine carries.
+        config.relay.circuits = 65_536;
+        let effective = derive(&config, Machine::default()).0;
+        let most = usize::try_from(effective.limits.connections / 2).unwrap();
+        assert_eq!(effective.relay.circuits, most);
     }
 
     #[test]

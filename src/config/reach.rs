@@ -148,7 +148,7 @@ pub struct RelayConfig {
     pub circuits_per_peer: usize,
     /// How long a circuit may stand.
     pub circuit_time: Span,
-    /// Bytes one circuit may carry, each way.
+    /// Bytes one circuit may carry, both ways together.
     pub circuit_bytes: ByteSize,
     /// Requests for a place, and for a circuit, of one peer in a minute.
     pub requests_per_minute: u32,

@@ -11,7 +11,7 @@ use libp2p::{
 use super::{
     admission,
     attribution::Attributed,
-    discovery::{Dials, Found, MembersOnly, Observed, Walker},
+    discovery::{Dials, Found, MembersOnly, Nearby, Observed, Walker},
     exchange::{self, Administration, Enrolment, Identity, Jobs},
     gossip::Gossip,
 };
@@ -45,7 +45,7 @@ pub struct NodeBehaviour {
     /// Finds peers by asking members.
     pub walker: Toggle<MembersOnly<Attributed<Walker>>>,
     /// Finds peers on this node's own network.
-    pub mdns: Toggle<mdns::tokio::Behaviour>,
+    pub mdns: Toggle<Nearby>,
     /// Relays for members.
     pub relay: Toggle<MembersOnly<Attributed<relay::Behaviour>>>,
     /// Reaches others through relays.

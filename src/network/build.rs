@@ -49,6 +49,8 @@ const IDENTITY_STREAMS: usize = 16;
 const ENROLMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an answer of the administration protocol may take: a reload tries policies first.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(70);
+/// The longest of these deadlines: whoever takes a request for lost before takes a live one for it.
+pub const LONGEST_REQUEST: Duration = ADMIN_TIMEOUT;
 /// Commands under way on one connection, both directions together; each holds at most an answer.
 const ADMIN_STREAMS: usize = 4;
 /// Requests of the enrolment protocol under way on one connection: one each way, and one more.

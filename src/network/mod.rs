@@ -34,7 +34,9 @@ mod tasks;
 pub use admission::{Admission, Counts, Refused};
 pub use attribution::{Attribution, Load};
 pub use behaviour::{NodeBehaviour, NodeBehaviourEvent};
-pub use build::{BuildError, Setup, build, build_over, build_with, listen_open, secure_for};
+pub use build::{
+    BuildError, LONGEST_REQUEST, Setup, build, build_over, build_with, listen_open, secure_for,
+};
 pub use dial::{DialPlan, Due};
 pub use envelope::{Entry, Envelope, EnvelopeError, Trace};
 pub use gate::{Admitted, GateKeeper, Presented};

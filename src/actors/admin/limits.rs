@@ -22,6 +22,8 @@ pub struct LimitFacts {
 }
 
 const SECTION: &str = "limits.";
+/// Limits of other sections that follow from those.
+const DERIVED: [&str; 2] = ["relay.reservations", "relay.circuits"];
 
 impl LimitFacts {
     /// Of a configuration that was loaded, lowered to what the machine carries, and is `live`.
@@ -73,7 +75,7 @@ impl LimitFacts {
 
 fn shown(config: &Config) -> BTreeMap<String, String> {
     let keys = config::keys(config).into_iter();
-    keys.filter(|(key, _)| key.starts_with(SECTION))
+    keys.filter(|(key, _)| key.starts_with(SECTION) || DERIVED.contains(&key.as_str()))
         .map(|(key, value)| match value {
             toml::Value::String(text) => (key, text),
             other => (key, other.to_string()),

@@ -27,6 +27,11 @@ const GRACE: Duration = Duration::from_secs(20);
 const CROWDED_WAIT_MS: u32 = 250;
 /// How soon an end that could not be put on record is tried again.
 const RECORD_AGAIN: Duration = Duration::from_secs(1);
+/// Times a cancellation in vain is sent at most: it is told when a peer does not answer, which is
+/// when this node leaves that peer alone for a while.
+const CANCELLATIONS: u32 = 3;
+/// The longest wait between two of them: as long as a breaker is open unless configured otherwise.
+const LONGEST_HELD: Duration = Duration::from_secs(300);
 
 impl JobsActor {
     /// Does what comes next for a job, unless something is under way, as soon as it is its turn.
@@ -224,9 +229,28 @@ impl JobsActor {
     fn tell_in_vain(&mut self, id: JobId, ctx: &mut Context<Self>) {
         if let Some(entry) = self.entry_mut(id) {
             let executor = entry.job.record().executor;
-            let cancel = self.ask(executor, Request::Cancel { job: id });
-            ctx.spawn(cancel.into_actor(self).map(|_, _, _| ()));
+            self.cancel_in_vain(id, executor, 1, ctx);
         }
+    }
+
+    /// The job may be forgotten here by then: it is not looked up again.
+    fn cancel_in_vain(
+        &mut self,
+        id: JobId,
+        executor: PeerId,
+        attempt: u32,
+        ctx: &mut Context<Self>,
+    ) {
+        let cancel = self.ask(executor, Request::Cancel { job: id });
+        let cancel = cancel.into_actor(self).map(move |answer, act, ctx| {
+            let wait = again_in_vain(&answer, attempt).filter(|_| !act.draining);
+            if let Some(wait) = wait {
+                ctx.run_later(wait, move |act, ctx| {
+                    act.cancel_in_vain(id, executor, attempt.saturating_add(1), ctx);
+                });
+            }
+        });
+        ctx.spawn(cancel);
     }
 
     /// Gives up what is overdue.
@@ -431,5 +455,37 @@ fn told(result: &Result<Vec<u8>, SentFault>) -> (&'static str, String) {
             }
             Err(error) => ("failed", error.to_string()),
         },
+    }
+}
+
+/// How long until a cancellation in vain is sent once more; `None`: it was sent, or is given up.
+fn again_in_vain(answer: &Result<Response, SendFault>, attempt: u32) -> Option<Duration> {
+    match answer {
+        Err(SendFault::Held { retry_after, .. }) if attempt < CANCELLATIONS => {
+            Some((*retry_after).min(LONGEST_HELD))
+        }
+        // Whoever is gone or broken takes the job up again by asking for it, and is told then.
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::outward::HeldBy;
+
+    #[test]
+    fn a_cancellation_that_was_held_is_sent_later_a_few_times() {
+        let held = |secs| {
+            Err(SendFault::Held {
+                by: HeldBy::BreakerOpen,
+                retry_after: Duration::from_secs(secs),
+            })
+        };
+        assert_eq!(again_in_vain(&held(7), 1), Some(Duration::from_secs(7)));
+        assert_eq!(again_in_vain(&held(7), 2), Some(Duration::from_secs(7)));
+        assert_eq!(again_in_vain(&held(7), CANCELLATIONS), None);
+        assert_eq!(again_in_vain(&held(100_000), 1), Some(LONGEST_HELD));
+        assert_eq!(again_in_vain(&Err(SendFault::NotConnected), 1), None);
     }
 }

@@ -108,7 +108,10 @@ impl RevocationActor {
                 self.charge(*peer, "malformed", &"an answer to another question");
                 failed(self, false);
             }
-            Ok(Err(SendFault::Busy | SendFault::Held { .. })) | Err(_) => failed(self, true),
+            Ok(Err(SendFault::Held { retry_after, .. })) => {
+                self.fetches.held(issuer, *peer, retry_after, now);
+            }
+            Ok(Err(SendFault::Busy)) | Err(_) => failed(self, true),
             Ok(Err(_)) => failed(self, false),
         }
     }

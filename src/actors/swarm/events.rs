@@ -210,6 +210,7 @@ impl SwarmActor {
         };
         self.neighbours.gone(&who);
         self.commands.end_streams(&who);
+        self.outbound.forget(&who);
         if let Ok(peer) = convert::to_libp2p(&who) {
             let other = |address: &Multiaddr| convert::split_p2p(address).1 != Some(peer);
             self.memory.dialled.retain(other);

@@ -2,8 +2,8 @@
 //! are answered from the published view, and this node's own announcements and questions go out.
 //!
 //! Nothing is decided here but budgets, which are those of job requests. An announcement that a
-//! neighbour could not take is repeated a few times; beyond that the neighbour learns of it from
-//! another, or at its next connection.
+//! neighbour could not take is repeated a few times; beyond that the neighbour is owed all of them,
+//! and is shown them when it answers again, or a while later.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -167,11 +167,16 @@ impl SwarmActor {
                 let _ = caller.send(answer);
             }
             Some(Waiting::Chains(peer, asked)) => self.on_chains(peer, asked, answer, ctx),
-            Some(Waiting::Announcement(announcement)) => {
-                if matches!(answer, Ok(Response::Later) | Err(SendFault::Broken)) {
+            Some(Waiting::Announcement(announcement)) => match answer {
+                Ok(Response::Later) | Err(SendFault::Broken) => {
                     self.announce_again(announcement, None, ctx);
                 }
-            }
+                Ok(_) => {
+                    let now = self.tools.clock.elapsed();
+                    self.outbound.heard(&announcement.peer, now);
+                }
+                Err(_) => {}
+            },
         }
     }
 
@@ -183,16 +188,19 @@ impl SwarmActor {
         ctx: &mut Context<Self>,
     ) {
         let now = self.tools.clock.elapsed();
-        let attempts = &mut announcement.attempts;
-        if let Some(wait) = self.outbound.again(attempts, not_before, now) {
-            ctx.run_later(wait, move |act, ctx| {
-                act.send_announcement(announcement, ctx);
-            });
+        let (peer, attempts) = (announcement.peer, &mut announcement.attempts);
+        match self.outbound.again(&peer, attempts, not_before, now) {
+            Some(wait) => {
+                ctx.run_later(wait, move |act, ctx| {
+                    act.send_announcement(announcement, ctx);
+                });
+            }
+            None => self.outbound.owe(peer, now),
         }
     }
 
     fn announce(&mut self, peer: PeerId, heads: Arc<[Vec<u8>]>, ctx: &mut Context<Self>) {
-        let attempts = self.outbound.attempts(self.tools.clock.elapsed());
+        let attempts = self.outbound.attempts(peer, self.tools.clock.elapsed());
         let announcement = Announcement {
             peer,
             heads,
@@ -201,7 +209,7 @@ impl SwarmActor {
         self.send_announcement(announcement, ctx);
     }
 
-    /// Shows a peer that has just connected all heads that are known here.
+    /// Shows a peer all heads that are known here: one that has just connected, or missed some.
     pub(super) fn show_all_heads(&mut self, peer: PeerId, ctx: &mut Context<Self>) {
         let heads = self.tools.statuses.load().heads();
         for chunk in heads.chunks(MAX_HEADS) {
@@ -222,7 +230,11 @@ impl SwarmActor {
                 self.announce_again(announcement, Some(retry_after), ctx);
             }
             // It learns of them when it connects the next time.
-            Err(_) => {}
+            Err(SendFault::NotConnected) => {}
+            Err(_) => {
+                let now = self.tools.clock.elapsed();
+                self.outbound.owe(announcement.peer, now);
+            }
         }
     }
 

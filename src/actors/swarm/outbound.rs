@@ -22,6 +22,7 @@ use crate::{
         exchange::{Administration, Enrolment, Identity, Jobs, Protocol},
         outward::{
             BreakerConfig, Change, Limits, Outcome, Outward, PaceConfig, State, Ticket,
+            owed::Owed,
             retry::{Attempts, RetryBudget, RetryPolicy},
         },
     },
@@ -32,6 +33,9 @@ use crate::{
 
 /// Changes of breakers told apart until the next record: two for each of so many peers.
 const CHANGE_KEYS: usize = 1_024;
+
+/// The part of `outward.retry_reserve` that one destination can spend.
+const DESTINATION_SHARE: u32 = 8;
 
 /// A protocol of which this node makes calls.
 pub(super) trait Calls: Protocol {
@@ -146,6 +150,7 @@ fn limits(config: &OutwardConfig) -> Limits {
         },
         under_way: config.requests,
         lost_after: config.lost_after.0,
+        retries: (config.retry_reserve / DESTINATION_SHARE).max(config.retry_reserve.min(1)),
     }
 }
 
@@ -158,6 +163,8 @@ pub(super) struct Outbound {
     /// The configuration that is in force here.
     applied: Arc<Config>,
     budget: RetryBudget,
+    /// Whom heads of status lists were not told.
+    owed: Owed<PeerId>,
     rng: StdRng,
     changes: Aggregator<(&'static str, Option<PeerId>)>,
     metrics: Metrics,
@@ -172,6 +179,7 @@ impl Outbound {
             settings,
             budget: RetryBudget::new(applied.outward.retry_reserve),
             applied,
+            owed: Owed::default(),
             rng: StdRng::seed_from_u64(rand::random()),
             changes: Aggregator::new(CHANGE_KEYS, |(state, _)| (state, None)),
             metrics,
@@ -179,8 +187,9 @@ impl Outbound {
     }
 
     /// The first of the attempts of a request that may be repeated.
-    pub(super) fn attempts(&mut self, now: Duration) -> Attempts {
+    pub(super) fn attempts(&mut self, to: PeerId, now: Duration) -> Attempts {
         self.budget.first();
+        self.outward.first(to, now);
         let config = &self.applied.outward;
         let policy = RetryPolicy {
             attempts: config.attempts,
@@ -194,12 +203,28 @@ impl Outbound {
     /// How long to wait before a request is repeated; `None`: it is not.
     pub(super) fn again(
         &mut self,
+        to: &PeerId,
         attempts: &mut Attempts,
         not_before: Option<Duration>,
         now: Duration,
     ) -> Option<Duration> {
         let wait = attempts.again(now, not_before, &mut self.rng)?;
-        self.budget.again().then_some(wait)
+        (self.outward.again(to) && self.budget.again()).then_some(wait)
+    }
+
+    /// Heads that a peer should have been told were given up.
+    pub(super) fn owe(&mut self, to: PeerId, now: Duration) {
+        self.owed.owe(to, now);
+    }
+
+    /// A peer took the heads it was told.
+    pub(super) fn heard(&mut self, to: &PeerId, now: Duration) {
+        self.owed.heard(to, now);
+    }
+
+    /// A peer is gone: it is told everything when it comes again.
+    pub(super) fn forget(&mut self, to: &PeerId) {
+        self.owed.forget(to);
     }
 
     fn admit(&mut self, to: PeerId, now: Duration) -> Result<Ticket, SendFault> {
@@ -227,7 +252,7 @@ impl Outbound {
             self.metrics.reach().ended(outcome);
         }
         if let Some((to, change)) = self.outward.done(ticket, outcome, elapsed) {
-            self.changed(to, change, now);
+            self.changed(to, change, (elapsed, now));
         }
     }
 
@@ -261,14 +286,14 @@ impl Outbound {
             tracing::warn!(peer = %to, "nothing was heard of a call: it is taken for lost");
             self.metrics.reach().lost();
             if let Some(change) = change {
-                self.changed(to, change, now);
+                self.changed(to, change, (elapsed, now));
             }
         }
         self.metrics.reach().set_under_way(self.outward.under_way());
         in_vain
     }
 
-    fn changed(&mut self, peer: PeerId, change: Change, now: Timestamp) {
+    fn changed(&mut self, peer: PeerId, change: Change, (elapsed, now): (Duration, Timestamp)) {
         let state = match change {
             Change::Opened(span) => {
                 tracing::warn!(%peer, ?span, "the peer does not answer: it is not called for a while");
@@ -276,6 +301,8 @@ impl Outbound {
             }
             Change::Closed => {
                 tracing::info!(%peer, "the peer answers again");
+                // What was held meanwhile is lost.
+                self.owed.answers_again(peer, elapsed);
                 State::Closed
             }
         };
@@ -375,6 +402,13 @@ impl SwarmActor {
                 Identity::LABEL => self.identity_answered(id, Err(broken), ctx),
                 Enrolment::LABEL => self.enrolments.answered(id, Err(broken)),
                 _ => self.commands.answered(id, Err(broken)),
+            }
+        }
+        for peer in self.outbound.owed.due(moment.0) {
+            if self.peers.get(&peer).is_some() {
+                self.show_all_heads(peer, ctx);
+            } else {
+                self.outbound.forget(&peer);
             }
         }
     }

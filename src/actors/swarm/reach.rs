@@ -19,7 +19,7 @@ use crate::{
     messages::swarm::Reachability,
     network::{
         self, convert,
-        discovery::{Found, MAX_ADDRESSES, PROTOCOL, scope},
+        discovery::{self, Found, MAX_ADDRESSES, PROTOCOL, scope},
     },
     types::PeerId,
 };
@@ -237,9 +237,11 @@ impl SwarmActor {
 
     pub(super) fn on_mdns(&mut self, event: mdns::Event) {
         if let mdns::Event::Discovered(found) = event {
-            // Multicast reaches no further than the link, and so do those who answer.
-            for (peer, address) in found.into_iter().take(MAX_ADDRESSES) {
-                self.hint(peer, &scope::sane(&[address], peer, scope::Scope::Link));
+            let believing = self.tools.config.discovery.private_addresses;
+            for (peer, address) in found {
+                let near = discovery::is_near(&address, believing);
+                let near: Vec<_> = near.then_some(address).into_iter().collect();
+                self.hint(peer, &scope::sane(&near, peer, scope::Scope::Machine));
             }
         }
     }

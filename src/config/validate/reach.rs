@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::{Config, RelayConfig},
-    network::{dial::MAX_FOUND, outward::MAX_CALLS},
+    network::{LONGEST_REQUEST, dial::MAX_FOUND, outward::MAX_CALLS},
 };
 
 /// Most found peers to be connected to: more are not remembered.
@@ -59,6 +59,13 @@ pub(super) fn outward(check: &mut Check, config: &Config) {
     ] {
         check.span(&format!("outward.{key}"), span);
     }
+    check.that(
+        outward.lost_after.0 >= LONGEST_REQUEST,
+        "outward.lost_after",
+        "is shorter than the longest deadline of a request, 70s: what the other side still carries \
+         out would be taken for lost, and done twice",
+        "write at least \"70s\"",
+    );
     check.ordered(
         ("outward.open", outward.open),
         ("outward.open_max", outward.open_max),

@@ -155,6 +155,28 @@ impl Fetches {
         }
     }
 
+    /// A request was not made: this node leaves the peer alone for a while. That is no try; whoever
+    /// else has it is asked meanwhile, and when a signed head says that there is one, that is
+    /// everybody.
+    pub fn held(&mut self, issuer: &Name, peer: PeerId, retry_after: Duration, now: Duration) {
+        let Some(want) = self.0.get_mut(issuer) else {
+            return;
+        };
+        if want.under_way.is_none_or(|(asked, _)| asked != peer) {
+            return;
+        }
+        want.under_way = None;
+        let alone = want.sources.is_empty() && !want.proved;
+        let wait = match alone {
+            true => retry_after.clamp(FIRST_PAUSE, LONGEST_PAUSE),
+            false => pause(want.tries),
+        };
+        want.due = now.saturating_add(wait);
+        if alone {
+            want.sources.push_back(peer);
+        }
+    }
+
     /// Whether something is wanted of which nobody told.
     #[must_use]
     pub fn needs_neighbours(&self) -> bool {
@@ -220,6 +242,26 @@ mod tests {
         }
         assert_eq!(asked[..2], [silent, honest], "a second later");
         assert!(asked.iter().filter(|peer| **peer == honest).count() >= 2);
+    }
+
+    #[test]
+    fn who_is_not_to_be_asked_now_costs_no_try() {
+        let (mut fetches, acme) = (Fetches::default(), name("acme"));
+        let (told, other) = (node().peer(), mallory().peer());
+        fetches.want(&acme, Some(told), false, Duration::ZERO);
+        let mut now = Duration::ZERO;
+        for _ in 0..MAX_TRIES * 2 {
+            assert_eq!(fetches.due(now, &[])[0].peer, told);
+            fetches.held(&acme, told, SLOW * 5, now);
+            assert!(fetches.due(now + SLOW * 4, &[]).is_empty());
+            now += SLOW * 5;
+        }
+        assert_eq!(fetches.len(), 1);
+        // There is one, so others are asked without waiting.
+        fetches.want(&acme, None, true, now);
+        assert_eq!(fetches.due(now, &[other])[0].peer, told);
+        fetches.held(&acme, told, SLOW * 300, now);
+        assert_eq!(fetches.due(now + FIRST_PAUSE, &[other])[0].peer, other);
     }
 
     #[test]

@@ -229,7 +229,9 @@ fn what_a_liar_names_is_no_flood_on_anybody() {
     assert!(attempts <= 50 * MAX_HINTS, "{attempts}");
     // Whoever is elsewhere is dialled meanwhile.
     assert!(plan.hint(&elsewhere(1)));
-    assert_eq!(plan.due(Duration::from_secs(600), 100).len(), 1);
+    let due = plan.due(Duration::from_secs(600), 100);
+    let free = due.iter().any(|one| one.addresses == [elsewhere(1)]);
+    assert!(free, "{due:?}");
 }
 
 #[test]

@@ -4,12 +4,12 @@ use std::{collections::HashSet, num::NonZeroU32, sync::Arc, time::Duration};
 
 use libp2p::{
     autonat::v2 as autonat,
-    dcutr, kad, mdns,
+    dcutr, kad,
     relay::{self, client},
     swarm::behaviour::toggle::Toggle,
 };
 
-use super::{DialBook, Dials, MembersOnly, Purpose, Walker, scope};
+use super::{DialBook, Dials, MembersOnly, Nearby, Purpose, Walker, scope};
 use crate::{
     config::{Config, DiscoveryMode},
     network::{Attribution, attribution::Attributed, convert, gate::GateKeeper, gate::Ledger},
@@ -26,7 +26,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(in crate::network) struct Extras {
     pub(in crate::network) dials: Dials,
     pub(in crate::network) walker: Toggle<MembersOnly<Attributed<Walker>>>,
-    pub(in crate::network) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(in crate::network) mdns: Toggle<Nearby>,
     pub(in crate::network) relay: Toggle<MembersOnly<Attributed<relay::Behaviour>>>,
     pub(in crate::network) circuits: Toggle<MembersOnly<Attributed<client::Behaviour>>>,
     pub(in crate::network) punch: Toggle<MembersOnly<Attributed<dcutr::Behaviour>>>,
@@ -63,7 +63,7 @@ pub(in crate::network) fn extras(
     };
     let walker = discovery.kademlia.then(|| Walker::new(me, mode));
     let mdns = match discovery.mdns {
-        true => Some(mdns::tokio::Behaviour::new(mdns::Config::default(), me)?),
+        true => Some(Nearby::new(me, clock.clone())?),
         false => None,
     };
     let server = relay
@@ -137,10 +137,10 @@ fn limits(config: &Config) -> relay::Config {
     let interval = MINUTE.checked_div(rate.get()).unwrap_or(MINUTE);
     let limits = relay::Config {
         max_reservations: relay.reservations,
-        max_reservations_per_peer: relay.reservations_per_peer,
+        max_reservations_per_peer: one_less(relay.reservations_per_peer),
         reservation_duration: relay.reservation_time.0,
         max_circuits: relay.circuits,
-        max_circuits_per_peer: relay.circuits_per_peer,
+        max_circuits_per_peer: one_less(relay.circuits_per_peer),
         max_circuit_duration: relay.circuit_time.0,
         max_circuit_bytes: relay.circuit_bytes.0,
         reservation_rate_limiters: Vec::new(),
@@ -149,4 +149,9 @@ fn limits(config: &Config) -> relay::Config {
     limits
         .reservation_rate_per_peer(rate, interval)
         .circuit_src_per_peer(rate, interval)
+}
+
+/// The crate allows one more of one peer than it is told (`>` where it is `>=` for the totals).
+fn one_less(limit: usize) -> usize {
+    limit.saturating_sub(1)
 }

@@ -15,8 +15,8 @@ use libp2p::{
     Multiaddr,
     core::{Endpoint, transport::PortUse},
     swarm::{
-        ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour,
-        NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm,
+        NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::ConnectionEstablished, derive_prelude::Either, dummy,
     },
 };
@@ -35,6 +35,8 @@ pub struct MembersOnly<B> {
     all: HashSet<ConnectionId>,
     /// What dials of the behaviour are for.
     dials: Option<(DialBook, Purpose)>,
+    /// Its dials under way.
+    dialled: HashSet<ConnectionId>,
 }
 
 impl<B> MembersOnly<B> {
@@ -46,6 +48,7 @@ impl<B> MembersOnly<B> {
             members: HashMap::new(),
             all: HashSet::new(),
             dials: None,
+            dialled: HashSet::new(),
         }
     }
 
@@ -100,13 +103,27 @@ impl<B> DerefMut for MembersOnly<B> {
 }
 
 impl<B: NetworkBehaviour> MembersOnly<B> {
+    /// A connection that the behaviour asked for stands, and is nobody's who may speak with it: for
+    /// the behaviour the dial has failed. Otherwise it would wait for it for ever.
+    fn in_vain(&mut self, peer: libp2p::PeerId, id: ConnectionId) {
+        if self.dialled.remove(&id) {
+            self.inner
+                .on_swarm_event(FromSwarm::DialFailure(DialFailure {
+                    peer_id: Some(peer),
+                    error: &DialError::Aborted,
+                    connection_id: id,
+                }));
+        }
+    }
+
     /// An action of the behaviour as the Swarm may have it; `None`: it is about nobody.
     fn pass(
-        &self,
+        &mut self,
         action: ToSwarm<B::ToSwarm, THandlerInEvent<B>>,
     ) -> Option<ToSwarm<B::ToSwarm, THandlerInEvent<Self>>> {
         Some(match action {
             ToSwarm::Dial { opts } => {
+                self.dialled.insert(opts.connection_id());
                 if let Some((book, purpose)) = &self.dials {
                     book.note(opts.connection_id(), *purpose);
                 }
@@ -186,6 +203,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for MembersOnly<B> {
         port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         if !self.enter(peer, id) {
+            self.in_vain(peer, id);
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
         let inner = &mut self.inner;
@@ -199,6 +217,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for MembersOnly<B> {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(event) => {
+                self.dialled.remove(&event.connection_id);
                 if !self.knows(&event.peer_id, event.connection_id) {
                     return;
                 }
@@ -231,6 +250,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for MembersOnly<B> {
                 self.inner.on_swarm_event(FromSwarm::ListenFailure(event));
             }
             FromSwarm::DialFailure(event) => {
+                self.dialled.remove(&event.connection_id);
                 if let Some(peer) = event.peer_id {
                     self.leave(&peer, event.connection_id);
                 }
@@ -265,5 +285,100 @@ impl<B: NetworkBehaviour> NetworkBehaviour for MembersOnly<B> {
                 return Poll::Ready(action);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::swarm::dial_opts::DialOpts;
+
+    use super::*;
+
+    /// A behaviour that wants dials, and hears what became of them.
+    #[derive(Default)]
+    struct Wants {
+        dials: Vec<DialOpts>,
+        failed: Vec<ConnectionId>,
+    }
+
+    impl NetworkBehaviour for Wants {
+        type ConnectionHandler = dummy::ConnectionHandler;
+        type ToSwarm = std::convert::Infallible;
+
+        fn handle_established_inbound_connection(
+            &mut self,
+            _: ConnectionId,
+            _: libp2p::PeerId,
+            _: &Multiaddr,
+            _: &Multiaddr,
+        ) -> Result<THandler<Self>, ConnectionDenied> {
+            Ok(dummy::ConnectionHandler)
+        }
+
+        fn handle_established_outbound_connection(
+            &mut self,
+            _: ConnectionId,
+            _: libp2p::PeerId,
+            _: &Multiaddr,
+            _: Endpoint,
+            _: PortUse,
+        ) -> Result<THandler<Self>, ConnectionDenied> {
+            Ok(dummy::ConnectionHandler)
+        }
+
+        fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+            if let FromSwarm::DialFailure(event) = event {
+                self.failed.push(event.connection_id);
+            }
+        }
+
+        fn on_connection_handler_event(
+            &mut self,
+            _: libp2p::PeerId,
+            _: ConnectionId,
+            event: THandlerOutEvent<Self>,
+        ) {
+            match event {}
+        }
+
+        fn poll(
+            &mut self,
+            _: &mut Context<'_>,
+        ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+            let dial = self.dials.pop();
+            dial.map_or(Poll::Pending, |opts| Poll::Ready(ToSwarm::Dial { opts }))
+        }
+    }
+
+    fn polled(house: &mut MembersOnly<Wants>) -> bool {
+        let waker = std::task::Waker::noop();
+        house.poll(&mut Context::from_waker(waker)).is_ready()
+    }
+
+    #[test]
+    fn a_dial_that_reaches_no_member_has_failed_for_who_wanted_it() {
+        let mut house = MembersOnly::new(Wants::default(), Ledger::default());
+        let peer = libp2p::PeerId::random();
+        let opts = DialOpts::peer_id(peer).build();
+        let id = opts.connection_id();
+        house.inner.dials.push(opts);
+        assert!(polled(&mut house));
+        let mut stands = |id| {
+            let at = Multiaddr::empty();
+            let handler = house.handle_established_outbound_connection(
+                id,
+                peer,
+                &at,
+                Endpoint::Dialer,
+                PortUse::New,
+            );
+            assert!(matches!(handler, Ok(Either::Right(_))));
+            house.inner.failed.clone()
+        };
+        // Another's dial is no concern of it.
+        assert_eq!(stands(ConnectionId::new_unchecked(usize::MAX)), []);
+        assert_eq!(stands(id), [id]);
+        assert_eq!(stands(id), [id]);
+        assert!(house.dialled.is_empty());
     }
 }

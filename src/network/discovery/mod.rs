@@ -12,6 +12,7 @@
 //!   [`DialPlan`](super::DialPlan), which decides how many of them are followed. It stores nothing
 //!   for anybody.
 //! - [`Observed`]: where this node is seen from is heard from members alone, and not without end.
+//! - [`Nearby`]: multicast DNS gives hints, so many a minute.
 //! - [`scope`]: addresses that make no sense, seen from whoever tells them, are dropped.
 //!
 //! An address that is learnt is trusted with nothing: whoever answers there must prove itself at
@@ -21,6 +22,7 @@ mod allowance;
 mod assemble;
 mod dials;
 mod members;
+mod nearby;
 mod observed;
 pub mod scope;
 mod walker;
@@ -29,6 +31,7 @@ pub use allowance::Allowance;
 pub(super) use assemble::{circuits, extras};
 pub use dials::{DialBook, Dials, Purpose};
 pub use members::MembersOnly;
+pub use nearby::{Nearby, Ration, is_near};
 pub use observed::{Hearsay, Observed};
 pub use walker::{Found, PROTOCOL, Walker};
 

@@ -11,12 +11,15 @@
 //!
 //! and over all of them a ceiling of requests under way. [`Outward::watch`] is the watchdog: a
 //! call whose end was never told gives its place back, so nothing that is forgotten can silence
-//! the node. [`retry`] says when a call that failed is made again.
+//! the node. [`retry`] says when a call that failed is made again: [`Outward::again`] has a budget
+//! for each destination, so that one of them cannot spend everybody's. [`owed`] remembers whom
+//! something was not told.
 //!
 //! Pure: time is an argument (the clock's `elapsed`), randomness is seeded. Bounded by
 //! [`MAX_DESTINATIONS`] and by the ceiling of calls.
 
 mod breaker;
+pub mod owed;
 mod pace;
 pub mod retry;
 #[cfg(test)]
@@ -25,6 +28,7 @@ mod tests;
 use std::{collections::HashMap, fmt, hash::Hash, time::Duration};
 
 use rand::{SeedableRng, rngs::StdRng};
+use retry::RetryBudget;
 use serde::Serialize;
 
 pub use breaker::{Breaker, BreakerConfig, Change, State};
@@ -49,7 +53,13 @@ pub struct Limits {
     /// A call of which nothing was heard for this long is taken for lost: longer than every
     /// request's own deadline.
     pub lost_after: Duration,
+    /// Calls to one destination that may be made again at once; then one for ten first ones.
+    pub retries: u32,
 }
+
+/// A destination that pushed back so often in a row is not called again for the same reason: it may
+/// mean that for good.
+const MAX_PUSHED_BACK: u32 = 2;
 
 /// Why a call is not made now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -154,9 +164,29 @@ struct Call<K> {
 struct Destination {
     breaker: Breaker,
     pace: Pace,
+    budget: RetryBudget,
+    /// Times it pushed back since it last answered.
+    pushed_back: u32,
 }
 
 impl Destination {
+    fn new(config: &Limits) -> Self {
+        Self {
+            breaker: Breaker::default(),
+            pace: Pace::new(&config.pace),
+            budget: RetryBudget::new(config.retries),
+            pushed_back: 0,
+        }
+    }
+
+    /// Whether a fresh one would do the same.
+    fn is_idle(&self, config: &Limits, now: Duration) -> bool {
+        self.breaker.is_new()
+            && self.pace.is_idle(&config.pace, now)
+            && self.budget.is_full()
+            && self.pushed_back == 0
+    }
+
     fn standing<K>(&self, to: K, now: Duration) -> Standing<K> {
         Standing {
             to,
@@ -227,10 +257,8 @@ impl<K: Copy + Eq + Hash + Ord> Outward<K> {
         }
         self.make_room(to, now);
         let config = self.config;
-        let destination = self.destinations.entry(to).or_insert_with(|| Destination {
-            breaker: Breaker::default(),
-            pace: Pace::new(&config.pace),
-        });
+        let new = || Destination::new(&config);
+        let destination = self.destinations.entry(to).or_insert_with(new);
         // Asked first, because a probe is taken only when the pace lets it go out.
         destination.pace.check(&config.pace, now)?;
         let permit = destination
@@ -256,6 +284,25 @@ impl<K: Copy + Eq + Hash + Ord> Outward<K> {
     pub fn done(&mut self, ticket: Ticket, outcome: Outcome, now: Duration) -> Option<(K, Change)> {
         let call = self.calls.remove(&ticket)?;
         self.settle(&call, outcome, now)
+    }
+
+    /// Something is about to be said to `to` for the first time.
+    pub fn first(&mut self, to: K, now: Duration) {
+        self.make_room(to, now);
+        let config = self.config;
+        let new = || Destination::new(&config);
+        self.destinations
+            .entry(to)
+            .or_insert_with(new)
+            .budget
+            .first();
+    }
+
+    /// Whether it may be said to `to` again; if so, that is paid.
+    #[must_use]
+    pub fn again(&mut self, to: &K) -> bool {
+        let destination = self.destinations.get_mut(to);
+        destination.is_some_and(|one| one.pushed_back < MAX_PUSHED_BACK && one.budget.again())
     }
 
     /// The watchdog: calls that nobody told the end of have failed. Returns whose they were, and
@@ -314,6 +361,13 @@ impl<K: Copy + Eq + Hash + Ord> Outward<K> {
     fn settle(&mut self, call: &Call<K>, outcome: Outcome, now: Duration) -> Option<(K, Change)> {
         let destination = self.destinations.get_mut(&call.to)?;
         destination.pace.ended(&self.config.pace, outcome, now);
+        match outcome {
+            Outcome::PushedBack(_) => {
+                destination.pushed_back = destination.pushed_back.saturating_add(1);
+            }
+            Outcome::Answered => destination.pushed_back = 0,
+            Outcome::Failed | Outcome::Cut | Outcome::Abandoned => {}
+        }
         let config = &self.config.breaker;
         let breaker = &mut destination.breaker;
         let change = match outcome {
@@ -339,9 +393,9 @@ impl<K: Copy + Eq + Hash + Ord> Outward<K> {
         if self.destinations.len() < MAX_DESTINATIONS || self.destinations.contains_key(&to) {
             return;
         }
-        let config = self.config.pace;
+        let config = self.config;
         self.destinations
-            .retain(|_, one| !(one.breaker.is_new() && one.pace.is_idle(&config, now)));
+            .retain(|_, one| !one.is_idle(&config, now));
         if self.destinations.len() < MAX_DESTINATIONS {
             return;
         }

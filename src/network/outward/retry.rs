@@ -105,6 +105,12 @@ impl RetryBudget {
         Self { tenths: most, most }
     }
 
+    /// Whether a fresh one would allow no more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.tenths >= self.most
+    }
+
     /// A call is made for the first time.
     pub fn first(&mut self) {
         self.tenths = self.tenths.saturating_add(FIRST).min(self.most);

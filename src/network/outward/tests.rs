@@ -21,6 +21,7 @@ const CONFIG: Limits = Limits {
     },
     under_way: 12,
     lost_after: Duration::from_secs(60),
+    retries: 4,
 };
 
 fn secs(secs: u64) -> Duration {
@@ -376,4 +377,34 @@ proptest! {
         let all = out.standings(now);
         prop_assert!(all.iter().all(|standing| standing.state == State::Closed), "{:?}", all);
     }
+}
+
+#[test]
+fn one_destination_spends_its_own_retries_and_nobody_elses() {
+    let mut out = outward();
+    for to in [1, 2] {
+        out.first(to, secs(0));
+    }
+    let spent = (0..100).filter(|_| out.again(&1)).count();
+    assert_eq!(spent, 4);
+    assert!(out.again(&2));
+    // Ten first ones earn one more; whom nothing was said to is told nothing again.
+    for _ in 0..10 {
+        assert!(!out.again(&1));
+        out.first(1, secs(0));
+    }
+    assert!(out.again(&1));
+    assert!(!out.again(&3));
+}
+
+#[test]
+fn who_says_not_now_twice_is_not_asked_a_third_time() {
+    let mut out = outward();
+    out.first(1, secs(0));
+    call(&mut out, Outcome::PushedBack(None), secs(1));
+    assert!(out.again(&1));
+    call(&mut out, Outcome::PushedBack(None), secs(2));
+    assert!(!out.again(&1));
+    call(&mut out, Outcome::Answered, secs(3));
+    assert!(out.again(&1));
 }
