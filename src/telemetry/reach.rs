@@ -32,9 +32,10 @@ struct EventLabel {
 }
 
 /// What happens while peers are found and reached.
-const EVENTS: [&str; 12] = [
+const EVENTS: [&str; 13] = [
     "hint",
     "hint_refused",
+    "hint_banned",
     "dial_refused",
     "record_refused",
     "reservation",

@@ -255,7 +255,10 @@ impl SwarmActor {
         if who == self.me || self.peers.get(&who).is_some() {
             return;
         }
-        if addresses.is_empty() || self.is_banned(&who) {
+        if self.is_banned(&who) {
+            return metrics.event("hint_banned");
+        }
+        if addresses.is_empty() {
             return metrics.event("hint_refused");
         }
         let relays = &self.tools.config.relay;

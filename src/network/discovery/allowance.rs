@@ -1,10 +1,11 @@
-//! [`Allowance`]: how many dials peers may cause.
+//! [`Allowance`]: how many dials peers may cause, and [`Buckets`], by which that is counted.
 //!
 //! Pure: time is the clock's `elapsed`. What a peer used up stays used up when it connects anew; it
 //! is forgotten when the time has given it back.
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::Hash,
     time::Duration,
 };
 
@@ -18,13 +19,44 @@ const MAX_UNDER_WAY: usize = 16;
 /// a dial. Only members can get here.
 const MAX_REMEMBERED: usize = 4_096;
 
-/// Dials of one purpose.
+/// How often something may happen.
 #[derive(Debug, Clone, Copy)]
-struct Rate {
+pub struct Rate {
     /// At once.
-    burst: u32,
-    /// Time in which one more may be made.
-    refill: Duration,
+    pub burst: u32,
+    /// Time after which it may happen once more.
+    pub refill: Duration,
+}
+
+/// How often something happened lately, for each of so many.
+#[derive(Debug)]
+pub struct Buckets<K>(HashMap<K, Duration>);
+
+impl<K> Default for Buckets<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Buckets<K> {
+    /// Whether it may happen once more now; if so, it counts. When as many are remembered as can be,
+    /// it may not.
+    pub fn take(&mut self, key: K, rate: Rate, now: Duration) -> bool {
+        if self.0.len() >= MAX_REMEMBERED && !self.0.contains_key(&key) {
+            self.0.retain(|_, until| *until > now);
+            if self.0.len() >= MAX_REMEMBERED {
+                return false;
+            }
+        }
+        let ahead = rate.refill.saturating_mul(rate.burst.saturating_sub(1));
+        // When all of it would be over at an even pace.
+        let until = self.0.entry(key).or_default();
+        if until.saturating_sub(ahead) > now {
+            return false;
+        }
+        *until = (*until).max(now).saturating_add(rate.refill);
+        true
+    }
 }
 
 impl Rate {
@@ -52,8 +84,7 @@ impl Rate {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Allowance {
-    /// When the dials so far would be over at an even pace.
-    until: HashMap<(libp2p::PeerId, Purpose), Duration>,
+    made: Buckets<(libp2p::PeerId, Purpose)>,
     /// At most [`MAX_UNDER_WAY`].
     under_way: HashSet<ConnectionId>,
 }
@@ -70,22 +101,11 @@ impl Allowance {
         if self.under_way.len() >= MAX_UNDER_WAY {
             return false;
         }
-        let key = (peer, purpose);
-        if self.until.len() >= MAX_REMEMBERED && !self.until.contains_key(&key) {
-            self.until.retain(|_, until| *until > now);
-            if self.until.len() >= MAX_REMEMBERED {
-                return false;
-            }
+        let good = self.made.take((peer, purpose), Rate::of(purpose), now);
+        if good {
+            self.under_way.insert(id);
         }
-        let Rate { burst, refill } = Rate::of(purpose);
-        let ahead = refill.saturating_mul(burst.saturating_sub(1));
-        let until = self.until.entry(key).or_default();
-        if until.saturating_sub(ahead) > now {
-            return false;
-        }
-        *until = (*until).max(now).saturating_add(refill);
-        self.under_way.insert(id);
-        true
+        good
     }
 
     /// A dial has its end.

@@ -9,7 +9,7 @@ use libp2p::{
     swarm::behaviour::toggle::Toggle,
 };
 
-use super::{DialBook, Dials, MembersOnly, Nearby, Purpose, Walker, scope};
+use super::{DialBook, Dials, MembersOnly, Nearby, Purpose, Rate, Walker, scope};
 use crate::{
     config::{Config, DiscoveryMode},
     network::{Attribution, attribution::Attributed, convert, gate::GateKeeper, gate::Ledger},
@@ -20,6 +20,12 @@ use crate::{
 const MAX_CANDIDATES: usize = 8;
 /// Time between two such tries.
 const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+/// What one peer's connections may report of hole punching: the crate keeps something of each round
+/// for good. One has three tries, and each is reported twice.
+const PUNCH_REPORTS: Rate = Rate {
+    burst: 8,
+    refill: Duration::from_secs(20),
+};
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Behaviours that may be off.
@@ -69,7 +75,12 @@ pub(in crate::network) fn extras(
     let server = relay
         .server
         .then(|| relay::Behaviour::new(me, limits(config)));
-    let punch = relay.hole_punching.then(|| dcutr::Behaviour::new(me));
+    let punch = relay.hole_punching.then(|| {
+        let inner = Attributed::new(dcutr::Behaviour::new(me), Arc::clone(attribution));
+        let book = book.clone();
+        MembersOnly::dialling(inner, ledger.clone(), book, Purpose::Punch)
+            .throttled(PUNCH_REPORTS, clock.clone())
+    });
     let probing = autonat::client::Config::default()
         .with_max_candidates(MAX_CANDIDATES)
         .with_probe_interval(PROBE_INTERVAL);
@@ -91,7 +102,7 @@ pub(in crate::network) fn extras(
         mdns: mdns.into(),
         relay: only(server, ledger, attribution, None),
         circuits: only(circuits, ledger, attribution, Some((&book, Purpose::Relay))),
-        punch: only(punch, ledger, attribution, Some((&book, Purpose::Punch))),
+        punch: punch.into(),
         probe: only(probe, ledger, attribution, None),
         prober: only(prober, ledger, attribution, Some((&book, Purpose::Probe))),
     })

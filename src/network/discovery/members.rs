@@ -8,6 +8,7 @@
 use std::{
     collections::{HashMap, HashSet},
     ops::{Deref, DerefMut},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -21,8 +22,8 @@ use libp2p::{
     },
 };
 
-use super::{DialBook, Purpose};
-use crate::network::gate::Ledger;
+use super::{Buckets, DialBook, Purpose, Rate};
+use crate::{network::gate::Ledger, types::Clock};
 
 /// See the module.
 pub struct MembersOnly<B> {
@@ -37,6 +38,14 @@ pub struct MembersOnly<B> {
     dials: Option<(DialBook, Purpose)>,
     /// Its dials under way.
     dialled: HashSet<ConnectionId>,
+    /// How often a peer's connections may report something, when that is bounded.
+    throttle: Option<Throttle>,
+}
+
+struct Throttle {
+    rate: Rate,
+    reports: Buckets<libp2p::PeerId>,
+    clock: Arc<dyn Clock>,
 }
 
 impl<B> MembersOnly<B> {
@@ -49,6 +58,7 @@ impl<B> MembersOnly<B> {
             all: HashSet::new(),
             dials: None,
             dialled: HashSet::new(),
+            throttle: None,
         }
     }
 
@@ -58,6 +68,29 @@ impl<B> MembersOnly<B> {
             dials: Some((book, purpose)),
             ..Self::new(inner, ledger)
         }
+    }
+
+    /// Drops what a peer's connections report beyond `rate`, before the behaviour learns of it: some
+    /// keep something of each report for good.
+    #[must_use]
+    pub fn throttled(self, rate: Rate, clock: Arc<dyn Clock>) -> Self {
+        let reports = Buckets::default();
+        Self {
+            throttle: Some(Throttle {
+                rate,
+                reports,
+                clock,
+            }),
+            ..self
+        }
+    }
+
+    /// Whether what a peer's connection reports is within its rate.
+    fn is_heard(&mut self, peer: libp2p::PeerId) -> bool {
+        self.throttle.as_mut().is_none_or(|throttle| {
+            let now = throttle.clock.elapsed();
+            throttle.reports.take(peer, throttle.rate, now)
+        })
     }
 
     fn knows(&self, peer: &libp2p::PeerId, id: ConnectionId) -> bool {
@@ -267,10 +300,10 @@ impl<B: NetworkBehaviour> NetworkBehaviour for MembersOnly<B> {
         event: THandlerOutEvent<Self>,
     ) {
         match event {
-            Either::Left(event) if self.knows(&peer, id) => {
+            Either::Left(event) if self.knows(&peer, id) && self.is_heard(peer) => {
                 self.inner.on_connection_handler_event(peer, id, event);
             }
-            // Its connection has ended meanwhile.
+            // Its connection has ended meanwhile, or it reports too much.
             Either::Left(_) => {}
             Either::Right(never) => match never {},
         }
@@ -380,5 +413,23 @@ mod tests {
         assert_eq!(stands(id), [id]);
         assert_eq!(stands(id), [id]);
         assert!(house.dialled.is_empty());
+    }
+
+    #[test]
+    fn a_peer_that_reports_without_end_is_heard_a_few_times() {
+        let clock = Arc::new(crate::types::ManualClock::default());
+        let rate = Rate {
+            burst: 8,
+            refill: std::time::Duration::from_secs(20),
+        };
+        let house = MembersOnly::new(Wants::default(), Ledger::default());
+        let mut house = house.throttled(rate, clock.clone());
+        let (peer, other) = (libp2p::PeerId::random(), libp2p::PeerId::random());
+        let mut heard = |peer| (0..100).filter(|_| house.is_heard(peer)).count();
+        assert_eq!((heard(peer), heard(other)), (8, 8));
+        clock.advance(rate.refill);
+        assert_eq!(heard(peer), 1);
+        let mut free = MembersOnly::new(Wants::default(), Ledger::default());
+        assert!((0..100).all(|_| free.is_heard(peer)));
     }
 }

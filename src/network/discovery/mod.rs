@@ -27,7 +27,7 @@ mod observed;
 pub mod scope;
 mod walker;
 
-pub use allowance::Allowance;
+pub use allowance::{Allowance, Buckets, Rate};
 pub(super) use assemble::{circuits, extras};
 pub use dials::{DialBook, Dials, Purpose};
 pub use members::MembersOnly;
