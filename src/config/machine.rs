@@ -163,7 +163,7 @@ pub fn derive(config: &Config, machine: Machine) -> (Config, Vec<Lowered>) {
             limits.memory = most;
         }
     }
-    within_total(limits);
+    within_total(limits, &mut notes);
     (effective, notes)
 }
 
@@ -190,12 +190,18 @@ fn by_files(limits: &mut LimitsConfig, files: u64, notes: &mut Vec<Lowered>) {
 }
 
 /// Narrower limits follow the wider ones down. Others never get the last tenth of the total.
-fn within_total(limits: &mut LimitsConfig) {
+fn within_total(limits: &mut LimitsConfig, notes: &mut Vec<Lowered>) {
     let total = limits.connections;
     let inbound = total.saturating_sub(total / DIAL_SHARE);
     limits.inbound_connections = limits.inbound_connections.min(inbound);
     limits.outbound_connections = limits.outbound_connections.min(total);
     limits.connections_per_peer = limits.connections_per_peer.min(total);
+    // Handshakes count as inbound connections: silent ones must leave room for the others.
+    let inbound = limits.inbound_connections;
+    let source = format!("half of limits.inbound_connections ({inbound})");
+    let pending = &mut limits.pending_connections;
+    let key = "limits.pending_connections";
+    lower(key, pending, u64::from(inbound / 2), &source, notes);
     let pending = limits.pending_connections;
     limits.pending_per_address = limits.pending_per_address.min(pending);
     limits.pending_per_subnet = limits.pending_per_subnet.min(pending);
@@ -244,13 +250,16 @@ mod tests {
         };
         let (effective, notes) = derive(&Config::default(), small);
         let limits = effective.limits;
-        assert_eq!(limits.pending_connections, 179);
+        assert_eq!(limits.pending_connections, 46);
         assert_eq!((limits.connections, limits.inbound_connections), (102, 92));
         assert_eq!(limits.memory, ByteSize(256 << 20));
         let keys: Vec<_> = notes.iter().map(|note| note.key).collect();
         let connections = "limits.connections";
         let pending = "limits.pending_connections";
-        assert_eq!(keys, [pending, connections, connections, "limits.memory"]);
+        assert_eq!(
+            keys,
+            [pending, connections, connections, "limits.memory", pending]
+        );
         assert!(
             notes[3].to_string().contains("half of 512 MiB"),
             "{}",
@@ -307,6 +316,9 @@ mod tests {
             prop_assert!(after.pending_connections <= before.pending_connections);
             prop_assert!(after.connections_per_peer <= after.connections);
             prop_assert!(after.inbound_connections <= after.connections);
+            prop_assert!(
+                after.pending_connections <= FEWEST.max(after.inbound_connections / 2)
+            );
             prop_assert!(after.inbound_connections > 0 && after.outbound_connections > 0);
             prop_assert!(after.pending_per_address <= after.pending_connections);
         }
