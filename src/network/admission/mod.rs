@@ -41,6 +41,7 @@ use super::{
 use crate::{
     audit::Direction,
     config::LimitsConfig,
+    identity::Tier,
     types::{Clock, Source},
 };
 
@@ -82,6 +83,8 @@ pub const PENDING_PER_SUBNET: &str = "pending_per_subnet";
 pub const MEMORY: &str = "memory";
 /// Too many connections that others dialled.
 pub const INBOUND: &str = "inbound_connections";
+/// Too many connections of unverified peers that others dialled.
+pub const UNVERIFIED: &str = "unverified_connections";
 /// Too many connections that this node dialled.
 pub const OUTBOUND: &str = "outbound_connections";
 /// Too many connections.
@@ -270,6 +273,19 @@ impl Behaviour {
         }
     }
 
+    /// Keys cost nothing on an open listener: whoever comes there gets half of what members
+    /// would need too.
+    fn check_unverified(&self) -> Result<(), &'static str> {
+        let inbound = self.standing().filter(|(_, direction, admitted)| {
+            *direction == Direction::Inbound && admitted.tier == Tier::Unverified
+        });
+        if inbound.count() >= self.limits.inbound.div_ceil(2) {
+            Err(UNVERIFIED)
+        } else {
+            Ok(())
+        }
+    }
+
     fn check_dial(&mut self) -> Result<(), &'static str> {
         self.check_standing(Direction::Outbound)?;
         self.check_memory()
@@ -285,6 +301,9 @@ impl Behaviour {
         // Fail closed: whatever came here without passing the gate goes no further.
         let admitted = admitted.ok_or(NO_RECORD)?;
         self.check_standing(direction)?;
+        if direction == Direction::Inbound && admitted.tier == Tier::Unverified {
+            self.check_unverified()?;
+        }
         if self.per_peer.of(peer) >= self.limits.per_peer {
             return Err(CONNECTIONS_PER_PEER);
         }

@@ -1,8 +1,5 @@
 use super::*;
-use crate::{
-    identity::Tier,
-    types::{ChannelKind, Cipher, Group, ManualClock, PeerId, SecurityInfo},
-};
+use crate::types::{ChannelKind, Cipher, Group, ManualClock, PeerId, SecurityInfo};
 use ed25519_dalek::SigningKey;
 use libp2p::{
     core::ConnectedPoint,
@@ -29,6 +26,41 @@ fn address(ip: &str) -> Multiaddr {
 
 fn local() -> Multiaddr {
     address("127.0.0.1")
+}
+
+#[test]
+fn forged_addresses_of_quic_leave_half_of_the_handshakes_to_others() {
+    let limits = LimitsConfig {
+        pending_connections: 8,
+        ..LimitsConfig::default()
+    };
+    let mut behaviour = behaviour(&limits);
+    let quic = |n: u8| -> Multiaddr { format!("/ip4/198.51.{n}.1/udp/9/quic-v1").parse().unwrap() };
+    let mut forged = |n: u8| {
+        let id = ConnectionId::new_unchecked(usize::from(n));
+        let source = convert::source_of(&local(), &quic(n));
+        assert_eq!((source.ip(), source.is_unvalidated()), (None, true));
+        let checked = behaviour.check_pending(source);
+        if checked.is_ok() {
+            behaviour.pending.begin(id, source);
+        }
+        checked
+    };
+    let outcomes: Vec<_> = (1..=6).map(&mut forged).collect();
+    let (let_in, denied) = outcomes.split_at(4);
+    assert!(let_in.iter().all(Result::is_ok));
+    assert!(
+        denied
+            .iter()
+            .all(|denied| *denied == Err(PENDING_UNVALIDATED))
+    );
+    for n in 1..=4 {
+        arrive(&mut behaviour, &format!("198.51.{n}.1")).unwrap();
+    }
+    for n in 1..=4 {
+        behaviour.pending.settle(ConnectionId::new_unchecked(n));
+    }
+    assert_eq!(behaviour.pending.unvalidated(), 0);
 }
 
 /// The Swarm's calls for one inbound connection until its upgrade begins.
