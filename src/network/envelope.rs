@@ -121,6 +121,10 @@ pub enum EnvelopeError {
     /// Not the one encoding of an envelope.
     #[error("malformed envelope")]
     Malformed,
+    /// A trace context that is none. Apart, since trace contexts are not part of what names a
+    /// message: another one of the same name may be flawless.
+    #[error("malformed trace context")]
+    Trace,
 }
 
 impl Envelope {
@@ -197,7 +201,7 @@ impl Envelope {
             }
             let trace = match trace {
                 Some((parent, state)) => Some(Box::new(
-                    Trace::exact(parent, state).map_err(|_| EnvelopeError::Malformed)?,
+                    Trace::exact(parent, state).map_err(|_| EnvelopeError::Trace)?,
                 )),
                 None => None,
             };

@@ -48,6 +48,8 @@ const FORGET_INVALID: Duration = Duration::from_secs(600);
 const INVALID_WEIGHT: f64 = -1.0;
 /// Score at which gossipsub no longer listens to a neighbour; see [`PeerScoreThresholds`].
 const GRAYLIST: f64 = -80.0;
+/// Part of the score that a reputation next to a ban takes away.
+const NEAR_BAN: f64 = GRAYLIST / 8.0;
 
 /// How long a message waits for a neighbour that does not take it, and is then lost and counted:
 /// longer than a batch is tried again, so that nothing that was acknowledged is lost before.
@@ -66,8 +68,17 @@ const RETRANSMISSIONS: u32 = 3;
 const GRAFT_FLOOD: Duration = Duration::from_secs(10);
 /// A message from this size on is worth telling the mesh that no further copy is wanted.
 const NO_COPIES_FROM: usize = 4 * 1024;
-/// Longest text of one control message: 400 message ids.
-const MAX_CONTROL: usize = 16 * 1024;
+/// Message ids in one offer or request. Gossipsub does not split what is longer than its receiver
+/// takes, which closes the stream for it: with 34 bytes each these are within upstream's 16 KiB.
+const MAX_IDS_SENT: usize = 400;
+/// Longest text of one control message that is taken: others offer up to 5,000 ids at once.
+const MAX_CONTROL: usize = 256 * 1024;
+/// Broken promises and unwanted grafts that cost nothing yet: a neighbour that stalls or whose line
+/// is slow breaks some, and each id of a request is one.
+const HONEST_LAPSES: f64 = 6.0;
+/// How far below neutral a reputation may be before gossip minds: gossipsub shuts anybody with a
+/// score below zero out of its meshes, and one mistake must not do that for days.
+const TOLERATED: f64 = 0.1;
 
 /// Why a message was not handed to the network.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -225,7 +236,7 @@ fn gossipsub(
         .publish_queue_duration(PUBLISH_PATIENCE)
         .forward_queue_duration(FORWARD_PATIENCE)
         .max_publish_messages(MAX_IN_FRAME)
-        .max_control_messages_sent(MAX_IN_FRAME)
+        .max_control_messages_sent(MAX_IDS_SENT)
         .max_control_message_size(MAX_CONTROL)
         .max_ihave_messages_heartbeat(OFFERS_PER_HEARTBEAT)
         .gossip_retransimission(RETRANSMISSIONS)
@@ -255,9 +266,10 @@ fn scores() -> PeerScoreParams {
         slow_peer_weight: 0.0,
         // The application's own score is reputation's, on a scale of its own.
         app_specific_weight: 1.0,
-        // Broken promises and grafts that were not wanted: squared, forgotten within minutes.
+        // Broken promises and grafts that were not wanted: squared beyond the threshold,
+        // a fifth of them left after each second.
         behaviour_penalty_weight: -10.0,
-        behaviour_penalty_threshold: 0.0,
+        behaviour_penalty_threshold: HONEST_LAPSES,
         behaviour_penalty_decay: 0.2,
         ..PeerScoreParams::default()
     }
@@ -273,19 +285,29 @@ fn thresholds() -> PeerScoreThresholds {
 }
 
 /// Tells gossip what a connected neighbour's reputation is. A neutral one or a better one counts
-/// nothing: no good name pays for invalid messages. Below, the score falls evenly, to where gossip
-/// stops listening when the neighbour is about to be banned.
+/// nothing: no good name pays for invalid messages. Nor does one a little below. From there the
+/// score falls evenly, to where the neighbour gets no gossip any more when it is about to be banned:
+/// not to where nobody listens to it, or what it does next would be seen by nobody and the ban never
+/// come.
 pub fn stands(
     gossip: &mut Gossip,
     peer: &libp2p::PeerId,
     score: TrustScore,
     (neutral, ban_below): (TrustScore, TrustScore),
 ) {
-    let fallen = neutral.get() - score.get();
-    let depth = (neutral.get() - ban_below.get()).max(f64::EPSILON);
-    let share = (fallen / depth).clamp(0.0, 1.0);
     // `false`: it is not connected any more.
-    let _ = gossip.set_application_score(peer, GRAYLIST * share);
+    let _ = gossip.set_application_score(peer, application_score(score, (neutral, ban_below)));
+}
+
+fn application_score(score: TrustScore, (neutral, ban_below): (TrustScore, TrustScore)) -> f64 {
+    let depth = (neutral.get() - ban_below.get()).max(f64::EPSILON);
+    // Where the two lie so close that no room is left, half of it is.
+    let tolerated = TOLERATED.min(depth / 2.0);
+    let fallen = neutral.get() - score.get() - tolerated;
+    if fallen <= 0.0 {
+        return 0.0;
+    }
+    NEAR_BAN * (fallen / (depth - tolerated)).min(1.0)
 }
 
 /// Without these a rejected message would cost its forwarder nothing, and with gossipsub's

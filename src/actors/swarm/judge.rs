@@ -12,7 +12,7 @@ use crate::{
     actors::judge::{Judge, Question},
     identity::{StatusView, Tier, VerifiedIdentity},
     network::{
-        Envelope,
+        Envelope, EnvelopeError,
         replay::{Mark, Numbers, ReplayWindows},
     },
     policy::{Action, Decision, DenyReason, Verdict},
@@ -35,6 +35,8 @@ pub(super) enum Judgement {
     Ignore(&'static str),
     /// The same, because a rule says so.
     Deny(&'static str, Arc<Decision>),
+    /// Neither; the author alone is charged.
+    Blame(&'static str),
     /// Neither; the forwarder's gossip score falls and the author is charged.
     Reject(&'static str),
 }
@@ -88,8 +90,9 @@ pub(super) fn judge(
     if standing.banned_until.is_some() {
         return Judgement::Ignore("author_banned");
     }
-    let Ok(envelope) = Envelope::decode(message.data, views.max_payload) else {
-        return Judgement::Reject("envelope");
+    let envelope = match Envelope::decode(message.data, views.max_payload) {
+        Ok(envelope) => envelope,
+        Err(error) => return unreadable(error),
     };
     // Before the author pays: whoever plays an old message again must not spend its budget.
     let clocks = (views.now, views.elapsed);
@@ -118,6 +121,18 @@ pub(super) fn judge(
         (Some(_), None) => Judgement::Ignore("credential_unknown"),
         (None, None) => Judgement::Ignore("author_unknown"),
         (_, Some(credential)) => Judgement::Park(envelope, credential, taken),
+    }
+}
+
+/// What is done with bytes that are no envelope here. Gossip remembers a rejected message by its
+/// name, and punishes whoever forwards another one of that name: so what does not go into the name
+/// must not have it rejected. Nor must what another node, configured or built otherwise, may take.
+fn unreadable(error: EnvelopeError) -> Judgement {
+    match error {
+        EnvelopeError::Malformed => Judgement::Reject("envelope"),
+        EnvelopeError::Trace => Judgement::Blame("envelope"),
+        EnvelopeError::Version(_) => Judgement::Ignore("envelope_version"),
+        EnvelopeError::TooLarge { .. } => Judgement::Ignore("too_large"),
     }
 }
 
@@ -183,4 +198,25 @@ pub(super) fn judge_known(
         _ => "policy",
     };
     Judgement::Deny(reason, decision)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_outside_a_messages_name_has_its_forwarders_punished() {
+        let refused = |error| unreadable(error);
+        assert_eq!(refused(EnvelopeError::Trace), Judgement::Blame("envelope"));
+        for error in [
+            EnvelopeError::Version(9),
+            EnvelopeError::TooLarge { limit: 1 },
+        ] {
+            assert!(matches!(refused(error), Judgement::Ignore(_)));
+        }
+        assert!(matches!(
+            refused(EnvelopeError::Malformed),
+            Judgement::Reject(_)
+        ));
+    }
 }

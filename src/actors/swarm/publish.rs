@@ -25,6 +25,9 @@ use crate::{
 const OWN_RATE_PAUSE: Duration = Duration::from_secs(1);
 /// Said to a publisher when too much waits: some of it has left by then.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How far the time a batch says it was sent at may run ahead of the clock, so that it ascends.
+/// What every receiver takes at once of an author whose clock agrees with its own.
+const CLOCK_SLACK: Duration = network::replay::RESERVE;
 /// Batches handed to the network before the actor's other work gets its turn.
 const BATCHES_PER_TURN: usize = 32;
 
@@ -37,8 +40,10 @@ struct Waiter {
     done: usize,
     /// The last one's name and listeners.
     last: Option<(Option<String>, usize)>,
-    /// Why the rest will not.
-    fault: Option<PublishFault>,
+    /// Why what is behind these was not accepted.
+    rest: Option<PublishFault>,
+    /// Why some of these did not leave, nor, as far as it is known, what came behind them.
+    lost: Option<PublishFault>,
     answer: oneshot::Sender<Outcome>,
 }
 
@@ -86,12 +91,12 @@ impl Outbox {
         };
         waiter.left = waiter.left.saturating_sub(count);
         match end {
-            End::Sent(last) if waiter.fault.is_none() => {
+            End::Sent(last) if waiter.lost.is_none() => {
                 waiter.done = waiter.done.saturating_add(count);
                 waiter.last = Some(last.clone());
             }
             End::Sent(_) => {}
-            End::Lost(fault) => drop(waiter.fault.get_or_insert_with(|| fault.clone())),
+            End::Lost(fault) => drop(waiter.lost.get_or_insert_with(|| fault.clone())),
         }
         if waiter.left == 0 {
             self.answer(owner);
@@ -104,7 +109,7 @@ impl Outbox {
             let _ = waiter.answer.send(Outcome {
                 done: waiter.done,
                 last: waiter.last,
-                fault: waiter.fault,
+                fault: waiter.lost.or(waiter.rest),
             });
         }
     }
@@ -117,11 +122,15 @@ enum End {
     Lost(PublishFault),
 }
 
+/// Most messages of a batch, whatever is configured: what a receiver with the default
+/// `limits.message_burst` takes at once. It refuses more as a whole, and for ever.
+const MAX_BATCH: u32 = 20;
+
 /// When a batch is full, as configured. No batch is more than the neighbours, who hold this node to
 /// the same budget, would take at once.
 pub(super) fn rules(config: &crate::config::Config) -> Rules {
     let gossip = &config.gossip;
-    let burst = usize::try_from(config.limits.message_burst).unwrap_or(usize::MAX);
+    let burst = usize::try_from(config.limits.message_burst.min(MAX_BATCH)).unwrap_or(usize::MAX);
     Rules::new(
         gossip.batch_delay.0,
         gossip.batch_size.as_usize(),
@@ -146,7 +155,8 @@ impl SwarmActor {
             left: 0,
             done: 0,
             last: None,
-            fault: None,
+            rest: None,
+            lost: None,
             answer,
         };
         let trace = trace.map(Box::new);
@@ -154,9 +164,9 @@ impl SwarmActor {
             .may_i(Action::Publish, topic)
             .and_then(|_| self.charge_own(payloads.len()));
         match allowed {
-            Err(fault) => waiter.fault = Some(fault),
+            Err(fault) => waiter.rest = Some(fault),
             Ok((affordable, fault)) => {
-                waiter.fault = fault;
+                waiter.rest = fault;
                 for payload in payloads.into_iter().take(affordable) {
                     let pushed = self.entry(topic, payload, seal_to, trace.clone());
                     let pushed = pushed.and_then(|entry| {
@@ -168,7 +178,7 @@ impl SwarmActor {
                     match pushed {
                         Ok(()) => waiter.left += 1,
                         Err(fault) => {
-                            waiter.fault = Some(fault);
+                            waiter.rest = Some(fault);
                             break;
                         }
                     }
@@ -255,10 +265,18 @@ impl SwarmActor {
         let count = u64::try_from(batch.entries.len()).unwrap_or(u64::MAX);
         // A batch that is tried again keeps its numbers and gets another time, since gossipsub
         // remembers its name: should both tries reach somebody, the numbers count once.
-        let mut sent = self.tools.clock.now().max(self.last_sent);
+        let now = self.tools.clock.now();
+        // The clock was ahead and stepped back: who goes on from there is stale to everybody.
+        let stepped_back = self.last_sent.since(now) > CLOCK_SLACK;
+        let mut sent = now;
+        if !stepped_back {
+            sent = sent.max(self.last_sent);
+        }
         let first = match batch.first {
             Some(first) => {
-                sent = sent.max(self.last_sent.after(Duration::from_millis(1)));
+                if !stepped_back {
+                    sent = sent.max(self.last_sent.after(Duration::from_millis(1)));
+                }
                 first
             }
             None => {
@@ -285,14 +303,14 @@ impl SwarmActor {
             }
             None => Err(PublishRefusal::Failed("the network is not up".to_owned())),
         };
-        let now = self.tools.clock.elapsed();
+        let elapsed = self.tools.clock.elapsed();
         let id = match published {
             Ok(id) => Some(hex::encode(id.0)),
             Err(PublishRefusal::NoListeners) => None,
             Err(PublishRefusal::Backpressure) => {
                 batch.entries = mem::take(&mut envelope.entries);
                 self.tools.metrics.gossip().batch_refused();
-                for gone in self.outbox.batcher.refused(batch, now) {
+                for gone in self.outbox.batcher.refused(batch, elapsed) {
                     self.tools
                         .metrics
                         .message_refused_many("backpressure", gone.len());
@@ -301,7 +319,7 @@ impl SwarmActor {
                 return;
             }
             Err(other) => {
-                self.outbox.batcher.sent(&batch, now);
+                self.outbox.batcher.sent(&batch, elapsed);
                 let fault = match other {
                     PublishRefusal::TooLarge { size, limit } => {
                         PublishFault::TooLarge { size, limit }
@@ -311,7 +329,7 @@ impl SwarmActor {
                 return self.end(&batch, &End::Lost(fault));
             }
         };
-        self.outbox.batcher.sent(&batch, now);
+        self.outbox.batcher.sent(&batch, elapsed);
         self.sent = self.sent.saturating_add(count);
         self.tools.metrics.messages_sent(count);
         self.tools.metrics.gossip().batch_sent(count);
@@ -403,5 +421,49 @@ impl Handler<PublishMany> for SwarmActor {
             }
         };
         Box::pin(answer.into_actor(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbox(left: usize, rest: Option<PublishFault>) -> (Outbox, oneshot::Receiver<Outcome>) {
+        let mut outbox = Outbox::new(Rules::new(Duration::ZERO, 1, 1));
+        let (answer, outcome) = oneshot::channel();
+        let waiter = Waiter {
+            left,
+            done: 0,
+            last: None,
+            rest,
+            lost: None,
+            answer,
+        };
+        outbox.waiters.insert(1, waiter);
+        (outbox, outcome)
+    }
+
+    #[test]
+    fn what_left_is_counted_whatever_is_said_of_the_rest() {
+        let pause = PublishFault::OverRate(PAUSE);
+        let (mut outbox, mut outcome) = outbox(5, Some(pause.clone()));
+        outbox.settle(1, 3, &End::Sent((None, 2)));
+        assert!(outcome.try_recv().is_err(), "not yet");
+        outbox.settle(1, 2, &End::Sent((None, 3)));
+        let outcome = outcome.try_recv().unwrap();
+        assert_eq!((outcome.done, outcome.fault), (5, Some(pause)));
+        assert_eq!(outcome.last, Some((None, 3)));
+        assert!(outbox.waiters.is_empty());
+    }
+
+    #[test]
+    fn what_comes_after_a_loss_does_not_count() {
+        let (mut outbox, mut outcome) = outbox(6, None);
+        let lost = PublishFault::Backpressure(PAUSE);
+        outbox.settle(1, 3, &End::Sent((None, 1)));
+        outbox.settle(1, 2, &End::Lost(lost.clone()));
+        outbox.settle(1, 1, &End::Sent((None, 1)));
+        let outcome = outcome.try_recv().unwrap();
+        assert_eq!((outcome.done, outcome.fault), (3, Some(lost)));
     }
 }

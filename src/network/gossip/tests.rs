@@ -106,3 +106,28 @@ fn a_gossip_behaviour_is_built_and_refuses_what_it_would_lose() {
         Err(PublishRefusal::NoListeners)
     );
 }
+
+#[test]
+fn an_offer_is_never_longer_than_what_anybody_takes() {
+    // A SHA-256 id in protobuf, the topic and the frame's heads; upstream takes 16 KiB.
+    let longest = MAX_IDS_SENT * 34 + 512;
+    assert!(longest < 16 * 1024);
+    const { assert!(5_000 * 34 + 512 < MAX_CONTROL) };
+}
+
+#[test]
+fn one_mistake_costs_no_neighbour_its_place_in_the_mesh() {
+    let at = |score: f64| {
+        let scale = (
+            TrustScore::try_new(0.5).unwrap(),
+            TrustScore::try_new(0.1).unwrap(),
+        );
+        application_score(TrustScore::try_new(score).unwrap(), scale)
+    };
+    for tolerated in [1.0, 0.5, 0.45] {
+        assert!(at(tolerated).abs() < 1e-9, "{tolerated}");
+    }
+    assert!(at(0.3) < 0.0 && at(0.3) > NEAR_BAN);
+    assert!((at(0.1) - NEAR_BAN).abs() < 1e-9);
+    assert!((at(0.0) - NEAR_BAN).abs() < 1e-9);
+}

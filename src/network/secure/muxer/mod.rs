@@ -32,7 +32,7 @@ use meter::Meter;
 pub use meter::{CONNECTION_WINDOW, STRANGER_WINDOW};
 
 /// Streams one connection may have at once, both directions together, as Yamux sees it. Above
-/// what [`super::bounded`] lets a peer have.
+/// what `secure::bounded` lets a peer have.
 pub const MAX_STREAMS: usize = 256;
 /// Streams Yamux may keep, those dropped here included; the meter ends the connection before
 /// Yamux's own limit, which ends nothing, is reached.

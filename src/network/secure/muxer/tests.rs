@@ -168,9 +168,11 @@ fn what_lies_unread_is_bounded_and_nothing_of_it_is_lost() {
 fn a_full_connection_goes_on_when_its_streams_are_let_go() {
     let wire = Wire::default();
     let (mut muxer, window) = server(&wire);
+    // What still comes for streams that were let go counts as a control frame.
+    window.accept();
     fill(&wire);
     let mut rounds = 0;
-    while wire.left() > 0 && rounds < 1_000 {
+    while (wire.left() > 0 || window.held() > 0) && rounds < 1_000 {
         drop(take(&mut muxer).unwrap());
         rounds += 1;
     }
