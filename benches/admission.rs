@@ -6,7 +6,7 @@
 //! the result. Then processor time for each denied attempt, of both; and what an idle connection
 //! takes of the node's memory, its other end in another process.
 //!
-//! `cargo bench --bench admission`.
+//! `cargo bench --bench admission [latency|memory]`.
 
 #![allow(
     clippy::cast_precision_loss,
@@ -53,7 +53,7 @@ const FLOOD: Duration = Duration::from_secs(5);
 /// Idle connections whose memory is measured.
 const CROWD: usize = 1_000;
 /// Attempts under way at once.
-const ATTACKERS: u64 = 64;
+const ATTACKERS: u64 = 256;
 const EXTRA: &str = "network.open_listen = [\"/ip4/127.0.0.1/tcp/0\"]\n\
                      network.idle_timeout = \"10m\"\n\
                      limits.exempt_networks = [\"127.0.0.1/32\"]\n\
@@ -61,6 +61,7 @@ const EXTRA: &str = "network.open_listen = [\"/ip4/127.0.0.1/tcp/0\"]\n\
                      limits.inbound_connections = 1500\n\
                      limits.pending_per_address = 200\n\
                      limits.pending_per_subnet = 200\n\
+                     audit.aggregate = \"1s\"\n\
                      log.level = \"warn\"\n";
 
 fn main() {
@@ -72,6 +73,10 @@ fn main() {
     match arguments.get(1).map(String::as_str) {
         Some("bare") => runtime.block_on(bare()),
         Some("flood") => runtime.block_on(flood(arguments[2].parse().unwrap())),
+        Some("rest") => {
+            std::thread::sleep(FLOOD);
+            println!("0");
+        }
         Some("crowd") => runtime.block_on(crowd(&arguments[2])),
         _ => runtime.block_on(measure()),
     }
@@ -165,18 +170,26 @@ async fn crowd(address: &str) {
         .unwrap();
 }
 
-/// Round trips of an honest peer until `child` ends; sorted.
+/// Between two questions of the honest peer.
+const EVERY: Duration = Duration::from_millis(2);
+
+/// Round trips of an honest peer until `child` ends, sorted, and what the child printed. Each is
+/// counted from when it was due: while one waits, the next ones wait too.
 async fn round_trips(honest: &mut raw::Stream, mut child: Child) -> (Vec<Duration>, u64) {
     let clock = SystemClock::new();
     let mut all = Vec::new();
     let mut echo = [0; 32];
+    let mut due = clock.elapsed();
     while child.try_wait().unwrap().is_none() {
-        let before = clock.elapsed();
+        let early = due.saturating_sub(clock.elapsed());
+        if !early.is_zero() {
+            tokio::time::sleep(early).await;
+        }
         honest.write_all(&[7; 32]).await.unwrap();
         honest.flush().await.unwrap();
         honest.read_exact(&mut echo).await.unwrap();
-        all.push(clock.elapsed() - before);
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        all.push(clock.elapsed().saturating_sub(due));
+        due += EVERY;
     }
     all.sort_unstable();
     let attempts = line_of(&mut child).parse().unwrap();
@@ -217,44 +230,90 @@ fn resident(pid: u32) -> u64 {
     kib * 1_024
 }
 
-fn report(what: &str, trips: &[Duration], attempts: u64, cpu: u64) -> f64 {
+/// Denials of a node so far, once it has counted them.
+fn denials(node: &Node) -> u64 {
+    std::thread::sleep(Duration::from_millis(1_500));
+    let status = node.json(&["status"]);
+    let mut page = String::new();
+    let mut http = std::net::TcpStream::connect(status["http"].as_str().unwrap()).unwrap();
+    let ask = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    http.write_all(ask.as_bytes()).unwrap();
+    std::io::Read::read_to_string(&mut http, &mut page).unwrap();
+    let lines = page.lines();
+    let counts = lines.filter(|line| line.starts_with("quantraband_denials_total{"));
+    let counts = counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+    counts.sum()
+}
+
+fn report(what: &str, trips: &[Duration], attempts: u64) -> f64 {
     let (p50, p99) = (quantile(trips, 0.5), quantile(trips, 0.99));
     println!(
-        "{what}: {attempts} attempts in {FLOOD:?}, {:.1} µs of processor time each; \
-         honest round trip p50 {p50:.0?}, p99 {p99:.0?} of {}",
-        cpu as f64 / attempts as f64,
+        "{what}: {:.0} attempts a second; honest round trip p50 {p50:.0?}, p99 {p99:.0?} of {}",
+        attempts as f64 / FLOOD.as_secs_f64(),
         trips.len(),
     );
     p99.as_secs_f64()
 }
 
-async fn measure() {
-    let _ = Machine::claim();
-    let root = TempDir::new().unwrap();
-    let issuer = Issuer::init(root.path(), "acme");
-    let mut node = Node::init(root.path(), "node", EXTRA);
-    node.enrol(&issuer);
+/// A node with an open listener, and that listener's address.
+fn serve(root: &TempDir, issuer: &Issuer, name: &str) -> (Node, String) {
+    let mut node = Node::init(root.path(), name, EXTRA);
+    node.enrol(issuer);
     node.start();
     let status = node.json(&["status"]);
     let listen = status["listen"].as_array().unwrap().clone();
     let own = format!("/tcp/{}/", node.port);
     let mut open = listen.iter().filter_map(Value::as_str);
     let open = open.find(|one| !one.contains(&own)).unwrap().to_owned();
+    (node, open)
+}
+
+async fn measure() {
+    let _ = Machine::claim();
+    let root = TempDir::new().unwrap();
+    let issuer = Issuer::init(root.path(), "acme");
+    if !std::env::args().any(|argument| argument == "memory") {
+        under_flood(&root, &issuer).await;
+    }
+    if !std::env::args().any(|argument| argument == "latency") {
+        idle(&root, &issuer).await;
+    }
+}
+
+async fn under_flood(root: &TempDir, issuer: &Issuer) {
+    let (node, open) = serve(root, issuer, "node");
     let pid = node.pid();
     let honest = Raw::dial(251, &open).await;
     let mut ping = honest.stream("/ipfs/ping/1.0.0").await.unwrap();
-
     let mut bare = part(&["bare"]);
     let bare_port = line_of(&mut bare);
     let node_port = node.port.to_string();
+
+    // What the node spends on the honest peer alone, its flood going nowhere.
+    let before = cpu(pid);
+    let (trips, _) = round_trips(&mut ping, part(&["rest"])).await;
+    report("no flood       ", &trips, 0);
+    let at_rest = cpu(pid) - before;
     let mut ratios = Vec::new();
     for _ in 0..2 {
         let before = cpu(bare.id());
         let (trips, attempts) = round_trips(&mut ping, part(&["flood", &bare_port])).await;
-        let beside = report("bare listener", &trips, attempts, cpu(bare.id()) - before);
+        let spent = (cpu(bare.id()) - before) as f64 / attempts as f64;
+        let beside = report("bare listener  ", &trips, attempts);
+        println!("  {spent:.1} µs of processor time for each accepted and closed");
+        let denied = denials(&node);
         let before = cpu(pid);
-        let (trips, attempts) = round_trips(&mut ping, part(&["flood", &node_port])).await;
-        let ours = report("this node    ", &trips, attempts, cpu(pid) - before);
+        let (trips, theirs) = round_trips(&mut ping, part(&["flood", &node_port])).await;
+        let spent = (cpu(pid) - before).saturating_sub(at_rest) as f64;
+        let ours = report("this node      ", &trips, theirs);
+        let denied = denials(&node) - denied;
+        println!(
+            "  {:.1} µs of processor time for each denied, {denied} of them",
+            spent / denied as f64
+        );
+        if attempts.abs_diff(theirs) * 20 > attempts {
+            println!("  the floods differ by more than a twentieth: not comparable");
+        }
         ratios.push(format!("{:.2}", ours / beside));
     }
     println!(
@@ -263,15 +322,26 @@ async fn measure() {
     );
     bare.kill().unwrap();
     bare.wait().unwrap();
+}
 
+/// On a node that has done nothing yet: freed memory would be used again.
+async fn idle(root: &TempDir, issuer: &Issuer) {
+    let (node, open) = serve(root, issuer, "fresh");
+    let pid = node.pid();
     let before = resident(pid);
     let mut crowd = part(&["crowd", &open]);
-    let held: u64 = line_of(&mut crowd).parse().unwrap();
+    line_of(&mut crowd);
     tokio::time::sleep(Duration::from_secs(6)).await;
     let grown = resident(pid).saturating_sub(before);
+    let usage = node.json(&["limits"]);
+    let limits = usage["limits"].as_array().unwrap();
+    let inbound = limits
+        .iter()
+        .find(|one| one["name"] == "limits.inbound_connections");
+    let inbound = inbound.unwrap()["used"].as_u64().unwrap();
     println!(
-        "{held} idle connections: {} KiB of memory each",
-        grown / held / 1_024
+        "{inbound} idle connections: {} KiB of memory each",
+        grown / inbound / 1_024
     );
     crowd.stdin.take().unwrap().write_all(b"\n").unwrap();
     crowd.wait().unwrap();
