@@ -18,7 +18,7 @@ use super::{
     convert, discovery, exchange,
     gate::{Gated, Ledger, Rules},
     gossip,
-    secure::{Policy, Secure, Secured, SetupError, StreamLimits},
+    secure::{FEWEST_STREAMS, Policy, Secure, Secured, SetupError, StreamLimits},
 };
 use crate::{
     config::Config,
@@ -51,6 +51,10 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(70);
 const ADMIN_STREAMS: usize = 4;
 /// Requests of the enrolment protocol under way on one connection: one each way, and one more.
 const ENROLMENT_STREAMS: usize = 4;
+// Gossip, identify, pings and what finds peers have the rest.
+const _: () = assert!(
+    JOB_STREAMS + IDENTITY_STREAMS + ADMIN_STREAMS + ENROLMENT_STREAMS + 8 <= FEWEST_STREAMS
+);
 
 /// Everything a Swarm is made of.
 pub struct Setup<'a> {

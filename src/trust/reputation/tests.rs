@@ -53,6 +53,7 @@ fn charge(who: &Party, from: Option<IpAddr>, severity: Severity) -> Input {
         address: from,
         severity,
         evidence: "test".to_owned(),
+        summed: false,
     }
 }
 
@@ -64,6 +65,7 @@ fn misdeed(by: u8, who: &SubjectId, severity: Severity) -> Input {
         address: None,
         severity,
         evidence: "test".to_owned(),
+        summed: false,
     }
 }
 
