@@ -422,7 +422,11 @@ fn members_within_their_rates_are_never_cut_off() {
     let clock = ManualClock::default();
     let requests = Arc::new(AtomicU32::new(0));
     let now = Arc::clone(&requests);
-    let limits = move || LIMITS.with_requests((now.load(Ordering::Relaxed), 0));
+    let many = StreamLimits {
+        at_once: 1_000,
+        ..LIMITS
+    };
+    let limits = move || many.with_requests((now.load(Ordering::Relaxed), 0));
     let told = Box::new(|_| {});
     let muxer = StreamMuxerBox::new(muxer);
     let mut muxer = Bounded::new(
