@@ -263,7 +263,7 @@ async fn coming_back_by_turns_from_many_addresses_resets_no_limit() {
     let limits = "limits.connections_per_minute_per_address = 2\n\
                   limits.connections_per_minute = 1000000\n";
     let house = House::build(limits);
-    // 400 addresses, each in a /24 of its own, again and again.
+    // 400 addresses, two of each /24, again and again.
     let by_turns = |n: u64| {
         Ipv4Addr::new(
             127,

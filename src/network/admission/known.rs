@@ -20,20 +20,30 @@ pub(super) struct Known {
     seen: HashMap<Source, Duration>,
 }
 
+/// The host, where there is one: a relay is none, and others come over it too.
+fn host_of(source: Source) -> Option<Source> {
+    source.ip().map(|_| source.host())
+}
+
 impl Known {
     /// Whether a member is connected from this host, or was lately.
     pub(super) fn has(&self, source: Source, now: Duration) -> bool {
-        let host = source.host();
         let lately = |seen: &Duration| now.saturating_sub(*seen) < KEPT;
-        self.standing.of(&host) > 0 || self.seen.get(&host).is_some_and(lately)
+        host_of(source).is_some_and(|host| {
+            self.standing.of(&host) > 0 || self.seen.get(&host).is_some_and(lately)
+        })
     }
 
     pub(super) fn came(&mut self, source: Source) {
-        self.standing.more(source.host());
+        if let Some(host) = host_of(source) {
+            self.standing.more(host);
+        }
     }
 
     pub(super) fn left(&mut self, source: Source, now: Duration) {
-        let host = source.host();
+        let Some(host) = host_of(source) else {
+            return;
+        };
         self.standing.fewer(&host);
         if self.seen.len() >= MAX_HOSTS && !self.seen.contains_key(&host) {
             let oldest = self.seen.iter().min_by_key(|(_, seen)| **seen);
@@ -56,6 +66,8 @@ mod tests {
         let at = Duration::from_secs;
         let mut known = Known::default();
         known.came(host(1));
+        known.came(Source::Unknown);
+        assert!(!known.has(Source::Unknown, at(0)));
         assert!(known.has(host(1), at(1_000_000)) && !known.has(host(2), at(0)));
         known.left(host(1), at(10));
         assert!(known.has(host(1), at(3_609)) && !known.has(host(1), at(3_610)));
