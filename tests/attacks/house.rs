@@ -63,9 +63,7 @@ impl House {
         let node = self.stranger(name);
         node.enrol(&self.issuer);
         let there = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", self.attacked.peer_id());
-        let often = "network.dial_backoff_initial = \"100ms\"\n\
-                     network.dial_backoff_max = \"500ms\"\n";
-        node.configure(&[there], often);
+        node.configure(&[there], "");
         node
     }
 
