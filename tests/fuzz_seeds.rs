@@ -40,6 +40,20 @@ fn payload(cose: &[u8]) -> Vec<u8> {
     parts.into_array().unwrap().remove(2).into_bytes().unwrap()
 }
 
+/// Frames of Yamux: streams opened, filled, reset, and a ping.
+fn frames() -> Vec<u8> {
+    let frame = |kind: u8, flags: u8, stream: u8, body: usize| {
+        let length = u8::try_from(body).unwrap();
+        let mut frame = vec![0, kind, 0, flags, 0, 0, 0, stream, 0, 0, 0, length];
+        frame.resize(frame.len() + body, 7);
+        frame
+    };
+    let open = frame(1, 1, 1, 0);
+    let ping = [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1].to_vec();
+    let both = frame(0, 1, 3, 20);
+    [open, frame(0, 0, 1, 40), both, ping, frame(0, 8, 1, 0)].concat()
+}
+
 /// What the fixtures make of each target's directory.
 fn made() -> BTreeMap<String, Vec<u8>> {
     let credential = fixture("identity/credential.cose");
@@ -48,6 +62,7 @@ fn made() -> BTreeMap<String, Vec<u8>> {
     let list = fixture("identity/acme.status");
     let statement = fixture("identity/continuity.cose");
     let named = [
+        ("muxer_frames/streams", frames()),
         ("gate_frame/credential", fixture("identity/frame.cbor")),
         ("gate_frame/empty", fixture("identity/empty-frame.cbor")),
         ("credential/claims", payload(&credential)),

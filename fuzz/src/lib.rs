@@ -25,6 +25,7 @@ use quantraband::{
         Envelope,
         envelope::{MAX_ENTRIES, OVERHEAD, Trace},
         gate::wire,
+        secure::Frames,
     },
     sandbox::{
         Receipt,
@@ -48,8 +49,9 @@ const EXECUTOR: [u8; 32] = [0x45; 32];
 pub type Property = fn(&[u8]);
 
 /// The name and the property of every target.
-pub const TARGETS: [(&str, Property); 14] = [
+pub const TARGETS: [(&str, Property); 15] = [
     ("administration", administration),
+    ("muxer_frames", muxer_frames),
     ("gate_message", gate_message),
     ("gate_frame", gate_frame),
     ("credential", credential),
@@ -64,6 +66,20 @@ pub const TARGETS: [(&str, Property); 14] = [
     ("receipt", receipt),
     ("status_list", status_list),
 ];
+
+/// Frames of a multiplexed connection, before and after its peer is accepted: no more is held than
+/// the bounds allow, and it makes no difference in what pieces the bytes come.
+pub fn muxer_frames(bytes: &[u8]) {
+    for accepted in [false, true] {
+        let mut whole = Frames::new(accepted);
+        let taken = whole.take(bytes);
+        assert!(whole.held() <= Frames::MOST);
+        let mut pieces = Frames::new(accepted);
+        let in_pieces = bytes.chunks(7).try_for_each(|piece| pieces.take(piece));
+        assert_eq!(in_pieces, taken);
+        assert_eq!(pieces.held(), whole.held());
+    }
+}
 
 /// A message of the gate: its length prefix, then its body.
 pub fn gate_message(bytes: &[u8]) {

@@ -420,21 +420,30 @@ impl Gatekeeper {
 
     /// Charges the key alone: a document that was refused says nothing of whose it is, and who
     /// presents another's must not harm the other.
-    fn charge(&self, peer: PeerId, ip: Option<IpAddr>, refusal: &Refusal) {
+    fn charge(&self, peer: PeerId, ip: Option<IpAddr>, refusal: &Refusal, single: bool) {
         let severity = match refusal {
             Refusal::Violation(_) => Severity::HandshakeAbuse,
             _ => Severity::BadCredential,
         };
-        self.charge_for(peer, ip, severity, refusal.to_string());
+        self.charge_for(peer, ip, severity, refusal.to_string(), single);
     }
 
-    fn charge_for(&self, peer: PeerId, ip: Option<IpAddr>, severity: Severity, evidence: String) {
+    /// `single`: it is on record by itself, and not in a sum of refusals alone.
+    fn charge_for(
+        &self,
+        peer: PeerId,
+        ip: Option<IpAddr>,
+        severity: Severity,
+        evidence: String,
+        single: bool,
+    ) {
         let charge = Charge {
             party: Party::Peer(peer),
             subject: None,
             address: ip,
             severity,
             evidence,
+            summed: !single,
         };
         let origin = Origin {
             peer: Some(peer),

@@ -207,6 +207,7 @@ impl IssuerActor {
             address: None,
             severity,
             evidence: format!("asking for a credential: {evidence}"),
+            summed: false,
         };
         let told = self.setup.reputation.tell_for(Origin::peer(peer), charge);
         if told.is_err() {

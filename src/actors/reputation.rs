@@ -261,6 +261,7 @@ impl Handler<Charge> for ReputationActor {
                 address: charge.address,
                 severity: charge.severity,
                 evidence: charge.evidence,
+                summed: charge.summed,
             },
             now,
         );

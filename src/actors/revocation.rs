@@ -374,6 +374,7 @@ impl RevocationActor {
             address: None,
             severity: Severity::InvalidMessage,
             evidence,
+            summed: false,
         };
         let told = self.setup.reputation.tell_for(origin, charge);
         if told.is_err() {

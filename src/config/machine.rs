@@ -23,9 +23,10 @@ pub struct Machine {
 
 /// File descriptors kept for everything but peers: log, store, sockets, runtime, subscribers.
 const OWN_FILES: u64 = 128;
-/// Memory a connection may cost at its worst: a full window (2 MiB), frames under way, gossip
-/// state.
-const MEMORY_PER_CONNECTION: u64 = 5 << 19;
+/// Memory a stranger's connection may cost at its worst beside a message it sends in part: a full
+/// window (2 MiB), the frame that passes it (1 MiB), and gossip's state. What members' requests
+/// take beyond it is bounded by number and size, and by closing connections over `limits.memory`.
+const MEMORY_PER_CONNECTION: u64 = 7 << 19;
 /// The share of the memory that this process, and so its connections, may take: one half. The
 /// other is for workers, the page cache and everything else.
 const MEMORY_SHARE: u64 = 2;
@@ -148,7 +149,8 @@ pub fn derive(config: &Config, machine: Machine) -> (Config, Vec<Lowered>) {
         by_files(limits, files, &mut notes);
     }
     if let Some((memory, of)) = machine.least_memory() {
-        let fit = memory / MEMORY_SHARE / MEMORY_PER_CONNECTION;
+        let worst = MEMORY_PER_CONNECTION.saturating_add(limits.max_message_size.0);
+        let fit = (memory / MEMORY_SHARE).checked_div(worst).unwrap_or(0);
         let source = format!("{} MiB of {of}", memory >> 20);
         let limit = &mut limits.connections;
         lower("limits.connections", limit, fit, &source, &mut notes);
@@ -163,7 +165,7 @@ pub fn derive(config: &Config, machine: Machine) -> (Config, Vec<Lowered>) {
             limits.memory = most;
         }
     }
-    within_total(limits);
+    within_total(limits, &mut notes);
     relayed(&mut effective, &mut notes);
     (effective, notes)
 }
@@ -191,15 +193,69 @@ fn by_files(limits: &mut LimitsConfig, files: u64, notes: &mut Vec<Lowered>) {
 }
 
 /// Narrower limits follow the wider ones down. Others never get the last tenth of the total.
-fn within_total(limits: &mut LimitsConfig) {
+fn within_total(limits: &mut LimitsConfig, notes: &mut Vec<Lowered>) {
     let total = limits.connections;
+    let source = format!("limits.connections ({total})");
+    let mut follow = |key, limit: &mut u32, most: u32, source: &str| {
+        at_most(key, limit, most, source, notes);
+    };
     let inbound = total.saturating_sub(total / DIAL_SHARE);
-    limits.inbound_connections = limits.inbound_connections.min(inbound);
-    limits.outbound_connections = limits.outbound_connections.min(total);
-    limits.connections_per_peer = limits.connections_per_peer.min(total);
+    let tenth = format!("nine tenths of {source}");
+    follow(
+        "limits.inbound_connections",
+        &mut limits.inbound_connections,
+        inbound,
+        &tenth,
+    );
+    follow(
+        "limits.outbound_connections",
+        &mut limits.outbound_connections,
+        total,
+        &source,
+    );
+    follow(
+        "limits.connections_per_peer",
+        &mut limits.connections_per_peer,
+        total,
+        &source,
+    );
+    // Handshakes count as inbound connections: silent ones must leave room for the others. And no
+    // host and no subnet gets all.
+    let inbound = limits.inbound_connections;
+    let half = (inbound / 2).max(FEWEST);
+    let source = format!("half of limits.inbound_connections ({inbound})");
+    follow(
+        "limits.pending_connections",
+        &mut limits.pending_connections,
+        half,
+        &source,
+    );
+    follow(
+        "limits.connections_per_address",
+        &mut limits.connections_per_address,
+        half,
+        &source,
+    );
+    follow(
+        "limits.connections_per_subnet",
+        &mut limits.connections_per_subnet,
+        inbound.saturating_sub(inbound / 4).max(FEWEST),
+        &format!("three quarters of limits.inbound_connections ({inbound})"),
+    );
     let pending = limits.pending_connections;
-    limits.pending_per_address = limits.pending_per_address.min(pending);
-    limits.pending_per_subnet = limits.pending_per_subnet.min(pending);
+    let source = format!("limits.pending_connections ({pending})");
+    follow(
+        "limits.pending_per_address",
+        &mut limits.pending_per_address,
+        pending,
+        &source,
+    );
+    follow(
+        "limits.pending_per_subnet",
+        &mut limits.pending_per_subnet,
+        pending,
+        &source,
+    );
 }
 
 /// Each place of a relay takes a connection, and each circuit joins two.
@@ -239,6 +295,10 @@ fn relayed(config: &mut Config, notes: &mut Vec<Lowered>) {
 
 fn lower(key: &'static str, limit: &mut u32, most: u64, source: &str, notes: &mut Vec<Lowered>) {
     let most = u32::try_from(most).unwrap_or(u32::MAX).max(FEWEST);
+    at_most(key, limit, most, source, notes);
+}
+
+fn at_most(key: &'static str, limit: &mut u32, most: u32, source: &str, notes: &mut Vec<Lowered>) {
     if *limit > most {
         notes.push(Lowered {
             key,
@@ -280,13 +340,26 @@ mod tests {
         };
         let (effective, notes) = derive(&Config::default(), small);
         let limits = effective.limits;
-        assert_eq!(limits.pending_connections, 179);
-        assert_eq!((limits.connections, limits.inbound_connections), (102, 92));
+        // 256 MiB; each may take 3.5 MiB and a message of 10 MB.
+        assert_eq!((limits.connections, limits.inbound_connections), (19, 18));
+        assert_eq!(
+            (limits.pending_connections, limits.connections_per_address),
+            (9, 9)
+        );
+        assert_eq!(limits.connections_per_subnet, 14);
         assert_eq!(limits.memory, ByteSize(256 << 20));
         let keys: Vec<_> = notes.iter().map(|note| note.key).collect();
-        let connections = "limits.connections";
-        let pending = "limits.pending_connections";
-        assert_eq!(keys, [pending, connections, connections, "limits.memory"]);
+        let lowered = "pending_connections connections connections memory inbound_connections \
+                       outbound_connections pending_connections connections_per_address \
+                       connections_per_subnet pending_per_address pending_per_subnet";
+        let lowered = lowered
+            .split_whitespace()
+            .map(|key| format!("limits.{key}"));
+        assert_eq!(keys, lowered.collect::<Vec<_>>());
+        // Smaller messages, more connections.
+        let mut config = Config::default();
+        config.limits.max_message_size = ByteSize(100_000);
+        assert_eq!(derive(&config, small).0.limits.connections, 71);
         assert!(
             notes[3].to_string().contains("half of 512 MiB"),
             "{}",
@@ -365,8 +438,12 @@ mod tests {
             prop_assert!(after.pending_connections <= before.pending_connections);
             prop_assert!(after.connections_per_peer <= after.connections);
             prop_assert!(after.inbound_connections <= after.connections);
+            prop_assert!(
+                after.pending_connections <= FEWEST.max(after.inbound_connections / 2)
+            );
             prop_assert!(after.inbound_connections > 0 && after.outbound_connections > 0);
             prop_assert!(after.pending_per_address <= after.pending_connections);
+            prop_assert!(after.connections_per_address <= FEWEST.max(after.inbound_connections / 2));
         }
     }
 }

@@ -236,13 +236,19 @@ pub struct LimitsConfig {
     pub outbound_connections: u32,
     /// Established connections of one peer.
     pub connections_per_peer: u32,
+    /// Established connections that one address (IPv6: one /64) dialled, or that came over one
+    /// relay.
+    pub connections_per_address: u32,
+    /// The same of one subnet (IPv4 /24, IPv6 /48).
+    pub connections_per_subnet: u32,
     /// Handshakes under way in total.
     pub pending_connections: u32,
     /// Handshakes under way from one address.
     pub pending_per_address: u32,
     /// Handshakes under way from one subnet (IPv4 /24, IPv6 /48).
     pub pending_per_subnet: u32,
-    /// Memory of this process beyond which no new connection is made or let in.
+    /// Memory of this process beyond which no new connection is made or let in, and some that stand
+    /// are closed.
     pub memory: ByteSize,
     /// Streams a peer may have open at once on one connection.
     pub streams_per_connection: u32,
@@ -287,6 +293,8 @@ impl Default for LimitsConfig {
             inbound_connections: 900,
             outbound_connections: 400,
             connections_per_peer: 4,
+            connections_per_address: 100,
+            connections_per_subnet: 300,
             pending_connections: 256,
             pending_per_address: 32,
             pending_per_subnet: 64,

@@ -90,6 +90,9 @@ pub struct Charge {
     pub severity: Severity,
     /// What happened, in words.
     pub evidence: String,
+    /// It is counted in a sum of refusals and has no record of its own: who makes many charges must
+    /// not choose how fast the log grows. The score falls all the same.
+    pub summed: bool,
 }
 
 /// Credits a connection that stood; counts at most once an hour for each party.

@@ -288,6 +288,10 @@ pub struct LimitUse {
     pub outbound: u64,
     /// Most connections that one peer has.
     pub most_of_a_peer: u64,
+    /// Most connections that one address dialled.
+    pub most_of_an_address: u64,
+    /// Most connections that one subnet dialled.
+    pub most_of_a_subnet: u64,
     /// Inbound handshakes under way.
     pub pending: u64,
     /// Bytes of memory the process took when that was last looked at.

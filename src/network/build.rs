@@ -20,7 +20,7 @@ use super::{
     exchange,
     gate::{Gated, Ledger, Rules},
     gossip,
-    secure::{Policy, Secure, Secured, SetupError, StreamLimits},
+    secure::{FEWEST_STREAMS, Policy, Secure, Secured, SetupError, StreamLimits},
 };
 use crate::{
     config::Config,
@@ -55,6 +55,10 @@ pub const LONGEST_REQUEST: Duration = ADMIN_TIMEOUT;
 const ADMIN_STREAMS: usize = 4;
 /// Requests of the enrolment protocol under way on one connection: one each way, and one more.
 const ENROLMENT_STREAMS: usize = 4;
+// Gossip, identify, pings and what finds peers have the rest.
+const _: () = assert!(
+    JOB_STREAMS + IDENTITY_STREAMS + ADMIN_STREAMS + ENROLMENT_STREAMS + 8 <= FEWEST_STREAMS
+);
 
 /// Everything a Swarm is made of.
 pub struct Setup<'a> {

@@ -147,7 +147,7 @@ impl GateKeeper for Doorman {
 struct Closed;
 
 impl Admission for Closed {
-    fn admit_pending(&self, _: crate::types::Source) -> Result<(), &'static str> {
+    fn admit_pending(&self, _: crate::types::Source, _: bool) -> Result<(), &'static str> {
         Err("joining")
     }
 }

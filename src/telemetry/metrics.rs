@@ -233,13 +233,8 @@ impl Metrics {
 
     /// A connection or peer was refused; a stable name of why.
     pub fn denied(&self, reason: &'static str) {
-        self.denied_many(reason, 1);
-    }
-
-    /// So many connections were refused, for the same reason.
-    pub fn denied_many(&self, reason: &'static str, count: u64) {
         let label = ReasonLabel { reason };
-        self.0.denials.get_or_create(&label).inc_by(count);
+        self.0.denials.get_or_create(&label).inc();
     }
 
     /// What became of a request for a credential, on either side.

@@ -28,6 +28,15 @@ impl Source {
         }
     }
 
+    /// The same once a handshake has shown that its packets get there.
+    #[must_use]
+    pub fn validated(self) -> Self {
+        match self {
+            Self::Unvalidated(ip) => Self::Address(ip),
+            other => other,
+        }
+    }
+
     /// What counts as one host: an IPv4 address, or the /64 that one IPv6 host can draw any
     /// number of addresses from.
     #[must_use]

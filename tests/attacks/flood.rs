@@ -2,10 +2,11 @@
 //! What is asserted are counts and states; times are printed.
 
 use std::{
+    collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,14 +16,15 @@ use quantraband::{
     network::secure::Breach,
     types::{Clock, SystemClock},
 };
+use serde_json::Value;
 use tokio::{
     io::AsyncReadExt,
-    net::{TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
 };
 
 use crate::{
-    common::{eventually, peer},
+    common::{Node, eventually, peer},
     house::House,
     raw::Raw,
 };
@@ -53,49 +55,112 @@ async fn connect(from: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
 #[derive(Debug, Default)]
 struct Outcome {
     /// Ended without a byte from the node.
-    refused: AtomicU64,
+    refused: u64,
     /// Answered: the node began a handshake.
-    heard: AtomicU64,
-    /// Never connected: the listener's queue was full.
-    failed: AtomicU64,
+    heard: u64,
+    /// Never connected: the listener's queue was full, or this machine had no port left.
+    failed: u64,
+    /// Of each address, how often it was heard.
+    by_address: HashMap<Ipv4Addr, u64>,
+    took: Duration,
+}
+
+impl Outcome {
+    fn all(&self) -> u64 {
+        self.refused + self.heard + self.failed
+    }
+
+    /// What a budget of so many a minute lets through in the time that the flood took.
+    fn allowed(&self, a_minute: u64) -> u64 {
+        let seconds = self.took.as_secs() + 1;
+        a_minute + a_minute * seconds / 60 + 1
+    }
+
+    /// Nearly all attempts got as far as the node: the flood was one.
+    fn arrived(&self) {
+        assert!(self.failed * 100 <= self.all(), "{self:?}");
+    }
 }
 
 /// Connects again and again from addresses of `from`, says what a libp2p client says, and waits
-/// for the answer. At most 10,000 a second.
-async fn flood(port: u16, from: fn(u64) -> Ipv4Addr) -> Arc<Outcome> {
-    let outcome = Arc::new(Outcome::default());
+/// for the answer: [`attempts`] times, and on until `honest` is done. At most 10,000 a second.
+async fn flood<T>(
+    port: u16,
+    from: fn(u64) -> Ipv4Addr,
+    honest: impl Future<Output = T>,
+) -> (Outcome, T) {
+    let outcome = Arc::new(Mutex::new(Outcome::default()));
     let next = Arc::new(AtomicU64::new(0));
-    let clock = SystemClock::new();
+    let done = Arc::new(AtomicBool::new(false));
+    let clock = Arc::new(SystemClock::new());
     let mut attackers = JoinSet::new();
     for _ in 0..ATTACKERS {
         let (outcome, next) = (Arc::clone(&outcome), Arc::clone(&next));
+        let (clock, done) = (Arc::clone(&clock), Arc::clone(&done));
         attackers.spawn(async move {
             loop {
                 let n = next.fetch_add(1, Ordering::Relaxed);
-                if n >= attempts() {
+                if n >= attempts() && done.load(Ordering::Relaxed) {
                     return;
                 }
-                let due = Duration::from_micros(n * 100);
-                let early = due.saturating_sub(clock.elapsed());
+                let early = Duration::from_micros(n * 100).saturating_sub(clock.elapsed());
                 if early > Duration::from_millis(1) {
                     tokio::time::sleep(early).await;
                 }
-                let count = match attempt(from(n), port).await {
-                    Ok(0) => &outcome.refused,
-                    Ok(_) => &outcome.heard,
-                    Err(_) => &outcome.failed,
-                };
-                count.fetch_add(1, Ordering::Relaxed);
+                let got = attempt(from(n), port).await;
+                let mut outcome = outcome.lock().unwrap();
+                match got {
+                    Ok(0) => outcome.refused += 1,
+                    Ok(_) => {
+                        outcome.heard += 1;
+                        *outcome.by_address.entry(from(n)).or_default() += 1;
+                    }
+                    Err(_) => outcome.failed += 1,
+                }
             }
         });
     }
+    let got = honest.await;
+    done.store(true, Ordering::Relaxed);
     while attackers.join_next().await.is_some() {}
+    let mut outcome = std::mem::take(&mut *outcome.lock().unwrap());
+    outcome.took = clock.elapsed();
+    let Outcome {
+        refused,
+        heard,
+        failed,
+        took,
+        ..
+    } = &outcome;
     println!(
-        "{} attempts in {:?}: {outcome:?}",
-        attempts(),
-        clock.elapsed()
+        "{} attempts in {took:?}: {refused} refused, {heard} heard, {failed} failed",
+        outcome.all()
     );
-    outcome
+    (outcome, got)
+}
+
+/// Has what comes to a port of its own go on to the node from another address; that port.
+async fn from_elsewhere(from: Ipv4Addr, port: u16) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let own = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                if let Ok(mut far) = connect(from, port).await {
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                }
+            });
+        }
+    });
+    own
+}
+
+/// A member that the node has not seen before starts, and is connected.
+fn comes(house: &House, newcomer: &mut Node) {
+    tokio::task::block_in_place(|| {
+        newcomer.start();
+        house.attacked.wait_peer(&newcomer.peer_id());
+    });
 }
 
 async fn attempt(from: Ipv4Addr, port: u16) -> std::io::Result<u64> {
@@ -109,8 +174,8 @@ async fn attempt(from: Ipv4Addr, port: u16) -> std::io::Result<u64> {
     }
 }
 
-/// Messages from the friend to the attacked node while `work` goes on; every one arrives.
-async fn served_during<T>(house: &House, work: impl Future<Output = T>) -> T {
+/// Messages from the friend to the attacked node; every one arrives.
+fn served(house: &House) {
     let messages = if evidence() { 200 } else { 20 };
     let inbox = house.attacked.subscribe("flood", messages);
     // The friend knows who listens.
@@ -119,25 +184,15 @@ async fn served_during<T>(house: &House, work: impl Future<Output = T>) -> T {
         let status = house.friend.json(&["status"]);
         (sent["listeners"].is_u64() && status["connected"] == 1).then_some(())
     });
-    let sending = async {
-        for n in 0..messages {
-            let data = format!("message {n}");
-            tokio::task::block_in_place(|| {
-                loop {
-                    let sent = house.friend.json(&["publish", "flood", "--data", &data]);
-                    if sent["listeners"] == 1 {
-                        break;
-                    }
-                }
-            });
-            tokio::task::yield_now().await;
-        }
-    };
-    let (done, ()) = tokio::join!(work, sending);
-    let heard = tokio::task::block_in_place(|| inbox.finish());
-    assert_eq!(heard.len(), messages);
+    for n in 0..messages {
+        let data = format!("message {n}");
+        eventually("a message is sent", || {
+            let sent = house.friend.json(&["publish", "flood", "--data", &data]);
+            (sent["listeners"] == 1).then_some(())
+        });
+    }
+    assert_eq!(inbox.finish().len(), messages);
     house.friend_is_served();
-    done
 }
 
 /// Denials of the node for any of these reasons.
@@ -145,66 +200,140 @@ fn denials(house: &House, reasons: &[&str]) -> u64 {
     reasons.iter().map(|reason| house.denied(reason)).sum()
 }
 
-const BEFORE_HANDSHAKE: [&str; 8] = [
+const BEFORE_HANDSHAKE: [&str; 17] = [
     "address_rate",
     "subnet_rate",
+    "relay_rate",
+    "unvalidated_rate",
     "connection_rate",
     "pending_per_address",
     "pending_per_subnet",
     "pending_connections",
+    "pending_unvalidated",
+    "inbound_connections",
+    "connections",
+    "connections_per_address",
+    "connections_per_subnet",
+    "memory",
     "cooling_down",
     "address_banned",
+    "reputation_unknown",
 ];
+
+/// No refusal of a flood is missing in the counters.
+fn all_counted(house: &House, outcome: &Outcome) {
+    eventually("every refusal is counted", || {
+        (denials(house, &BEFORE_HANDSHAKE) >= outcome.refused).then_some(())
+    });
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_attempts_from_one_address_cost_the_others_nothing() {
     let house = House::build("");
     let port = house.attacked.port;
-    let outcome = served_during(&house, flood(port, |_| Ipv4Addr::new(127, 1, 1, 1))).await;
-    let refused = outcome.refused.load(Ordering::Relaxed);
-    let heard = outcome.heard.load(Ordering::Relaxed);
-    let failed = outcome.failed.load(Ordering::Relaxed);
-    assert_eq!(refused + heard + failed, attempts());
-    // The burst of a minute, and what is given again meanwhile, at 100 a minute.
-    let allowed = 100 + (attempts() / 100);
-    assert!(heard <= allowed, "{heard} were heard");
-    let counted = || denials(&house, &BEFORE_HANDSHAKE);
-    eventually("every refusal is counted", || {
-        (counted() >= refused.saturating_sub(allowed)).then_some(())
-    });
-    println!("counted {} denials", counted());
+    let elsewhere = from_elsewhere(Ipv4Addr::new(127, 9, 9, 9), port).await;
+    let mut newcomer = house.newcomer("late", elsewhere);
+    let attacker = |_| Ipv4Addr::new(127, 1, 1, 1);
+    let honest = async {
+        tokio::task::block_in_place(|| served(&house));
+        // Somebody new, from where nobody came from before, is heard at once and let in.
+        assert!(attempt(Ipv4Addr::new(127, 9, 9, 8), port).await.unwrap() > 0);
+        comes(&house, &mut newcomer);
+    };
+    let (outcome, ()) = flood(port, attacker, honest).await;
+    outcome.arrived();
+    // The burst of a minute, and what is given again meanwhile.
+    let allowed = outcome.allowed(100);
+    assert!(outcome.heard <= allowed, "{outcome:?}, {allowed} allowed");
+    all_counted(&house, &outcome);
     // And in the log they are sums, not lines.
-    let log = house.attacked.audit();
-    let sums: Vec<_> = log
-        .iter()
-        .filter(|record| record.to_string().contains("address_rate"))
-        .collect();
-    assert!(!sums.is_empty() && sums.len() < 100, "{}", sums.len());
-    // Somebody new, from elsewhere, is heard at once.
-    assert!(attempt(Ipv4Addr::new(127, 9, 9, 9), port).await.unwrap() > 0);
+    let sums = |log: Vec<Value>| {
+        let of = |record: &&Value| record.to_string().contains("address_rate");
+        log.iter().filter(of).count()
+    };
+    eventually("the log has the sums", || {
+        (sums(house.attacked.audit()) > 0).then_some(())
+    });
+    let lines = sums(house.attacked.audit());
+    assert!(lines < 100, "{lines}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rotating_addresses_resets_no_limit() {
-    // A table that the attackers fill many times over.
-    let limits = "limits.tracked_keys = 256\nlimits.connections_per_minute = 600\n";
+async fn coming_back_by_turns_from_many_addresses_resets_no_limit() {
+    let limits = "limits.connections_per_minute_per_address = 2\n\
+                  limits.connections_per_minute = 1000000\n";
     let house = House::build(limits);
-    let clock = SystemClock::new();
-    let rotating = |n: u64| {
-        let [.., a, b, c] = n.wrapping_mul(0x9e37_79b9).to_be_bytes();
-        Ipv4Addr::new(127, a | 2, b, c.clamp(1, 254))
+    // 400 addresses, two of each /24, again and again.
+    let by_turns = |n: u64| {
+        Ipv4Addr::new(
+            127,
+            50,
+            u8::try_from(n % 200).unwrap(),
+            1 + u8::from(n % 400 > 199),
+        )
     };
-    let outcome = served_during(&house, flood(house.attacked.port, rotating)).await;
-    let heard = outcome.heard.load(Ordering::Relaxed);
-    // In all: a burst of 600 and 10 a second, whatever the addresses.
-    let allowed = 600 + 10 * (clock.elapsed().as_secs() + 1);
-    assert!(heard <= allowed, "{heard} were heard");
+    let honest = async { tokio::task::block_in_place(|| served(&house)) };
+    let (outcome, ()) = flood(house.attacked.port, by_turns, honest).await;
+    outcome.arrived();
+    let most = outcome.by_address.values().max().copied().unwrap_or(0);
+    let allowed = outcome.allowed(2);
+    assert!(
+        most > 0 && most <= allowed,
+        "{most} of one, {allowed} allowed"
+    );
+    assert!(outcome.all() > 400 * allowed, "no address came too often");
+    all_counted(&house, &outcome);
+}
+
+/// Ever new addresses, hardly two of a /24.
+fn rotating(n: u64) -> Ipv4Addr {
+    let [.., a, b, c] = n.wrapping_mul(0x9e37_79b9).to_be_bytes();
+    Ipv4Addr::new(127, a | 2, b, c.clamp(1, 254))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn filling_the_table_of_budgets_resets_no_limit() {
+    // Each place of the table is taken for three seconds by one connection.
+    let limits = "limits.tracked_keys = 256\n\
+                  limits.connections_per_minute_per_address = 20\n\
+                  limits.connections_per_minute_per_subnet = 20\n\
+                  limits.connections_per_minute = 1000000\n";
+    let house = House::build(limits);
+    let honest = async { tokio::task::block_in_place(|| served(&house)) };
+    let (outcome, ()) = flood(house.attacked.port, rotating, honest).await;
+    outcome.arrived();
+    // The places, as often as they were free, and what all the others share.
+    let turns = 1 + (outcome.took.as_secs() + 1).div_ceil(3);
+    let allowed = 256 * turns + outcome.allowed(20);
+    assert!(outcome.heard <= allowed, "{outcome:?}, {allowed} allowed");
     let usage = house.attacked.json(&["limits"]);
     let limits = usage["limits"].as_array().unwrap();
     let tracked = limits
         .iter()
         .find(|one| one["name"] == "limits.tracked_keys");
     assert!(tracked.unwrap()["used"].as_u64().unwrap() <= 256);
+    all_counted(&house, &outcome);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_from_everywhere_leaves_a_share_to_the_hosts_of_members() {
+    // Spent at once, and ten a second after that: a thousand want each of them.
+    let house = House::build("limits.connections_per_minute = 600\n");
+    let port = house.attacked.port;
+    // A new member, from where the friend is.
+    let mut newcomer = house.newcomer("late", port);
+    let honest = async {
+        let full = || (house.denied("connection_rate") > 0).then_some(());
+        tokio::task::block_in_place(|| eventually("the budget of all is spent", full));
+        comes(&house, &mut newcomer);
+    };
+    let (outcome, ()) = flood(port, rotating, honest).await;
+    outcome.arrived();
+    // Strangers have three quarters of it, whatever their addresses.
+    let allowed = outcome.allowed(450);
+    assert!(outcome.heard <= allowed, "{outcome:?}, {allowed} allowed");
+    all_counted(&house, &outcome);
+    house.friend_is_served();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -272,12 +401,17 @@ async fn a_flood_of_streams_cuts_the_peer_off_and_charges_it() {
     eventually("it is counted", || {
         (denials(&house, &reasons) >= 2).then_some(())
     });
-    let log = house.attacked.audit();
-    let charged = log.iter().filter(|record| {
-        let text = record.to_string();
-        text.contains("handshake_abuse") && text.contains("streams")
-    });
-    assert_eq!(charged.count(), 2);
+    let charged = || {
+        let log = house.attacked.audit();
+        let charged = log.iter().filter(|record| {
+            let text = record.to_string();
+            text.contains("handshake_abuse") && text.contains("streams")
+        });
+        charged.count()
+    };
+    // The charge gets to the log through two actors.
+    eventually("both are charged", || (charged() >= 2).then_some(()));
+    assert_eq!(charged(), 2);
     house.friend_is_served();
 }
 

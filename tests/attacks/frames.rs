@@ -84,15 +84,19 @@ async fn nonsense_on_every_protocol_of_an_accepted_peer_harms_nobody_else() {
         vec![0x05, 0x0a, 0x03, 0xff, 0xff, 0xff],
         vec![0; 1 << 20],
     ];
-    for (n, protocol) in (60..).zip(protocols) {
-        for bytes in &nonsense {
-            let raw = Raw::dial(n, &house.open_address()).await;
-            if let Some(mut stream) = raw.stream(protocol).await {
-                raw::send(&mut stream, bytes).await;
-                let _ = futures::AsyncWriteExt::close(&mut stream).await;
-                // Identify and gossip answer on streams of their own; nothing is awaited of them.
-            }
-        }
+    let cases = protocols
+        .iter()
+        .flat_map(|protocol| nonsense.iter().map(move |bytes| (*protocol, bytes)));
+    // A peer each: who was cut off for one of them would not be let in for the next.
+    for (n, (protocol, bytes)) in (60..).zip(cases) {
+        let raw = Raw::dial(n, &house.open_address()).await;
+        raw.is_let_in().await;
+        let mut stream = raw.stream(protocol).await.expect("a stream");
+        raw::send(&mut stream, bytes).await;
+        let closing = futures::AsyncWriteExt::close(&mut stream);
+        let _ = tokio::time::timeout(raw::SENDING, closing).await;
+        // The node ends the stream, or the whole connection, and nothing else.
+        raw::ended(&mut stream).await;
     }
     house.friend_is_served();
     let actors = house.attacked.json(&["actors"]);

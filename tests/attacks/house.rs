@@ -21,6 +21,7 @@ pub(crate) struct House {
     pub(crate) attacked: Node,
     pub(crate) friend: Node,
     root: TempDir,
+    issuer: Issuer,
 }
 
 impl House {
@@ -48,12 +49,22 @@ impl House {
             attacked,
             friend,
             root,
+            issuer,
         }
     }
 
     /// Another member of the house, not started.
     pub(crate) fn stranger(&self, name: &str) -> Node {
         Node::init(self.root.path(), name, "")
+    }
+
+    /// A new member that is to find the attacked node at this port, not started.
+    pub(crate) fn newcomer(&self, name: &str, port: u16) -> Node {
+        let node = self.stranger(name);
+        node.enrol(&self.issuer);
+        let there = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", self.attacked.peer_id());
+        node.configure(&[there], "");
+        node
     }
 
     /// Where plain libp2p clients are served.

@@ -25,7 +25,7 @@ use tokio::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a write may take that the node need not read.
-const SENDING: Duration = Duration::from_secs(2);
+pub(crate) const SENDING: Duration = Duration::from_secs(2);
 
 pub(crate) type Stream = Negotiated<SubstreamBox>;
 
@@ -134,6 +134,15 @@ impl Raw {
         let (_, mut stream) = soon("a proposal", select).await.ok()?;
         stream.flush().await.ok()?;
         Some(stream)
+    }
+
+    /// The node accepted this peer: it answers a ping.
+    pub(crate) async fn is_let_in(&self) {
+        let mut ping = self.stream("/ipfs/ping/1.0.0").await.expect("a stream");
+        send(&mut ping, &[7; 32]).await;
+        let mut pong = [0; 32];
+        soon("a pong", ping.read_exact(&mut pong)).await.unwrap();
+        assert_eq!(pong, [7; 32]);
     }
 
     /// Waits until the node ends the connection.

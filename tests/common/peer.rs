@@ -73,7 +73,7 @@ impl GateKeeper for Forger {
 }
 
 impl Admission for Forger {
-    fn admit_pending(&self, _: quantraband::types::Source) -> Result<(), &'static str> {
+    fn admit_pending(&self, _: quantraband::types::Source, _: bool) -> Result<(), &'static str> {
         Ok(())
     }
 }

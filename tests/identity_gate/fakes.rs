@@ -150,7 +150,7 @@ impl GateKeeper for Keeper {
 pub(crate) struct Door(pub(crate) Result<(), &'static str>);
 
 impl Admission for Door {
-    fn admit_pending(&self, _: quantraband::types::Source) -> Result<(), &'static str> {
+    fn admit_pending(&self, _: quantraband::types::Source, _: bool) -> Result<(), &'static str> {
         self.0
     }
 }

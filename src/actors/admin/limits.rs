@@ -89,6 +89,8 @@ fn used_of(name: &str, used: &LimitUse) -> Option<u64> {
         "inbound_connections" => Some(used.inbound),
         "outbound_connections" => Some(used.outbound),
         "connections_per_peer" => Some(used.most_of_a_peer),
+        "connections_per_address" => Some(used.most_of_an_address),
+        "connections_per_subnet" => Some(used.most_of_a_subnet),
         "pending_connections" => Some(used.pending),
         "memory" => Some(used.memory),
         "tracked_keys" => Some(used.tracked_keys),

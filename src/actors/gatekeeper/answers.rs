@@ -80,37 +80,49 @@ impl GateKeeper for Gatekeeper {
 
     fn refused(&self, peer: &PeerId, ip: Option<IpAddr>, direction: Direction, why: &Refusal) {
         self.0.metrics.denied(why.code());
-        // What the other side decided, and what broke on the way, is its own affair.
-        let ours = !matches!(
+        // What the other side decided, and what broke on the way, is its own affair: no record
+        // here says that this node refused somebody.
+        let theirs = matches!(
             why,
             Refusal::ByPeer(_) | Refusal::Interrupted(_) | Refusal::Late
         );
-        if ours && why.charged() {
-            self.charge(*peer, ip, why);
+        if theirs {
+            tracing::debug!(%peer, ?direction, code = why.code(), "not let in: {why}");
+            return;
         }
-        if !self.2.is_single(why.code(), ip, ours, self.0.clock.now()) {
+        let single = self.2.is_single(why.code(), ip, self.0.clock.now());
+        if why.charged() {
+            self.charge(*peer, ip, why, single);
+        }
+        if !single {
             return;
         }
         tracing::info!(%peer, ?direction, code = why.code(), "refused at the gate: {why}");
-        if ours {
-            self.0.audit.note(AuditEvent::AuthenticationFailed {
-                peer: *peer,
-                address: ip,
-                code: why.code().to_owned(),
-                detail: why.to_string(),
-            });
-        }
+        self.0.audit.note(AuditEvent::AuthenticationFailed {
+            peer: *peer,
+            address: ip,
+            code: why.code().to_owned(),
+            detail: why.to_string(),
+        });
     }
 
     fn breached(&self, peer: &PeerId, ip: Option<IpAddr>, breach: Breach) {
         self.0.metrics.denied(breach.code());
-        tracing::warn!(%peer, code = breach.code(), "a connection is cut off: {breach}");
-        self.charge_for(*peer, ip, Severity::HandshakeAbuse, breach.to_string());
+        let single = self.2.is_single(breach.code(), ip, self.0.clock.now());
+        if single {
+            tracing::warn!(%peer, code = breach.code(), "a connection is cut off: {breach}");
+        }
+        let (abuse, evidence) = (Severity::HandshakeAbuse, breach.to_string());
+        self.charge_for(*peer, ip, abuse, evidence, single);
+    }
+
+    fn request_rates(&self) -> (u32, u32) {
+        self.0.limiter.load().request_rates()
     }
 }
 
 impl Admission for Gatekeeper {
-    fn admit_pending(&self, source: Source) -> Result<(), &'static str> {
+    fn admit_pending(&self, source: Source, known: bool) -> Result<(), &'static str> {
         let tools = &self.0;
         if let Some(ip) = source.ip() {
             let origin = Origin {
@@ -129,8 +141,16 @@ impl Admission for Gatekeeper {
         tools
             .limiter
             .load()
-            .admit_connection(source)
+            .admit_from(source, known)
             .map_err(|denial| denial.reason.code())
+    }
+
+    fn is_exempt(&self, source: Source) -> bool {
+        self.0.limiter.load().is_exempt(source)
+    }
+
+    fn denied(&self, reason: &'static str) {
+        self.0.metrics.denied(reason);
     }
 
     fn take_refused(&self) -> Vec<Refused> {

@@ -40,20 +40,18 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Whether this one is told in full. It is counted in the sums when it is not, and when it
-    /// has no `record` of its own in any case.
+    /// Whether this one is told in full. It is counted in the sums when it is not.
     pub(super) fn is_single(
         &self,
         reason: &'static str,
         ip: Option<IpAddr>,
-        record: bool,
         now: Timestamp,
     ) -> bool {
         let mut interval = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = interval.singly.entry(reason).or_default();
         let single = *seen < SINGLY;
         *seen = seen.saturating_add(1);
-        if !single || !record {
+        if !single {
             interval.rest.add((reason, ip), now);
         }
         single
@@ -89,9 +87,9 @@ mod tests {
         for n in 0..10_000u32 {
             let ip = IpAddr::from(n.to_be_bytes());
             let now = Timestamp::from_millis(u64::from(n));
-            single += u64::from(refusals.is_single("no_credential", Some(ip), true, now));
+            single += u64::from(refusals.is_single("no_credential", Some(ip), now));
         }
-        assert!(refusals.is_single("banned", None, true, Timestamp::from_millis(0)));
+        assert!(refusals.is_single("banned", None, Timestamp::from_millis(0)));
         assert_eq!(single, u64::from(SINGLY));
         let sums = refusals.take();
         assert!(sums.len() <= KEYS + 1);
@@ -100,6 +98,6 @@ mod tests {
 
         // The next interval begins anew.
         assert!(refusals.take().is_empty());
-        assert!(refusals.is_single("no_credential", None, true, Timestamp::from_millis(0)));
+        assert!(refusals.is_single("no_credential", None, Timestamp::from_millis(0)));
     }
 }

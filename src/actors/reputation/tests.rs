@@ -108,6 +108,7 @@ async fn offend(house: &House, n: u8) {
             address: None,
             severity: Severity::BadCredential,
             evidence: "test".to_owned(),
+            summed: false,
         };
         house.actor.ask(charge, LONG).await.unwrap();
     }
@@ -183,6 +184,7 @@ fn a_member_and_its_key_are_banned_in_one_step_and_after_a_restart() {
                 address: None,
                 severity: Severity::BadCredential,
                 evidence: "test".to_owned(),
+                summed: false,
             };
             first.actor.ask(charge, LONG).await.unwrap();
         }

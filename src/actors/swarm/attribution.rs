@@ -70,6 +70,7 @@ impl Attribution for SwarmAttribution {
                 address: None,
                 severity: Severity::InvalidMessage,
                 evidence: "a message whose signature or form is wrong".to_owned(),
+                summed: false,
             };
             if self.reputation.tell_for(origin, charge).is_err() {
                 tracing::warn!(peer = %neighbour, "a charge was lost: Reputation is busy");

@@ -22,6 +22,7 @@ impl SwarmActor {
             address: None,
             severity: Severity::InvalidMessage,
             evidence,
+            summed: false,
         };
         let told = self.tools.reputation.tell_for(Origin::peer(who), charge);
         if told.is_err() {

@@ -145,10 +145,13 @@ impl Handler<DescribeLimits> for SwarmActor {
         let admission = &mut swarm.behaviour_mut().admission;
         admission.look_at_memory();
         let counts = admission.counts();
+        let (address, subnet) = admission.most_of_a_place();
         LimitUse {
             inbound: count(counts.inbound),
             outbound: count(counts.outbound),
             most_of_a_peer: count(admission.most_of_a_peer()),
+            most_of_an_address: count(address),
+            most_of_a_subnet: count(subnet),
             pending: count(counts.pending),
             memory: counts.memory,
             tracked_keys: count(self.tools.limiter.load().usage().fullest()),

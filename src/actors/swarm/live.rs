@@ -41,6 +41,7 @@ impl SwarmActor {
             self.review();
         }
         self.review_rights();
+        self.shed();
         if elapsed >= self.next_report {
             self.next_report = elapsed.saturating_add(self.tools.config.audit.aggregate.0);
             self.report_refusals();
@@ -203,6 +204,24 @@ impl SwarmActor {
             .then_some("may listen to more topics now")
     }
 
+    /// Closes some connections while the process takes too much memory.
+    fn shed(&mut self) {
+        let Some(swarm) = self.swarm.as_mut() else {
+            return;
+        };
+        let gone = swarm.behaviour_mut().admission.shed();
+        if gone.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            count = gone.len(),
+            "too much memory: connections are closed"
+        );
+        for id in gone {
+            swarm.close_connection(id);
+        }
+    }
+
     /// Writes down what was refused since the last time, in sums.
     pub(super) fn report_refusals(&mut self) {
         for ((reason, author), tally) in self.refused.drain() {
@@ -229,11 +248,8 @@ impl SwarmActor {
         let Some(swarm) = self.swarm.as_mut() else {
             return;
         };
+        // Each was counted when it was denied.
         let denied = swarm.behaviour_mut().admission.take_denials();
-        for one in &denied {
-            self.tools.metrics.denied_many(one.reason, one.count);
-        }
-        // Those of the gate were counted one by one.
         let refused = self.tools.admission.take_refused();
         for refused in denied.into_iter().chain(refused) {
             let Refused {

@@ -221,7 +221,7 @@ pub(super) fn gossip(check: &mut Check, config: &Config) {
 }
 
 /// Fewest streams a connection can work with: two of gossip and one each of the other protocols.
-const MIN_STREAMS: u64 = 16;
+const MIN_STREAMS: u64 = 96;
 /// Most streams a peer may be let have: the muxer holds 256, both directions together.
 const MAX_PEER_STREAMS: u64 = 192;
 /// A node that has just started takes some tens of megabytes.
@@ -248,6 +248,8 @@ pub(super) fn limits(check: &mut Check, config: &Config) {
         ("inbound_connections", limits.inbound_connections),
         ("outbound_connections", limits.outbound_connections),
         ("connections_per_peer", limits.connections_per_peer),
+        ("connections_per_address", limits.connections_per_address),
+        ("connections_per_subnet", limits.connections_per_subnet),
         ("pending_connections", limits.pending_connections),
         ("pending_per_address", limits.pending_per_address),
         ("pending_per_subnet", limits.pending_per_subnet),
@@ -322,6 +324,16 @@ fn relations(check: &mut Check, limits: &LimitsConfig) {
     check.ordered(
         ("limits.connections_per_peer", limits.connections_per_peer),
         ("limits.connections", limits.connections),
+    );
+    check.ordered(
+        (
+            "limits.connections_per_address",
+            limits.connections_per_address,
+        ),
+        (
+            "limits.connections_per_subnet",
+            limits.connections_per_subnet,
+        ),
     );
     check.ordered(
         ("limits.pending_per_address", limits.pending_per_address),

@@ -1,6 +1,11 @@
 //! How much memory the process takes, looked at seldom, and whether that is too much.
 
-use std::{fs::File, os::unix::fs::FileExt, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// How often it is looked at: a flood cannot make a look per connection of it, and what can be
 /// allocated meanwhile is bounded by the handshakes under way.
@@ -17,28 +22,30 @@ pub trait Memory: Send + Sync {
 /// This process's, from `/proc/self/status`. The file stays open: without a free descriptor it
 /// could not be opened in the flood it is needed in.
 #[derive(Debug)]
-pub struct ProcessMemory(Option<File>);
+pub struct ProcessMemory(Mutex<Option<File>>);
 
-impl ProcessMemory {
-    /// Opens the file.
-    #[must_use]
-    pub fn open() -> Self {
-        let file = File::open("/proc/self/status");
-        if let Err(error) = &file {
-            tracing::warn!(%error, "this process's memory cannot be told: limits.memory is void");
+impl Default for ProcessMemory {
+    fn default() -> Self {
+        let memory = Self(Mutex::new(open()));
+        if memory.used().is_none() {
+            tracing::error!("this process's memory cannot be told: no connection is let in");
         }
-        Self(file.ok())
+        memory
     }
+}
+
+fn open() -> Option<File> {
+    File::open("/proc/self/status").ok()
 }
 
 impl Memory for ProcessMemory {
     fn used(&self) -> Option<u64> {
-        let Some(file) = &self.0 else {
-            // Said at the start; there is nothing to measure on this system.
-            return Some(0);
-        };
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if file.is_none() {
+            *file = open();
+        }
         let mut text = [0; STATUS_BYTES];
-        let read = file.read_at(&mut text, 0).ok()?;
+        let read = file.as_ref()?.read_at(&mut text, 0).ok()?;
         resident(std::str::from_utf8(text.get(..read)?).ok()?)
     }
 }
@@ -76,6 +83,12 @@ impl Gauge {
         self.used.is_some_and(|used| used < self.limit)
     }
 
+    /// Bytes in use and their limit; `None` when the first cannot be told.
+    pub(super) fn levels(&mut self, now: Duration) -> Option<(u64, u64)> {
+        self.look(now);
+        Some((self.used?, self.limit))
+    }
+
     /// Bytes in use at the last look.
     pub(super) fn used(&self) -> u64 {
         self.used.unwrap_or(u64::MAX)
@@ -100,7 +113,7 @@ mod tests {
             Some(2 << 20)
         );
         assert_eq!(resident("Name: x"), None);
-        let own = ProcessMemory::open().used().unwrap();
+        let own = ProcessMemory::default().used().unwrap();
         assert!((1 << 20..1 << 40).contains(&own), "{own}");
     }
 }

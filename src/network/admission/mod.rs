@@ -5,15 +5,21 @@
 //! many connections are under way, in total, from one address and from one subnet, how many
 //! stand, and what the node's [`Admission`] says (bans by address, rates). After it: a connection
 //! is established only with the record that the identity gate filed for it, and within the limit
-//! per peer.
+//! per peer, per host and per subnet.
+//!
+//! A quarter of the handshakes is kept for hosts that members came from lately and for exempt
+//! networks. While memory is over its limit connections that stand are closed too
+//! ([`Behaviour::shed`]).
 //!
 //! Inbound and dialled connections have limits of their own below the total: a crowd of inbound
 //! peers cannot keep the node from dialling its own. Refusals make no event each; [`Behaviour::take_denials`] hands
 //! them out in sums. When the node's view is gone, its [`Admission`] has to deny.
 
 mod denials;
+mod known;
 mod memory;
 mod pending;
+mod shed;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -41,23 +47,34 @@ use super::{
 use crate::{
     audit::Direction,
     config::LimitsConfig,
+    identity::Tier,
     types::{Clock, Source},
 };
 
 use denials::Denials;
 pub use denials::Refused;
+use known::Known;
 use memory::Gauge;
 pub use memory::{Memory, ProcessMemory};
 use pending::{Pending, Tally};
+use shed::{Rounds, Weighed};
 
 /// What the node says about an address before the handshake.
 pub trait Admission: Send + Sync + 'static {
-    /// Whether a new inbound connection may begin its handshake. Runs inside the Swarm for every
-    /// connection: it must answer from views.
+    /// Whether a new inbound connection may begin its handshake; `known`: a member came from its
+    /// host lately. Runs inside the Swarm for every connection: it must answer from views.
     ///
     /// # Errors
     /// The reason's stable name, for counters and the log.
-    fn admit_pending(&self, source: Source) -> Result<(), &'static str>;
+    fn admit_pending(&self, source: Source, known: bool) -> Result<(), &'static str>;
+
+    /// Whether its network is one of the operator's own (`limits.exempt_networks`).
+    fn is_exempt(&self, _: Source) -> bool {
+        false
+    }
+
+    /// Told of each denial, to count it: what was counted is not lost with the behaviour.
+    fn denied(&self, _: &'static str) {}
 
     /// Refusals at the gate since the last call that were not recorded one by one.
     fn take_refused(&self) -> Vec<Refused> {
@@ -82,12 +99,20 @@ pub const PENDING_PER_SUBNET: &str = "pending_per_subnet";
 pub const MEMORY: &str = "memory";
 /// Too many connections that others dialled.
 pub const INBOUND: &str = "inbound_connections";
+/// Too many connections of unverified peers that others dialled.
+pub const UNVERIFIED: &str = "unverified_connections";
 /// Too many connections that this node dialled.
 pub const OUTBOUND: &str = "outbound_connections";
 /// Too many connections.
 pub const CONNECTIONS: &str = "connections";
 /// Too many connections of one peer.
 pub const CONNECTIONS_PER_PEER: &str = "connections_per_peer";
+/// Too many connections from one host: an IPv4 address, a /64 of IPv6, a relay.
+pub const CONNECTIONS_PER_ADDRESS: &str = "connections_per_address";
+/// Too many connections from one subnet: a /24 of IPv4, a /48 of IPv6.
+pub const CONNECTIONS_PER_SUBNET: &str = "connections_per_subnet";
+/// A connection that stood, closed because the process takes too much memory.
+pub const SHED: &str = "memory_shed";
 /// The identity gate filed no record for the connection.
 pub const NO_RECORD: &str = "no_gate_record";
 
@@ -116,10 +141,17 @@ pub struct Behaviour {
     limits: Limits,
     pending: Pending,
     memory: Gauge,
+    rounds: Rounds,
     /// Let through here, but not yet established: another behaviour may still deny.
-    entering: HashMap<ConnectionId, Admitted>,
+    entering: HashMap<ConnectionId, (Admitted, Source)>,
     standing: HashMap<ConnectionId, Standing>,
+    /// How many were established so far.
+    number: u64,
     per_peer: Tally<libp2p::PeerId>,
+    /// Inbound ones that stand, by host and by subnet.
+    hosts: Tally<Source>,
+    subnets: Tally<Source>,
+    known: Known,
     inbound: usize,
     outbound: usize,
     denials: Denials,
@@ -128,6 +160,9 @@ pub struct Behaviour {
 struct Standing {
     admitted: Admitted,
     direction: Direction,
+    /// Where it comes from, or leads to.
+    source: Source,
+    number: u64,
 }
 
 struct Limits {
@@ -135,9 +170,17 @@ struct Limits {
     inbound: usize,
     outbound: usize,
     per_peer: usize,
+    per_address: usize,
+    per_subnet: usize,
     pending: usize,
     pending_per_address: usize,
     pending_per_subnet: usize,
+}
+
+/// What strangers may have of a number that is shared with hosts known to be members': all but a
+/// quarter.
+fn strangers(all: usize) -> usize {
+    all.saturating_sub(all / 4)
 }
 
 impl Behaviour {
@@ -159,15 +202,22 @@ impl Behaviour {
                 inbound: count(limits.inbound_connections),
                 outbound: count(limits.outbound_connections),
                 per_peer: count(limits.connections_per_peer),
+                per_address: count(limits.connections_per_address),
+                per_subnet: count(limits.connections_per_subnet),
                 pending: count(limits.pending_connections),
                 pending_per_address: count(limits.pending_per_address),
                 pending_per_subnet: count(limits.pending_per_subnet),
             },
             pending: Pending::default(),
-            memory: Gauge::new(Arc::new(ProcessMemory::open()), limits.memory.0),
+            memory: Gauge::new(Arc::new(ProcessMemory::default()), limits.memory.0),
+            rounds: Rounds::default(),
             entering: HashMap::new(),
             standing: HashMap::new(),
+            number: 0,
             per_peer: Tally::default(),
+            hosts: Tally::default(),
+            subnets: Tally::default(),
+            known: Known::default(),
             inbound: 0,
             outbound: 0,
             denials: Denials::default(),
@@ -227,6 +277,33 @@ impl Behaviour {
         self.per_peer.most()
     }
 
+    /// Most inbound connections that stand from one host, and from one subnet.
+    #[must_use]
+    pub fn most_of_a_place(&self) -> (usize, usize) {
+        (self.hosts.most(), self.subnets.most())
+    }
+
+    /// The connections to close now, because the process takes too much memory; to be asked
+    /// each second. Each is counted as denied.
+    pub fn shed(&mut self) -> Vec<ConnectionId> {
+        let now = self.clock.elapsed();
+        let Some(levels) = self.memory.levels(now) else {
+            return Vec::new();
+        };
+        let weighed = self.standing.iter().map(|(id, standing)| Weighed {
+            id: *id,
+            tier: standing.admitted.tier,
+            direction: standing.direction,
+            number: standing.number,
+        });
+        let gone = self.rounds.round(now, levels, weighed.collect());
+        for id in &gone {
+            let source = self.standing.get(id).map(|standing| standing.source);
+            self.count_denial(SHED, source.and_then(Source::ip));
+        }
+        gone
+    }
+
     /// How much memory the process takes, and whether that leaves room for another connection.
     fn check_memory(&mut self) -> Result<(), &'static str> {
         if self.memory.has_room(self.clock.elapsed()) {
@@ -237,12 +314,19 @@ impl Behaviour {
     }
 
     fn check_pending(&mut self, source: Source) -> Result<(), &'static str> {
+        let known = self.known.has(source, self.clock.elapsed());
+        let exempt = self.admission.is_exempt(source);
+        let most = if known || exempt {
+            self.limits.pending
+        } else {
+            strangers(self.limits.pending)
+        };
         let inbound = self.inbound.saturating_add(self.pending.len());
         if inbound >= self.limits.inbound {
             Err(INBOUND)
         } else if inbound.saturating_add(self.outbound) >= self.limits.connections {
             Err(CONNECTIONS)
-        } else if self.pending.len() >= self.limits.pending {
+        } else if self.pending.len() >= most {
             Err(PENDING)
         } else if source.is_unvalidated()
             && self.pending.unvalidated() >= self.limits.pending.div_ceil(2)
@@ -253,9 +337,24 @@ impl Behaviour {
         } else if self.pending.of_subnet(source) >= self.limits.pending_per_subnet {
             Err(PENDING_PER_SUBNET)
         } else {
+            self.check_place(source)?;
             self.check_memory()?;
             // Last, because it charges a budget.
-            self.admission.admit_pending(source)
+            self.admission.admit_pending(source, known)
+        }
+    }
+
+    /// Whether another connection may stand that comes from there.
+    fn check_place(&self, source: Source) -> Result<(), &'static str> {
+        let (host, subnet) = (source.host(), source.subnet());
+        if self.admission.is_exempt(source) {
+            Ok(())
+        } else if self.hosts.of(&host) >= self.limits.per_address {
+            Err(CONNECTIONS_PER_ADDRESS)
+        } else if self.subnets.of(&subnet) >= self.limits.per_subnet {
+            Err(CONNECTIONS_PER_SUBNET)
+        } else {
+            Ok(())
         }
     }
 
@@ -270,6 +369,19 @@ impl Behaviour {
         }
     }
 
+    /// Keys cost nothing on an open listener: whoever comes there gets half of what members
+    /// would need too.
+    fn check_unverified(&self) -> Result<(), &'static str> {
+        let inbound = self.standing().filter(|(_, direction, admitted)| {
+            *direction == Direction::Inbound && admitted.tier == Tier::Unverified
+        });
+        if inbound.count() >= self.limits.inbound.div_ceil(2) {
+            Err(UNVERIFIED)
+        } else {
+            Ok(())
+        }
+    }
+
     fn check_dial(&mut self) -> Result<(), &'static str> {
         self.check_standing(Direction::Outbound)?;
         self.check_memory()
@@ -279,22 +391,33 @@ impl Behaviour {
         &mut self,
         id: ConnectionId,
         peer: &libp2p::PeerId,
-        direction: Direction,
+        (direction, source): (Direction, Source),
         admitted: Option<Admitted>,
     ) -> Result<(), &'static str> {
         // Fail closed: whatever came here without passing the gate goes no further.
         let admitted = admitted.ok_or(NO_RECORD)?;
         self.check_standing(direction)?;
+        if direction == Direction::Inbound {
+            self.check_place(source)?;
+            if admitted.tier == Tier::Unverified {
+                self.check_unverified()?;
+            }
+        }
         if self.per_peer.of(peer) >= self.limits.per_peer {
             return Err(CONNECTIONS_PER_PEER);
         }
-        self.entering.insert(id, admitted);
+        self.entering.insert(id, (admitted, source));
         Ok(())
     }
 
     fn deny(&mut self, reason: &'static str, ip: Option<IpAddr>) -> ConnectionDenied {
-        self.denials.add(reason, ip, self.clock.now());
+        self.count_denial(reason, ip);
         ConnectionDenied::new(Denied(reason))
+    }
+
+    fn count_denial(&mut self, reason: &'static str, ip: Option<IpAddr>) {
+        self.denials.add(reason, ip, self.clock.now());
+        self.admission.denied(reason);
     }
 
     fn failed(&mut self, id: ConnectionId) {
@@ -304,12 +427,22 @@ impl Behaviour {
     }
 
     fn established(&mut self, id: ConnectionId, peer: libp2p::PeerId, direction: Direction) {
-        let Some(admitted) = self.entering.remove(&id) else {
+        let Some((admitted, source)) = self.entering.remove(&id) else {
             return;
         };
+        self.number = self.number.saturating_add(1);
+        if admitted.tier == Tier::Member {
+            self.known.came(source);
+        }
+        if direction == Direction::Inbound {
+            self.hosts.more(source.host());
+            self.subnets.more(source.subnet());
+        }
         let standing = Standing {
             admitted,
             direction,
+            source,
+            number: self.number,
         };
         self.standing.insert(id, standing);
         self.per_peer.more(peer);
@@ -324,6 +457,13 @@ impl Behaviour {
         let counter = self.counter(gone.direction);
         *counter = counter.saturating_sub(1);
         self.per_peer.fewer(&peer);
+        if gone.admitted.tier == Tier::Member {
+            self.known.left(gone.source, self.clock.elapsed());
+        }
+        if gone.direction == Direction::Inbound {
+            self.hosts.fewer(&gone.source.host());
+            self.subnets.fewer(&gone.source.subnet());
+        }
     }
 
     fn counter(&mut self, direction: Direction) -> &mut usize {
@@ -361,8 +501,10 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<THandler<Self>, ConnectionDenied> {
         self.pending.settle(id);
         let admitted = self.ledger.take_inbound(id, &peer, local, remote);
-        self.enter(id, &peer, Direction::Inbound, admitted)
-            .map_err(|reason| self.deny(reason, convert::ip_of(remote)))?;
+        // The handshake has shown whose the address is, over QUIC too.
+        let source = convert::source_of(local, remote).validated();
+        self.enter(id, &peer, (Direction::Inbound, source), admitted)
+            .map_err(|reason| self.deny(reason, source.ip()))?;
         Ok(dummy::ConnectionHandler)
     }
 
@@ -388,8 +530,9 @@ impl NetworkBehaviour for Behaviour {
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let admitted = self.ledger.take_outbound(id, &peer, address);
-        self.enter(id, &peer, Direction::Outbound, admitted)
-            .map_err(|reason| self.deny(reason, convert::ip_of(address)))?;
+        let source = Source::from(convert::ip_of(address));
+        self.enter(id, &peer, (Direction::Outbound, source), admitted)
+            .map_err(|reason| self.deny(reason, source.ip()))?;
         Ok(dummy::ConnectionHandler)
     }
 
@@ -410,7 +553,7 @@ impl NetworkBehaviour for Behaviour {
                 if let Some(reason) = gate::inbound_failure(event.error) {
                     // A QUIC handshake that failed has not shown whose the address is.
                     let ip = convert::source_of(event.local_addr, event.send_back_addr).ip();
-                    self.denials.add(reason, ip, self.clock.now());
+                    self.count_denial(reason, ip);
                 }
                 self.failed(event.connection_id);
             }

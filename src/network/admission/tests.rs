@@ -1,8 +1,5 @@
 use super::*;
-use crate::{
-    identity::Tier,
-    types::{ChannelKind, Cipher, Group, ManualClock, PeerId, SecurityInfo},
-};
+use crate::types::{ChannelKind, Cipher, Group, ManualClock, PeerId, SecurityInfo};
 use ed25519_dalek::SigningKey;
 use libp2p::{
     core::ConnectedPoint,
@@ -12,7 +9,7 @@ use libp2p::{
 struct Open;
 
 impl Admission for Open {
-    fn admit_pending(&self, _: Source) -> Result<(), &'static str> {
+    fn admit_pending(&self, _: Source, _: bool) -> Result<(), &'static str> {
         Ok(())
     }
 }
@@ -29,6 +26,43 @@ fn address(ip: &str) -> Multiaddr {
 
 fn local() -> Multiaddr {
     address("127.0.0.1")
+}
+
+#[test]
+fn forged_addresses_of_quic_leave_half_of_the_handshakes_to_others() {
+    let limits = LimitsConfig {
+        pending_connections: 8,
+        ..LimitsConfig::default()
+    };
+    let mut behaviour = behaviour(&limits);
+    let quic = |n: u8| -> Multiaddr { format!("/ip4/198.51.{n}.1/udp/9/quic-v1").parse().unwrap() };
+    let mut forged = |n: u8| {
+        let id = ConnectionId::new_unchecked(usize::from(n));
+        let source = convert::source_of(&local(), &quic(n));
+        assert_eq!((source.ip(), source.is_unvalidated()), (None, true));
+        let checked = behaviour.check_pending(source);
+        if checked.is_ok() {
+            behaviour.pending.begin(id, source);
+        }
+        checked
+    };
+    let outcomes: Vec<_> = (1..=6).map(&mut forged).collect();
+    let (let_in, denied) = outcomes.split_at(4);
+    assert!(let_in.iter().all(Result::is_ok));
+    assert!(
+        denied
+            .iter()
+            .all(|denied| *denied == Err(PENDING_UNVALIDATED))
+    );
+    // A quarter more is for hosts that are known.
+    for n in 1..=2 {
+        arrive(&mut behaviour, &format!("198.51.{n}.1")).unwrap();
+    }
+    assert_eq!(arrive(&mut behaviour, "198.51.3.1"), Err(PENDING));
+    for n in 1..=4 {
+        behaviour.pending.settle(ConnectionId::new_unchecked(n));
+    }
+    assert_eq!(behaviour.pending.unvalidated(), 0);
 }
 
 /// The Swarm's calls for one inbound connection until its upgrade begins.
@@ -75,13 +109,23 @@ fn admitted(peer: PeerId) -> Admitted {
 
 /// Arrives, passes the gate as `by` says, and is established if it is let in.
 fn connect(behaviour: &mut Behaviour, n: u8, record_of: u8) -> Result<ConnectionId, &'static str> {
+    connect_from(behaviour, n, "10.0.0.1", admitted(peer(record_of).0))
+}
+
+/// The same from this address, let in as this.
+fn connect_from(
+    behaviour: &mut Behaviour,
+    n: u8,
+    from: &str,
+    admitted: Admitted,
+) -> Result<ConnectionId, &'static str> {
     let id = ConnectionId::new_unchecked(rand::random::<u32>() as usize);
-    let (near, far) = (local(), address("10.0.0.1"));
+    let (near, far) = (local(), address(from));
     let slot = behaviour.ledger.arrive(&near, &far);
     behaviour
         .handle_pending_inbound_connection(id, &near, &far)
-        .unwrap();
-    slot.set(admitted(peer(record_of).0)).unwrap();
+        .map_err(|denied| denied.downcast::<Denied>().unwrap().0)?;
+    slot.set(admitted).unwrap();
     let outcome = behaviour.handle_established_inbound_connection(id, peer(n).1, &near, &far);
     match outcome {
         Ok(_) => {
@@ -95,7 +139,7 @@ fn connect(behaviour: &mut Behaviour, n: u8, record_of: u8) -> Result<Connection
             Ok(id)
         }
         Err(denied) => {
-            fail(behaviour, id, "10.0.0.1");
+            fail(behaviour, id, from);
             Err(denied.downcast::<Denied>().unwrap().0)
         }
     }
@@ -111,7 +155,7 @@ fn endpoint() -> ConnectedPoint {
 #[test]
 fn one_address_cannot_take_all_the_handshakes() {
     let limits = LimitsConfig {
-        pending_connections: 4,
+        pending_connections: 5,
         pending_per_address: 2,
         ..LimitsConfig::default()
     };
@@ -308,6 +352,7 @@ fn every_counter_returns_to_zero() {
     assert_eq!(node.counts(), none);
     assert_eq!(node.ledger.under_way(), 0);
     assert!(node.pending.is_empty() && node.per_peer.is_empty());
+    assert!(node.hosts.is_empty() && node.subnets.is_empty());
     assert!(node.entering.is_empty() && node.standing.is_empty());
 }
 
@@ -325,6 +370,183 @@ fn connections_of_one_peer_and_in_total_are_limited() {
     connect(&mut node, 2, 2).unwrap();
     assert_eq!(arrive(&mut node, "10.0.0.3"), Err(CONNECTIONS));
     assert_eq!(node.counts().inbound, 3);
+}
+
+fn stranger(n: u8) -> Admitted {
+    Admitted {
+        tier: Tier::Unverified,
+        ..admitted(peer(n).0)
+    }
+}
+
+fn leave(node: &mut Behaviour, n: u8, id: ConnectionId) {
+    node.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+        peer_id: peer(n).1,
+        connection_id: id,
+        endpoint: &endpoint(),
+        cause: None,
+        remaining_established: 0,
+    }));
+}
+
+#[test]
+fn one_host_and_one_subnet_hold_no_more_than_their_share() {
+    let limits = LimitsConfig {
+        connections_per_address: 3,
+        connections_per_subnet: 5,
+        ..LimitsConfig::default()
+    };
+    let mut node = behaviour(&limits);
+    let mut come = |n: u8, from: &str| connect_from(&mut node, n, from, stranger(n));
+    let first = come(1, "10.0.0.1").unwrap();
+    come(2, "10.0.0.1").unwrap();
+    come(3, "::ffff:10.0.0.1").unwrap();
+    // A new key makes no new host.
+    assert_eq!(come(4, "10.0.0.1"), Err(CONNECTIONS_PER_ADDRESS));
+    come(5, "10.0.0.2").unwrap();
+    come(6, "10.0.0.3").unwrap();
+    assert_eq!(come(7, "10.0.0.4"), Err(CONNECTIONS_PER_SUBNET));
+    come(8, "10.0.1.1").unwrap();
+    // IPv6: a /64 is one host, a /48 one subnet.
+    for n in 9..=11 {
+        come(n, &format!("2001:db8:1:1::{n}")).unwrap();
+    }
+    assert_eq!(come(12, "2001:db8:1:1::c"), Err(CONNECTIONS_PER_ADDRESS));
+    come(13, "2001:db8:1:2::1").unwrap();
+    come(14, "2001:db8:1:3::1").unwrap();
+    assert_eq!(come(15, "2001:db8:1:4::1"), Err(CONNECTIONS_PER_SUBNET));
+    assert_eq!(node.most_of_a_place(), (3, 5));
+    leave(&mut node, 1, first);
+    connect_from(&mut node, 16, "10.0.0.1", stranger(16)).unwrap();
+}
+
+#[test]
+fn handshakes_that_race_end_within_the_share_of_their_host() {
+    let limits = LimitsConfig {
+        connections_per_address: 1,
+        ..LimitsConfig::default()
+    };
+    let mut node = behaviour(&limits);
+    let (near, far) = (local(), address("10.0.0.1"));
+    let ids = [1, 2].map(ConnectionId::new_unchecked);
+    let slots = ids.map(|id| {
+        let slot = node.ledger.arrive(&near, &far);
+        node.handle_pending_inbound_connection(id, &near, &far)
+            .unwrap();
+        slot
+    });
+    let outcomes: Vec<_> = [(1, ids[0], &slots[0]), (2, ids[1], &slots[1])]
+        .into_iter()
+        .map(|(n, id, slot)| {
+            slot.set(admitted(peer(n).0)).unwrap();
+            let entered = node.handle_established_inbound_connection(id, peer(n).1, &near, &far);
+            node.established(id, peer(n).1, Direction::Inbound);
+            entered
+                .map(drop)
+                .map_err(|denied| denied.downcast().unwrap())
+        })
+        .collect();
+    assert_eq!(outcomes, [Ok(()), Err(Denied(CONNECTIONS_PER_ADDRESS))]);
+}
+
+/// Exempts one network, and remembers who was said to be known.
+#[derive(Default)]
+struct Favouring(std::sync::Mutex<Vec<bool>>);
+
+impl Admission for Favouring {
+    fn admit_pending(&self, _: Source, known: bool) -> Result<(), &'static str> {
+        self.0.lock().unwrap().push(known);
+        Ok(())
+    }
+
+    fn is_exempt(&self, source: Source) -> bool {
+        source.ip() == Some(IpAddr::from([192, 168, 0, 1]))
+    }
+}
+
+#[test]
+fn hosts_of_members_and_exempt_networks_find_a_place_when_strangers_took_theirs() {
+    let limits = LimitsConfig {
+        pending_connections: 8,
+        connections_per_address: 1,
+        ..LimitsConfig::default()
+    };
+    let clock = ManualClock::default();
+    let asked = Arc::new(Favouring::default());
+    let mut node = Behaviour::new(
+        &limits,
+        Ledger::default(),
+        asked.clone(),
+        Arc::new(clock.clone()),
+    );
+    let member = connect_from(&mut node, 1, "10.0.0.1", admitted(peer(1).0)).unwrap();
+    leave(&mut node, 1, member);
+    let once = connect_from(&mut node, 2, "10.0.1.1", stranger(2)).unwrap();
+    leave(&mut node, 2, once);
+    // Silent strangers from everywhere, as many as are heard.
+    for n in 0..6 {
+        arrive(&mut node, &format!("198.51.{n}.1")).unwrap();
+    }
+    assert_eq!(arrive(&mut node, "198.51.9.1"), Err(PENDING));
+    // Having been let in as a stranger is worth nothing: keys are free.
+    assert_eq!(arrive(&mut node, "10.0.1.1"), Err(PENDING));
+    let back = connect_from(&mut node, 1, "10.0.0.1", admitted(peer(1).0)).unwrap();
+    assert_eq!(asked.0.lock().unwrap().last(), Some(&true));
+    leave(&mut node, 1, back);
+    // The operator's own networks have no share to keep to either.
+    for n in 3..=5 {
+        connect_from(&mut node, n, "192.168.0.1", admitted(peer(n).0)).unwrap();
+    }
+    // An hour later nobody is owed anything.
+    clock.advance(std::time::Duration::from_secs(3_600));
+    assert_eq!(arrive(&mut node, "10.0.0.1"), Err(PENDING));
+}
+
+#[test]
+fn while_memory_is_over_its_limit_strangers_are_closed_newest_first() {
+    let clock = ManualClock::default();
+    let told = Arc::new(Told::default());
+    let tell = |used| told.0.lock().unwrap().0 = Some(used);
+    let mut node = Behaviour::new(
+        &LimitsConfig::default(),
+        Ledger::default(),
+        Arc::new(Open),
+        Arc::new(clock.clone()),
+    )
+    .measuring(told.clone(), 1_000);
+    tell(999);
+    let mut strangers = Vec::new();
+    for n in 1..=16 {
+        let from = format!("10.{n}.0.1");
+        strangers.push(connect_from(&mut node, n, &from, stranger(n)).unwrap());
+    }
+    let member = connect_from(&mut node, 20, "10.0.0.1", admitted(peer(20).0)).unwrap();
+    assert!(node.shed().is_empty());
+
+    // They fill their buffers after they were let in.
+    tell(1_000);
+    let mut n = 16;
+    let mut rounds = 0;
+    while n > 0 {
+        clock.advance(std::time::Duration::from_secs(1));
+        for id in node.shed() {
+            assert_eq!(Some(id), strangers.pop());
+            leave(&mut node, n, id);
+            n -= 1;
+        }
+        rounds += 1;
+        assert!(rounds <= 16);
+    }
+    // The member stays while memory does not grow, though it does not fall either.
+    clock.advance(std::time::Duration::from_secs(1));
+    assert!(node.shed().is_empty());
+    tell(1_001);
+    clock.advance(std::time::Duration::from_secs(1));
+    assert_eq!(node.shed(), [member]);
+    assert_eq!(node.counts().denied[SHED], 17);
+    tell(10);
+    clock.advance(std::time::Duration::from_secs(1));
+    assert!(node.shed().is_empty());
 }
 
 #[test]

@@ -473,3 +473,6 @@ pub(super) fn origin(ip: Option<IpAddr>) -> Origin {
         address: ip,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use libp2p::{
         transport::{Boxed, DialOpts, ListenerId, PortUse, Transport, TransportEvent},
     },
     multiaddr::Protocol,
+    quic,
     swarm::{DialError, ListenError},
 };
 use thiserror::Error;
@@ -175,8 +176,10 @@ impl Rules {
     ) -> StreamMuxerBox {
         let keeper = Arc::clone(&self.keeper);
         let told = Box::new(move |breach| keeper.breached(&peer, ip, breach));
+        let (streams, keeper) = (self.streams, Arc::clone(&self.keeper));
+        let limits = Box::new(move || streams.with_requests(keeper.request_rates()));
         let clock = Arc::clone(&self.clock);
-        StreamMuxerBox::new(Bounded::new(muxer, window, self.streams, clock, told))
+        StreamMuxerBox::new(Bounded::new(muxer, window, limits, clock, told))
     }
 
     /// Names what went wrong below, and tells the keeper when it is known with whom.
@@ -339,8 +342,11 @@ pub fn inbound_failure(error: &ListenError) -> Option<&'static str> {
 
 /// libp2p's boxed transports wrap errors in each other.
 fn timed_out(error: &io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    error.kind() == io::ErrorKind::TimedOut || inner.is_some_and(timed_out)
+    let quic = |inner: &quic::Error| matches!(inner, quic::Error::HandshakeTimedOut);
+    error.kind() == io::ErrorKind::TimedOut
+        || error.get_ref().is_some_and(|inner| {
+            inner.downcast_ref().is_some_and(timed_out) || inner.downcast_ref().is_some_and(quic)
+        })
 }
 
 /// Why the gate refused a dial, when it was the gate or the channel below it.
@@ -378,6 +384,16 @@ mod tests {
         let punched = |port_use| dialled_role(opts(listener, port_use), true);
         assert_eq!(punched(PortUse::Reuse), Role::Opener);
         assert_eq!(punched(PortUse::New), Role::Listener);
+    }
+
+    #[test]
+    fn a_deadline_is_found_however_it_is_wrapped() {
+        let wrapped = |inner| timed_out(&io::Error::other(inner));
+        assert!(wrapped(io::Error::from(io::ErrorKind::TimedOut)));
+        assert!(!wrapped(io::Error::from(io::ErrorKind::BrokenPipe)));
+        let quic = |error: quic::Error| timed_out(&io::Error::other(io::Error::other(error)));
+        assert!(quic(quic::Error::HandshakeTimedOut));
+        assert!(!quic(quic::Error::NoActiveListenerForDialAsListener));
     }
 
     #[test]

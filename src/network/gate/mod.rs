@@ -97,6 +97,12 @@ pub trait GateKeeper: Send + Sync + 'static {
     fn breached(&self, peer: &PeerId, ip: Option<IpAddr>, breach: Breach) {
         let _ = (peer, ip, breach);
     }
+
+    /// Requests a second, and at once, that an accepted peer may make now; each takes a stream,
+    /// so a connection allows as many streams. Asked for each stream.
+    fn request_rates(&self) -> (u32, u32) {
+        (0, 0)
+    }
 }
 
 /// What a peer presented.

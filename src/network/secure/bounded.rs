@@ -40,23 +40,41 @@ pub struct StreamLimits {
     pub burst: u32,
 }
 
+/// The least that a peer may have open at once: with fewer an honest one that uses all of this
+/// node's protocols as far as they allow would be cut off (64 job requests, 16 of the identity
+/// protocol, 8 others, and gossip, pings and the like).
+pub const FEWEST_STREAMS: usize = 96;
+
 impl From<&LimitsConfig> for StreamLimits {
     fn from(limits: &LimitsConfig) -> Self {
+        let at_once = usize::try_from(limits.streams_per_connection).unwrap_or(usize::MAX);
+        let streams = Self {
+            at_once: at_once.max(FEWEST_STREAMS),
+            per_second: limits.streams_per_second,
+            burst: limits.stream_burst,
+        };
+        streams.with_requests((limits.job_requests_per_second, limits.job_request_burst))
+    }
+}
+
+impl StreamLimits {
+    /// The same, and as many streams a second and at once as requests: each takes one.
+    #[must_use]
+    pub fn with_requests(self, (per_second, burst): (u32, u32)) -> Self {
         Self {
-            at_once: usize::try_from(limits.streams_per_connection).unwrap_or(usize::MAX),
-            // A job request takes a stream.
-            per_second: limits
-                .streams_per_second
-                .max(limits.job_requests_per_second),
-            burst: limits.stream_burst.max(limits.job_request_burst),
+            per_second: self.per_second.max(per_second),
+            burst: self.burst.max(burst),
+            ..self
         }
     }
 }
 
+/// What a connection's bounds are now: those of requests change while it stands.
+pub type Limits = Box<dyn Fn() -> StreamLimits + Send>;
+
 /// Stream openings a peer has left, in thousandths.
 #[derive(Debug)]
 struct Budget {
-    limits: StreamLimits,
     left: u64,
     at: Duration,
 }
@@ -64,20 +82,19 @@ struct Budget {
 impl Budget {
     fn new(limits: StreamLimits, now: Duration) -> Self {
         Self {
-            limits,
             left: u64::from(limits.burst).saturating_mul(1_000),
             at: now,
         }
     }
 
-    fn spend(&mut self, now: Duration) -> bool {
+    fn spend(&mut self, limits: StreamLimits, now: Duration) -> bool {
         let passed = now.saturating_sub(self.at);
         let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
         if passed > 0 {
             // Fractions of a millisecond are not given away twice.
             self.at = self.at.saturating_add(Duration::from_millis(passed));
-            let most = u64::from(self.limits.burst).saturating_mul(1_000);
-            let earned = passed.saturating_mul(u64::from(self.limits.per_second));
+            let most = u64::from(limits.burst).saturating_mul(1_000);
+            let earned = passed.saturating_mul(u64::from(limits.per_second));
             self.left = self.left.saturating_add(earned).min(most);
         }
         match self.left.checked_sub(1_000) {
@@ -98,7 +115,7 @@ pub struct Bounded {
     inner: StreamMuxerBox,
     window: Option<Window>,
     clock: Arc<dyn Clock>,
-    limits: StreamLimits,
+    limits: Limits,
     budget: Budget,
     open: Arc<AtomicUsize>,
     /// When the budget of control frames is given again.
@@ -115,7 +132,7 @@ impl Bounded {
     pub fn new(
         inner: StreamMuxerBox,
         window: Option<Window>,
-        limits: StreamLimits,
+        limits: Limits,
         clock: Arc<dyn Clock>,
         on_breach: OnBreach,
     ) -> Self {
@@ -126,8 +143,8 @@ impl Bounded {
         Self {
             inner,
             window,
+            budget: Budget::new(limits(), now),
             limits,
-            budget: Budget::new(limits, now),
             open: Arc::default(),
             next_second: now.saturating_add(Duration::from_secs(1)),
             clock,
@@ -178,10 +195,11 @@ impl StreamMuxer for Bounded {
         self.check()?;
         let polled = ready!(self.inner.poll_inbound_unpin(cx));
         let stream = self.seen(polled)?;
-        if !self.budget_left() {
+        let (limits, now) = ((self.limits)(), self.clock.elapsed());
+        if !self.budget.spend(limits, now) {
             return Poll::Ready(Err(self.breached(Breach::StreamRate)));
         }
-        if self.open.load(Ordering::Relaxed) >= self.limits.at_once {
+        if self.open.load(Ordering::Relaxed) >= limits.at_once {
             return Poll::Ready(Err(self.breached(Breach::Streams)));
         }
         Poll::Ready(Ok(Counted::new(stream, Some(&self.open))))
@@ -212,13 +230,6 @@ impl StreamMuxer for Bounded {
         // Whoever closes drops the connection next.
         let closing = self.closing.get_or_insert_with(|| Box::pin(sleep(CLOSE)));
         closing.as_mut().poll(cx).map(Ok)
-    }
-}
-
-impl Bounded {
-    fn budget_left(&mut self) -> bool {
-        let now = self.clock.elapsed();
-        self.budget.spend(now)
     }
 }
 
@@ -287,7 +298,10 @@ mod tests {
         };
         let at = Duration::from_millis;
         let mut budget = Budget::new(limits, at(0));
-        let spent = |budget: &mut Budget, now| (0..100).filter(|_| budget.spend(now)).count();
+        let spent = |budget: &mut Budget, now| {
+            let spent = (0..100).filter(|_| budget.spend(limits, now));
+            spent.count()
+        };
         assert_eq!(spent(&mut budget, at(0)), 5);
         assert_eq!(spent(&mut budget, at(99)), 0);
         assert_eq!(spent(&mut budget, at(100)), 1);

@@ -26,9 +26,9 @@ mod upgrade;
 pub use crate::types::{
     ChannelFault, ChannelKind, Cipher, Group, Layer, SecurityInfo, SecurityLevel,
 };
-pub use bounded::{Bounded, OnBreach, StreamLimits};
+pub use bounded::{Bounded, FEWEST_STREAMS, Limits, OnBreach, StreamLimits};
 pub use error::{ChannelError, SetupError, fault_of};
-pub use muxer::{Breach, CONNECTION_WINDOW, MAX_STREAMS, STRANGER_WINDOW, Window};
+pub use muxer::{Breach, CONNECTION_WINDOW, Frames, MAX_STREAMS, STRANGER_WINDOW, Window};
 pub use policy::Policy;
 pub use transport::{QUIC_CONNECTION_WINDOW, QUIC_STREAM_WINDOW};
 pub use upgrade::Secure;

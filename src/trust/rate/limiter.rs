@@ -119,12 +119,16 @@ pub struct Limiter {
     /// minute, so not kept over a restart.
     unvalidated: Budget<IpAddr>,
     all_unvalidated: Budget<()>,
+    /// What those may spend of `connections` from whose hosts no member came lately. Of the
+    /// minute, too.
+    strangers: Budget<()>,
     connections: Budget<()>,
     authors: Budget<PeerId>,
     neighbours: Budget<PeerId>,
     /// Seconds' worth: not kept over a restart of the process.
     frames: Budget<PeerId>,
     requesters: Budget<PeerId>,
+    request_rates: (u32, u32),
     /// What members' keys spend together: a new key brings no new budget.
     members: Budget<SubjectId>,
     member_requesters: Budget<SubjectId>,
@@ -168,6 +172,9 @@ impl Limiter {
         // The other half is for those who cannot forge where they come from.
         let half = at_least_one(limits.connections_per_minute / 2);
         let unvalidated = Quota::per_minute(half);
+        // A quarter of all is for hosts that members came from lately: a flood spends the rest.
+        let all = limits.connections_per_minute;
+        let strangers = Quota::per_minute(at_least_one(all.saturating_sub(all / 4)));
         let messages = nonzero(limits.messages_per_second, "messages_per_second")?;
         let burst = nonzero(limits.message_burst, "message_burst")?;
         let authored = Quota::per_second(messages).allow_burst(burst);
@@ -187,10 +194,12 @@ impl Limiter {
             relays: Budget::new(per_relay, capacity, WhenFull::Share, Arc::clone(&clock)),
             unvalidated: Budget::new(per_address, capacity, WhenFull::Share, Arc::clone(&clock)),
             all_unvalidated: Budget::new(unvalidated, 1, WhenFull::Share, Arc::clone(&clock)),
+            strangers: Budget::new(strangers, 1, WhenFull::Share, Arc::clone(&clock)),
             connections: Budget::new(connections, 1, WhenFull::Share, Arc::clone(&clock)),
             authors: Budget::new(authored, capacity, WhenFull::Share, Arc::clone(&clock)),
             neighbours: Budget::new(neighbours, capacity, WhenFull::Share, Arc::clone(&clock)),
             frames: Budget::new(frames, capacity, WhenFull::Share, Arc::clone(&clock)),
+            request_rates: (limits.job_requests_per_second, limits.job_request_burst),
             requesters: Budget::new(requests, capacity, WhenFull::Share, Arc::clone(&clock)),
             members: Budget::new(authored, capacity, WhenFull::Share, Arc::clone(&clock)),
             member_requesters: Budget::new(requests, capacity, WhenFull::Share, Arc::clone(&clock)),
@@ -216,12 +225,26 @@ impl Limiter {
     /// # Errors
     /// [`Denial`] names the first budget that is spent.
     pub fn admit_connection(&self, source: impl Into<Source>) -> Result<(), Denial> {
+        self.admit_from(source.into(), false)
+    }
+
+    /// Whether the address lies in a network that pays no connection budget.
+    #[must_use]
+    pub fn is_exempt(&self, source: Source) -> bool {
+        source.ip().is_some_and(|ip| self.exempt.contains(ip))
+    }
+
+    /// As [`Limiter::admit_connection`]; for hosts that are `known` (members came from there
+    /// lately) a quarter of the budget of all is kept.
+    ///
+    /// # Errors
+    /// [`Denial`] names the first budget that is spent.
+    pub fn admit_from(&self, source: Source, known: bool) -> Result<(), Denial> {
         self.check_open()?;
-        let source = source.into();
-        let ip = source.ip();
-        if ip.is_some_and(|ip| self.exempt.contains(ip)) {
+        if self.is_exempt(source) {
             return Ok(());
         }
+        let ip = source.ip();
         let one = NonZeroU32::MIN;
         match source {
             Source::Relay(relay) => charge(&self.relays, &relay, one, DenialReason::RelayRate)?,
@@ -245,12 +268,16 @@ impl Limiter {
                 }
             }
         }
-        charge(
-            &self.connections,
-            &(),
-            NonZeroU32::MIN,
-            DenialReason::ConnectionRate,
-        )
+        if !known {
+            charge(&self.strangers, &(), one, DenialReason::ConnectionRate)?;
+        }
+        charge(&self.connections, &(), one, DenialReason::ConnectionRate)
+    }
+
+    /// Requests of the job protocol a second, and at once, that one peer may make.
+    #[must_use]
+    pub fn request_rates(&self) -> (u32, u32) {
+        self.request_rates
     }
 
     /// Charges `messages` at once to the author whose signature they bear (a batch pays for what

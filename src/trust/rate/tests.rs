@@ -282,11 +282,47 @@ fn everybody_together_has_a_budget() {
     };
     let limiter = limiter(&limits, &clock());
     let anyone = |n: u32| IpAddr::from([10, u8::try_from(n).unwrap(), 0, 1]);
-    assert_eq!(passed(&limiter, 200, anyone), 50);
+    // A quarter is kept for hosts that members came from lately.
+    assert_eq!(passed(&limiter, 200, anyone), 38);
     assert_eq!(
         limiter.admit_connection(None).unwrap_err().reason,
         DenialReason::ConnectionRate
     );
+    let member = |n: u8| limiter.admit_from(IpAddr::from([10, n, 0, 1]).into(), true);
+    let known = (0..200).filter(|n| member(*n).is_ok());
+    assert_eq!(known.count(), 12);
+}
+
+#[test]
+fn forged_addresses_of_quic_spend_nothing_of_their_victims() {
+    let limits = LimitsConfig {
+        connections_per_minute_per_address: 5,
+        connections_per_minute_per_subnet: 400,
+        connections_per_minute: 40,
+        exempt_networks: vec!["198.51.100.7/32".to_owned()],
+        ..LimitsConfig::default()
+    };
+    let limiter = limiter(&limits, &clock());
+    let forged = |tries: u32, from: fn(u32) -> IpAddr| {
+        let mut reasons = (0..tries).filter_map(|n| {
+            let source = Source::Unvalidated(from(n));
+            limiter.admit_connection(source).err()
+        });
+        let denied = reasons.next().map(|denial| denial.reason);
+        (denied, reasons.count())
+    };
+    let victim = |_| IpAddr::from([203, 0, 113, 7]);
+    let spent = Some(DenialReason::UnvalidatedRate);
+    assert_eq!(forged(20, victim), (spent, 14));
+    // Nothing of it is the victim's, and a forged address is not exempt.
+    assert_eq!(passed(&limiter, 20, victim), 5);
+    let exempt = |_| IpAddr::from([198, 51, 100, 7]);
+    assert_eq!(forged(20, exempt), (spent, 14));
+    // All forged ones together get half of what there is.
+    let many = |n: u32| IpAddr::from([10, 0, u8::try_from(n).unwrap(), 1]);
+    assert_eq!(forged(200, many), (spent, 200 - 10 - 1));
+    let others = |n: u32| IpAddr::from([10, 1, u8::try_from(n).unwrap(), 1]);
+    assert_eq!(passed(&limiter, 200, others), 5);
 }
 
 #[test]

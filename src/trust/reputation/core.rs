@@ -29,6 +29,7 @@ struct Deed {
     address: Option<IpAddr>,
     severity: Severity,
     evidence: String,
+    summed: bool,
 }
 
 /// All accounts and their indexes.
@@ -132,6 +133,7 @@ impl Reputation {
                 address,
                 severity,
                 evidence,
+                summed,
             } => {
                 if matches!(party, Party::Subject(_)) {
                     // Nobody acts without a key: a subject is charged beside one, or not at all.
@@ -144,6 +146,7 @@ impl Reputation {
                     address: address.map(|ip| ip.to_canonical()),
                     severity,
                     evidence: shortened(&evidence),
+                    summed,
                 };
                 // The key first: it begins where its subject stood before.
                 self.charge(party, subject.as_ref(), &deed, now, &mut effects);
@@ -276,13 +279,15 @@ impl Reputation {
         let before = account.score;
         let after = TrustScore::saturating(before.get() - self.cost(severity));
         account.score = after;
-        effects.push(Effect::Audit(AuditEvent::Charged {
-            party: party.clone(),
-            severity: severity.name().to_owned(),
-            evidence: deed.evidence.clone(),
-            before: before.get(),
-            after: after.get(),
-        }));
+        if !deed.summed {
+            effects.push(Effect::Audit(AuditEvent::Charged {
+                party: party.clone(),
+                severity: severity.name().to_owned(),
+                evidence: deed.evidence.clone(),
+                before: before.get(),
+                after: after.get(),
+            }));
+        }
         if !room {
             return;
         }

@@ -29,6 +29,8 @@ pub enum Input {
         severity: Severity,
         /// What happened, in words.
         evidence: String,
+        /// It is in a sum of refusals, and has no record of its own.
+        summed: bool,
     },
     /// A connection that stood.
     Credit {

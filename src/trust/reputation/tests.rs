@@ -53,6 +53,7 @@ fn charge(who: &Party, from: Option<IpAddr>, severity: Severity) -> Input {
         address: from,
         severity,
         evidence: "test".to_owned(),
+        summed: false,
     }
 }
 
@@ -64,6 +65,7 @@ fn misdeed(by: u8, who: &SubjectId, severity: Severity) -> Input {
         address: None,
         severity,
         evidence: "test".to_owned(),
+        summed: false,
     }
 }
 
@@ -337,6 +339,28 @@ fn in_a_table_of_bans_the_soonest_to_end_yields_and_operators_never() {
         BanError::Full(2)
     );
     assert_eq!(book.standings().bans(later(HOUR / 2)).len(), 2);
+}
+
+#[test]
+fn a_charge_that_is_in_a_sum_costs_as_much_and_has_no_record() {
+    let who = Party::Peer(peer(1));
+    let charged = |summed: bool| {
+        let mut book = empty(&rules(|_| {}));
+        let mut records = 0;
+        for _ in 0..3 {
+            let mut deed = charge(&who, None, Severity::HandshakeAbuse);
+            if let Input::Charge { summed: told, .. } = &mut deed {
+                *told = summed;
+            }
+            let effects = book.apply(deed, START);
+            let on_record =
+                |effect: &&Effect| matches!(effect, Effect::Audit(AuditEvent::Charged { .. }));
+            records += effects.iter().filter(on_record).count();
+        }
+        (book.standing(&who, START).score, records)
+    };
+    let ((one_by_one, records), (in_sums, none)) = (charged(false), charged(true));
+    assert_eq!((one_by_one, records, none), (in_sums, 3, 0));
 }
 
 #[test]

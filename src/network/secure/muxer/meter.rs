@@ -28,9 +28,10 @@ pub const CONNECTION_WINDOW: usize = 2 << 20;
 /// The same before this node accepted the peer: the largest frame of the gate (64 KiB) and what
 /// surrounds it, twice.
 pub const STRANGER_WINDOW: usize = 128 << 10;
-/// Largest body of a frame: what a stream's first window holds. Implementations cut at 16 KiB
-/// (Rust) or 64 KiB (Go, JavaScript).
-const MAX_BODY: usize = 256 << 10;
+/// Largest body of a frame: Yamux's own bound. A stream's window may grow to more than the first
+/// 256 KiB, and who does not cut may fill it in one frame. Implementations cut at 16 KiB (Rust) or
+/// 64 KiB (Go, JavaScript, Python); older Python ones do not cut.
+pub(super) const MAX_BODY: usize = 1 << 20;
 /// Frames without a body that a peer may send before it is accepted: pings, window updates,
 /// closes. An honest one sends a handful.
 const STRANGER_CONTROLS: u64 = 64;
@@ -40,7 +41,7 @@ const CONTROLS_PER_SECOND: u64 = 16_384;
 
 /// What a frame costs in memory beside its bytes: Yamux keeps each in an allocation and a queue
 /// entry of its own.
-const FRAME: usize = 64;
+pub(super) const FRAME: usize = 64;
 /// Most bytes that may still come for streams let go: each had a first window at most.
 const MOST_STRAYS: usize = MAX_STREAMS * FIRST_WINDOW;
 
@@ -73,6 +74,8 @@ pub(super) struct Meter {
     odd: bool,
     /// The streams that are held open here.
     held: HashMap<u32, Held>,
+    /// How many of them the peer opened.
+    theirs: usize,
     /// Those dropped here that Yamux may still keep.
     parting: HashMap<u32, Held>,
     /// What both have unread.
@@ -152,8 +155,8 @@ impl Meter {
         if !kept {
             self.carries_nothing(body)?;
         }
-        if opens {
-            self.held.entry(stream).or_default();
+        if opens && self.held.insert(stream, Held::default()).is_none() {
+            self.theirs = self.theirs.saturating_add(1);
         }
         let held = self.held.get_mut(&stream);
         if kept && let Some(held) = held.or_else(|| self.parting.get_mut(&stream)) {
@@ -172,14 +175,19 @@ impl Meter {
             return Ok(false);
         }
         let known = self.held.contains_key(&stream) || self.parting.contains_key(&stream);
-        if known || (stream % 2 == 1) != self.odd {
+        if known || !self.is_theirs(stream) {
             return Err(Breach::Opening);
         }
+        // This node's own do not make the peer's next one too many.
         let all = self.held.len().saturating_add(self.parting.len());
-        if self.held.len() >= MAX_STREAMS || all >= super::MOST_KEPT {
+        if self.theirs >= MAX_STREAMS || all >= super::MOST_KEPT {
             return Err(Breach::Streams);
         }
         Ok(true)
+    }
+
+    fn is_theirs(&self, stream: u32) -> bool {
+        (stream % 2 == 1) == self.odd
     }
 
     /// A frame of which nothing is kept: it has no body, or it is for no stream.
@@ -230,6 +238,8 @@ impl Meter {
     #[must_use]
     pub(super) fn gone(&mut self, stream: u32) -> Option<Waker> {
         if let Some(held) = self.held.remove(&stream) {
+            let fewer = usize::from(self.is_theirs(stream));
+            self.theirs = self.theirs.saturating_sub(fewer);
             self.parting.insert(stream, held);
         }
         self.reader.take()
@@ -294,7 +304,6 @@ impl Meter {
         self.breach
     }
 
-    #[cfg(test)]
     pub(super) fn total(&self) -> usize {
         self.total
     }

@@ -10,6 +10,8 @@
 
 mod meter;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -31,10 +33,10 @@ use yamux::{ConnectionError, Mode};
 use meter::Meter;
 pub use meter::{CONNECTION_WINDOW, STRANGER_WINDOW};
 
-/// Streams one connection may have at once, both directions together, as Yamux sees it. Above
-/// what `secure::bounded` lets a peer have.
+/// Streams a peer may have at once on one connection, as Yamux sees it. Above what
+/// `secure::bounded` lets it have.
 pub const MAX_STREAMS: usize = 256;
-/// Streams Yamux may keep, those dropped here included; the meter ends the connection before
+/// Streams Yamux may keep, of both sides, those dropped here included; the meter ends the connection before
 /// Yamux's own limit, which ends nothing, is reached.
 const MOST_KEPT: usize = 2 * MAX_STREAMS;
 /// Inbound streams that wait to be taken. The Swarm settles 32 at a time and takes none meanwhile.
@@ -55,8 +57,8 @@ pub enum Breach {
     /// Streams opened faster than the budget allows, whether or not they stay open.
     #[error("streams opened too fast")]
     StreamRate,
-    /// A frame larger than any window.
-    #[error("a frame larger than any window")]
+    /// A frame larger than Yamux allows, or before acceptance than the window of a stranger.
+    #[error("a frame larger than is allowed")]
     Frame,
     /// A flood of frames that carry nothing.
     #[error("a flood of control frames")]
@@ -144,6 +146,50 @@ impl Window {
     #[cfg(test)]
     fn held(&self) -> usize {
         self.meter().total()
+    }
+}
+
+/// The meter alone, without a connection: what its bounds make of a peer's bytes, for those who
+/// try to break it.
+#[derive(Debug, Default)]
+pub struct Frames(Meter);
+
+impl Frames {
+    /// Most that is ever held: an accepted peer's window and one frame.
+    pub const MOST: usize = CONNECTION_WINDOW + meter::MAX_BODY + meter::FRAME;
+
+    /// A connection whose peer is the client, `accepted` or not.
+    #[must_use]
+    pub fn new(accepted: bool) -> Self {
+        let mut meter = Meter::default();
+        meter.peer_is_client(true);
+        if accepted {
+            let _ = meter.accept();
+        }
+        Self(meter)
+    }
+
+    /// Takes what came, as far as it would be read; nobody reads any stream.
+    ///
+    /// # Errors
+    /// The breach that ends the connection, again each time.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<(), Breach> {
+        let mut rest = bytes;
+        while let Some(room) = self.0.room()? {
+            let (now, later) = rest.split_at(room.min(rest.len()));
+            if now.is_empty() {
+                break;
+            }
+            self.0.arrived(now)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// What it counts as held in memory.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.0.total()
     }
 }
 

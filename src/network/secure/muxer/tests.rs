@@ -4,9 +4,8 @@ use super::{super::bounded::*, *};
 use crate::{config::LimitsConfig, types::ManualClock};
 use futures::task::noop_waker;
 use libp2p::core::muxing::StreamMuxerBox;
-use proptest::prelude::*;
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -246,7 +245,7 @@ fn frames_for_no_stream_are_no_gift() {
 
 #[test]
 fn a_frame_above_every_window_is_a_breach_before_its_body_comes() {
-    for (accepted, length) in [(false, STRANGER_WINDOW + 1), (true, (256 << 10) + 1)] {
+    for (accepted, length) in [(false, STRANGER_WINDOW + 1), (true, (1 << 20) + 1)] {
         let wire = Wire::default();
         let (mut muxer, window) = server(&wire);
         if accepted {
@@ -320,7 +319,7 @@ fn bounded(wire: &Wire, limits: StreamLimits) -> (Bounded, ManualClock, Arc<Atom
     let bounded = Bounded::new(
         muxer,
         Some(window),
-        limits,
+        Box::new(move || limits),
         Arc::new(clock.clone()),
         Box::new(move |_| {
             telling.fetch_add(1, Ordering::Relaxed);
@@ -408,30 +407,72 @@ fn job_requests_never_run_into_the_limit_of_streams() {
     assert_eq!((streams.per_second, streams.burst), (5_000, 6_000));
 }
 
-proptest! {
-    /// Whatever bytes come in whatever pieces: no more is held than the window and one frame, and
-    /// no more streams are known than a connection may have.
-    #[test]
-    fn no_bytes_break_the_meter(
-        bytes in proptest::collection::vec(any::<u8>(), 0..4_096),
-        piece in 1usize..40,
-        accepted: bool,
-    ) {
-        let mut meter = Meter::default();
-        if accepted {
-            let _ = meter.accept();
+#[test]
+fn members_within_their_rates_are_never_cut_off() {
+    // Fewer streams than all protocols may use are raised to that.
+    let few = LimitsConfig {
+        streams_per_connection: 1,
+        ..LimitsConfig::default()
+    };
+    assert_eq!(StreamLimits::from(&few).at_once, FEWEST_STREAMS);
+
+    // What is changed while the connection stands holds for it at once.
+    let wire = Wire::default();
+    let (muxer, window) = server(&wire);
+    let clock = ManualClock::default();
+    let requests = Arc::new(AtomicU32::new(0));
+    let now = Arc::clone(&requests);
+    let many = StreamLimits {
+        at_once: 1_000,
+        ..LIMITS
+    };
+    let limits = move || many.with_requests((now.load(Ordering::Relaxed), 0));
+    let told = Box::new(|_| {});
+    let muxer = StreamMuxerBox::new(muxer);
+    let mut muxer = Bounded::new(
+        muxer,
+        Some(window),
+        Box::new(limits),
+        Arc::new(clock.clone()),
+        told,
+    );
+    let mut next = 1;
+    let mut ask = |count: u32| {
+        for _ in 0..count {
+            wire.send(&[open(next), header(DATA, RST, next, 0)]);
+            next += 2;
         }
-        let mut rest = bytes.as_slice();
-        while let Ok(Some(room)) = meter.room()
-            && !rest.is_empty()
-        {
-            let (now, later) = rest.split_at(room.min(piece).min(rest.len()));
-            if meter.arrived(now).is_err() {
-                prop_assert!(meter.room().is_err());
-                break;
-            }
-            rest = later;
-            prop_assert!(meter.total() <= CONNECTION_WINDOW + (257 << 10));
-        }
+    };
+    ask(LIMITS.burst);
+    assert_eq!(take(&mut muxer).unwrap().len(), 50);
+    requests.store(40, Ordering::Relaxed);
+    for _ in 0..5 {
+        clock.advance(Duration::from_secs(1));
+        ask(40);
+        assert_eq!(take(&mut muxer).unwrap().len(), 40);
     }
+    requests.store(0, Ordering::Relaxed);
+    clock.advance(Duration::from_secs(1));
+    ask(40);
+    let error = take(&mut muxer).err().unwrap();
+    assert_eq!(Breach::of(&error), Some(Breach::StreamRate));
+}
+
+#[test]
+fn this_nodes_own_streams_do_not_make_the_peers_too_many() {
+    let wire = Wire::default();
+    let (mut muxer, window) = server(&wire);
+    window.accept();
+    let waker = noop_waker();
+    let mut cx = Context::from_waker(&waker);
+    let mut own = Vec::new();
+    for _ in 0..120 {
+        let Poll::Ready(Ok(stream)) = Pin::new(&mut muxer).poll_outbound(&mut cx) else {
+            break;
+        };
+        own.push(stream);
+    }
+    assert_eq!(own.len(), 120);
+    wire.send(&(0..192).map(|n| open(n * 2 + 1)).collect::<Vec<_>>());
+    assert_eq!(take(&mut muxer).unwrap().len(), 192);
 }

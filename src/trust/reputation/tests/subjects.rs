@@ -98,6 +98,7 @@ fn what_a_key_does_without_a_credential_is_its_own() {
             address: None,
             severity: Severity::HandshakeAbuse,
             evidence: "test".to_owned(),
+            summed: false,
         },
         START,
     );
@@ -170,6 +171,7 @@ fn one_offender_counts_once_behind_an_address() {
                 address: Some(from),
                 severity: Severity::BadCredential,
                 evidence: "test".to_owned(),
+                summed: false,
             },
             START,
         );
