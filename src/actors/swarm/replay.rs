@@ -48,6 +48,14 @@ impl ReplayMemory {
                 _ => floors.raise_all(floor),
             }
         }
+        if floors.cap(now) {
+            // In memory alone: should the clock have been right then and be wrong now, the disk
+            // still knows it until the next mark is written.
+            tracing::error!(
+                "the replay marks lie far in the future: this node's clock was ahead once, or is \
+                 behind now; messages are refused for some minutes"
+            );
+        }
         floors.forget(now);
         Ok(Self {
             store: store.clone(),

@@ -173,6 +173,20 @@ impl Floors {
         self.all = self.all.max(floor);
     }
 
+    /// Lowers every floor to the latest time of which something can be taken within [`RESERVE`]:
+    /// one behind it was written by a clock that was far ahead, and would make this node deaf until
+    /// then. `true`: there was such a one.
+    pub fn cap(&mut self, now: Timestamp) -> bool {
+        let latest = now.after(MAX_AGE).after(RESERVE);
+        let mut capped = self.all > latest;
+        self.all = self.all.min(latest);
+        for floor in self.authors.values_mut() {
+            capped |= *floor > latest;
+            *floor = (*floor).min(latest);
+        }
+        capped
+    }
+
     /// Forgets the floors that the bound on age makes superfluous.
     pub fn forget(&mut self, now: Timestamp) {
         let all = self.all;
