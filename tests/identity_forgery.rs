@@ -140,8 +140,18 @@ impl Scene {
         }
     }
 
-    /// Refusals of the forger's key on record with this code.
+    /// Refusals on record with this code: of the forger's key one by one, and in sums where there
+    /// were too many in an interval. Nobody else is refused here.
     fn records(&self, code: &str) -> usize {
+        let in_sums = |r: &serde_json::Value| {
+            let sum = r["unmapped"]["event"] == "connections_refused" && r["status_code"] == code;
+            sum.then(|| r["count"].as_u64().unwrap())
+        };
+        let sums: u64 = self.node.audit().iter().filter_map(in_sums).sum();
+        self.singly(code) + usize::try_from(sums).unwrap()
+    }
+
+    fn singly(&self, code: &str) -> usize {
         let who = self.forger.peer().to_string();
         let quoted = format!("\"{code}\"");
         let matching = |r: &serde_json::Value| {

@@ -65,12 +65,24 @@ pub fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     (!relayed).then(|| ip.to_canonical())
 }
 
+/// Whether an address is one of QUIC's.
+#[must_use]
+pub fn is_quic(address: &Multiaddr) -> bool {
+    let mut parts = address.iter();
+    parts.any(|part| matches!(part, Protocol::QuicV1 | Protocol::Quic))
+}
+
 /// Whom an inbound connection counts for: its address, or the relay it comes over, which
 /// stands before `/p2p-circuit` in the local address.
 #[must_use]
 pub fn source_of(local: &Multiaddr, remote: &Multiaddr) -> Source {
     if let Some(ip) = ip_of(remote) {
-        return Source::Address(ip);
+        // QUIC: the handshake has not shown yet that the peer receives what is sent there.
+        return if is_quic(remote) {
+            Source::Unvalidated(ip)
+        } else {
+            Source::Address(ip)
+        };
     }
     let mut relay = None;
     for part in local {

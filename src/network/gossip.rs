@@ -48,6 +48,8 @@ const FORGET_INVALID: Duration = Duration::from_secs(600);
 const INVALID_WEIGHT: f64 = -1.0;
 /// Score at which gossipsub no longer listens to a neighbour; see [`PeerScoreThresholds`].
 const GRAYLIST: f64 = -80.0;
+/// Part of the score that a reputation next to a ban takes away.
+const NEAR_BAN: f64 = GRAYLIST / 8.0;
 
 /// How long a message waits for a neighbour that does not take it, and is then lost and counted:
 /// longer than a batch is tried again, so that nothing that was acknowledged is lost before.
@@ -284,7 +286,9 @@ fn thresholds() -> PeerScoreThresholds {
 
 /// Tells gossip what a connected neighbour's reputation is. A neutral one or a better one counts
 /// nothing: no good name pays for invalid messages. Nor does one a little below. From there the
-/// score falls evenly, to where gossip stops listening when the neighbour is about to be banned.
+/// score falls evenly, to where the neighbour gets no gossip any more when it is about to be banned:
+/// not to where nobody listens to it, or what it does next would be seen by nobody and the ban never
+/// come.
 pub fn stands(
     gossip: &mut Gossip,
     peer: &libp2p::PeerId,
@@ -303,7 +307,7 @@ fn application_score(score: TrustScore, (neutral, ban_below): (TrustScore, Trust
     if fallen <= 0.0 {
         return 0.0;
     }
-    GRAYLIST * (fallen / (depth - tolerated)).min(1.0)
+    NEAR_BAN * (fallen / (depth - tolerated)).min(1.0)
 }
 
 /// Without these a rejected message would cost its forwarder nothing, and with gossipsub's

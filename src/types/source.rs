@@ -9,6 +9,9 @@ use super::PeerId;
 pub enum Source {
     /// An address, IPv4-mapped ones unmapped.
     Address(IpAddr),
+    /// An address as QUIC's first packet gives it: anybody can write any there, so it pays for
+    /// nothing but what others write in the same way.
+    Unvalidated(IpAddr),
     /// It comes over this relay and has no address of its own.
     Relay(PeerId),
     /// Neither is known: all such connections are one source.
@@ -16,12 +19,12 @@ pub enum Source {
 }
 
 impl Source {
-    /// The address, when it has one.
+    /// The address, when it has one that is certain.
     #[must_use]
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Self::Address(ip) => Some(ip),
-            Self::Relay(_) | Self::Unknown => None,
+            Self::Unvalidated(_) | Self::Relay(_) | Self::Unknown => None,
         }
     }
 
@@ -38,6 +41,12 @@ impl Source {
         self.masked(24, 48)
     }
 
+    /// Whether anybody may have written this address.
+    #[must_use]
+    pub fn is_unvalidated(self) -> bool {
+        matches!(self, Self::Unvalidated(_))
+    }
+
     fn masked(self, v4: u32, v6: u32) -> Self {
         match self {
             Self::Address(IpAddr::V4(ip)) => {
@@ -48,6 +57,10 @@ impl Source {
                 let mask = u128::MAX.checked_shl(128 - v6).unwrap_or_default();
                 Self::Address(Ipv6Addr::from_bits(ip.to_bits() & mask).into())
             }
+            Self::Unvalidated(ip) => match Self::Address(ip).masked(v4, v6) {
+                Self::Address(ip) => Self::Unvalidated(ip),
+                other => other,
+            },
             other => other,
         }
     }

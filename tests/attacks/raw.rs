@@ -42,6 +42,15 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) async fn dial(seed: u8, address: &str) -> Self {
+        Self::dialled(seed, address, true).await
+    }
+
+    /// As [`Raw::dial`], but what the node opens is reset at once.
+    pub(crate) async fn dial_refusing(seed: u8, address: &str) -> Self {
+        Self::dialled(seed, address, false).await
+    }
+
+    async fn dialled(seed: u8, address: &str, holds: bool) -> Self {
         let key = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
         let secure = Secure::new(&key, Policy::from(SecurityLevel::PreferHybrid)).unwrap();
         let mut transport = secure.transport(&key, PATIENCE);
@@ -55,21 +64,22 @@ impl Raw {
         if let Some(window) = &secured.window {
             window.accept();
         }
-        Self::drive(secured.muxer)
+        Self::drive(secured.muxer, holds)
     }
 
-    fn drive(mut muxer: StreamMuxerBox) -> Self {
+    fn drive(mut muxer: StreamMuxerBox, holds: bool) -> Self {
         let (open, mut requests) = mpsc::channel::<oneshot::Sender<SubstreamBox>>(4);
         let ended = Arc::new(Notify::new());
         let end = Arc::clone(&ended);
         let mut waiting: Option<oneshot::Sender<SubstreamBox>> = None;
-        // What the node opens is held open and left unanswered. Were it reset, the node's ping
-        // would take this for a peer without ping, and answer none itself.
+        // What the node opens is held open and left unanswered, unless it is refused: then the
+        // node's ping takes this for a peer without ping, and answers none itself.
         let mut held = Vec::new();
         let driving = poll_fn(move |cx| {
             while let Poll::Ready(stream) = muxer.poll_inbound_unpin(cx) {
                 match stream {
-                    Ok(stream) => held.push(stream),
+                    Ok(stream) if holds => held.push(stream),
+                    Ok(stream) => drop(stream),
                     Err(_) => return Poll::Ready(()),
                 }
             }

@@ -127,7 +127,16 @@ async fn a_request_that_never_ends_is_dropped_and_counted_on_every_protocol() {
 async fn a_connection_without_streams_ends_when_it_was_idle_long_enough() {
     let house = House::build("network.idle_timeout = \"1s\"\n");
     // It keeps no stream of its own and refuses those of the node.
-    let raw = Raw::dial(45, &house.open_address()).await;
+    let raw = Raw::dial_refusing(45, &house.open_address()).await;
+    raw.cut_off().await;
+    house.friend_is_served();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_answers_no_ping_is_cut_off() {
+    let house = House::build("network.ping_interval = \"500ms\"\nnetwork.ping_timeout = \"1s\"\n");
+    // It takes every stream of the node, and says nothing on any.
+    let raw = Raw::dial(46, &house.open_address()).await;
     raw.cut_off().await;
     house.friend_is_served();
 }

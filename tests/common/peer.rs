@@ -104,7 +104,8 @@ pub(crate) async fn present_by(
     credential: &[u8],
     address: &str,
 ) -> Result<(), String> {
-    dial(swarm_by(key, prover, (credential, None)), address).await
+    let swarm = Box::new(swarm_by(key, prover, (credential, None)));
+    dial(swarm, address).await
 }
 
 /// As [`present`], with a continuity statement.
@@ -115,10 +116,10 @@ pub(crate) async fn present_continuity(
     address: &str,
 ) -> Result<(), String> {
     let shown = (credential, Some(statement.to_vec()));
-    dial(swarm_by(key, key, shown), address).await
+    dial(Box::new(swarm_by(key, key, shown)), address).await
 }
 
-async fn dial(mut swarm: Swarm<NodeBehaviour>, address: &str) -> Result<(), String> {
+async fn dial(mut swarm: Box<Swarm<NodeBehaviour>>, address: &str) -> Result<(), String> {
     swarm
         .dial(address.parse::<libp2p::Multiaddr>().expect("an address"))
         .expect("dialling");

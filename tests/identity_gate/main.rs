@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 
 use fakes::{Answer, Door, Ears, peer_of, soon};
 use futures::future::join_all;
+use libp2p::swarm::DialError;
 use node::Plan;
 use quantraband::{
     audit::Direction,
@@ -188,9 +189,10 @@ async fn a_bad_name_costs_gossips_ear_and_ends_with_the_name() {
             gossip.peer_score(&two_id).unwrap()
         }
     };
-    assert!(one.with(named(0.1)).await <= -80.0);
+    let worst = one.with(named(0.1)).await;
+    assert!((-10.1..-9.9).contains(&worst), "{worst}");
     let middle = one.with(named(0.3)).await;
-    assert!((-41.0..-39.0).contains(&middle), "{middle}");
+    assert!((-9.0..-1.0).contains(&middle), "{middle}");
     assert!(one.with(named(0.5)).await.abs() < f64::EPSILON);
     assert!(one.with(named(1.0)).await.abs() < f64::EPSILON);
 }
@@ -285,15 +287,12 @@ async fn a_banned_peer_is_refused_before_it_is_heard() {
     assert!(listener.keeper.judged.lock().unwrap().is_empty());
     listener.assert_untouched().await;
 
-    // The other way round: the banned one is dialled, and told nothing of this node.
-    listener.dial(dialler.id, &dialler.address).await;
-    let seen = listener
-        .until("a failed dial", |seen| !seen.dial_errors.is_empty())
-        .await;
-    assert_eq!(seen.dial_errors, [Some(Refusal::CoolingDown)]);
-    dialler
-        .until("a failed connection", |seen| seen.inbound_errors == 1)
-        .await;
+    // The other way round: the banned one is not even dialled.
+    let dialled = listener.try_dial(dialler.id, &dialler.address).await;
+    assert!(
+        matches!(dialled, Err(DialError::Denied { .. })),
+        "{dialled:?}"
+    );
     assert!(dialler.keeper.judged.lock().unwrap().is_empty());
 }
 

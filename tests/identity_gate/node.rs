@@ -15,7 +15,7 @@ use libp2p::{
     identify,
     multiaddr::Protocol,
     swarm::{
-        NetworkBehaviour, SwarmEvent,
+        DialError, NetworkBehaviour, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
@@ -272,11 +272,20 @@ impl Node {
 
     /// Dials even when a connection stands or is under way.
     pub(crate) async fn dial(&self, peer: libp2p::PeerId, address: &Multiaddr) {
+        self.try_dial(peer, address).await.unwrap();
+    }
+
+    /// As [`Node::dial`]; the dial may be refused before it begins.
+    pub(crate) async fn try_dial(
+        &self,
+        peer: libp2p::PeerId,
+        address: &Multiaddr,
+    ) -> Result<(), DialError> {
         let opts = DialOpts::peer_id(peer)
             .condition(PeerCondition::Always)
             .addresses(vec![address.clone()])
             .build();
-        self.with(move |swarm| swarm.dial(opts)).await.unwrap();
+        self.with(move |swarm| swarm.dial(opts)).await
     }
 
     pub(crate) async fn subscribe(&self, topic: &Topic) {

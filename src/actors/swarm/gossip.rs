@@ -51,8 +51,20 @@ impl SwarmActor {
                     peer.rtt = Some(rtt);
                 }
             }
-            // A peer that does not answer pings is closed by libp2p.
-            NodeBehaviourEvent::Ping(_) => {}
+            // Told from the second time on that none came back; libp2p itself closes nothing. Who
+            // does not speak the protocol may be quiet.
+            NodeBehaviourEvent::Ping(ping::Event {
+                peer,
+                connection,
+                result: Err(failure),
+            }) => {
+                if !matches!(failure, ping::Failure::Unsupported)
+                    && let Some(swarm) = self.swarm.as_mut()
+                {
+                    tracing::debug!(%peer, %failure, "a connection answers no pings");
+                    swarm.close_connection(connection);
+                }
+            }
             NodeBehaviourEvent::Identify(event) => self.on_identify(*event),
             NodeBehaviourEvent::Found(found) => self.on_found(found),
             NodeBehaviourEvent::Mdns(event) => self.on_mdns(event),

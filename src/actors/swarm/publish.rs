@@ -40,8 +40,10 @@ struct Waiter {
     done: usize,
     /// The last one's name and listeners.
     last: Option<(Option<String>, usize)>,
-    /// Why the rest will not.
-    fault: Option<PublishFault>,
+    /// Why what is behind these was not accepted.
+    rest: Option<PublishFault>,
+    /// Why some of these did not leave, nor, as far as it is known, what came behind them.
+    lost: Option<PublishFault>,
     answer: oneshot::Sender<Outcome>,
 }
 
@@ -89,12 +91,12 @@ impl Outbox {
         };
         waiter.left = waiter.left.saturating_sub(count);
         match end {
-            End::Sent(last) if waiter.fault.is_none() => {
+            End::Sent(last) if waiter.lost.is_none() => {
                 waiter.done = waiter.done.saturating_add(count);
                 waiter.last = Some(last.clone());
             }
             End::Sent(_) => {}
-            End::Lost(fault) => drop(waiter.fault.get_or_insert_with(|| fault.clone())),
+            End::Lost(fault) => drop(waiter.lost.get_or_insert_with(|| fault.clone())),
         }
         if waiter.left == 0 {
             self.answer(owner);
@@ -107,7 +109,7 @@ impl Outbox {
             let _ = waiter.answer.send(Outcome {
                 done: waiter.done,
                 last: waiter.last,
-                fault: waiter.fault,
+                fault: waiter.lost.or(waiter.rest),
             });
         }
     }
@@ -153,7 +155,8 @@ impl SwarmActor {
             left: 0,
             done: 0,
             last: None,
-            fault: None,
+            rest: None,
+            lost: None,
             answer,
         };
         let trace = trace.map(Box::new);
@@ -161,9 +164,9 @@ impl SwarmActor {
             .may_i(Action::Publish, topic)
             .and_then(|_| self.charge_own(payloads.len()));
         match allowed {
-            Err(fault) => waiter.fault = Some(fault),
+            Err(fault) => waiter.rest = Some(fault),
             Ok((affordable, fault)) => {
-                waiter.fault = fault;
+                waiter.rest = fault;
                 for payload in payloads.into_iter().take(affordable) {
                     let pushed = self.entry(topic, payload, seal_to, trace.clone());
                     let pushed = pushed.and_then(|entry| {
@@ -175,7 +178,7 @@ impl SwarmActor {
                     match pushed {
                         Ok(()) => waiter.left += 1,
                         Err(fault) => {
-                            waiter.fault = Some(fault);
+                            waiter.rest = Some(fault);
                             break;
                         }
                     }
@@ -418,5 +421,49 @@ impl Handler<PublishMany> for SwarmActor {
             }
         };
         Box::pin(answer.into_actor(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbox(left: usize, rest: Option<PublishFault>) -> (Outbox, oneshot::Receiver<Outcome>) {
+        let mut outbox = Outbox::new(Rules::new(Duration::ZERO, 1, 1));
+        let (answer, outcome) = oneshot::channel();
+        let waiter = Waiter {
+            left,
+            done: 0,
+            last: None,
+            rest,
+            lost: None,
+            answer,
+        };
+        outbox.waiters.insert(1, waiter);
+        (outbox, outcome)
+    }
+
+    #[test]
+    fn what_left_is_counted_whatever_is_said_of_the_rest() {
+        let pause = PublishFault::OverRate(PAUSE);
+        let (mut outbox, mut outcome) = outbox(5, Some(pause.clone()));
+        outbox.settle(1, 3, &End::Sent((None, 2)));
+        assert!(outcome.try_recv().is_err(), "not yet");
+        outbox.settle(1, 2, &End::Sent((None, 3)));
+        let outcome = outcome.try_recv().unwrap();
+        assert_eq!((outcome.done, outcome.fault), (5, Some(pause)));
+        assert_eq!(outcome.last, Some((None, 3)));
+        assert!(outbox.waiters.is_empty());
+    }
+
+    #[test]
+    fn what_comes_after_a_loss_does_not_count() {
+        let (mut outbox, mut outcome) = outbox(6, None);
+        let lost = PublishFault::Backpressure(PAUSE);
+        outbox.settle(1, 3, &End::Sent((None, 1)));
+        outbox.settle(1, 2, &End::Lost(lost.clone()));
+        outbox.settle(1, 1, &End::Sent((None, 1)));
+        let outcome = outcome.try_recv().unwrap();
+        assert_eq!((outcome.done, outcome.fault), (3, Some(lost)));
     }
 }

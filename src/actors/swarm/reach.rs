@@ -359,7 +359,7 @@ impl SwarmActor {
         let known = self.swarm.as_ref();
         let external: Vec<String> = known
             .into_iter()
-            .flat_map(|swarm| swarm.external_addresses())
+            .flat_map(libp2p::Swarm::external_addresses)
             .map(ToString::to_string)
             .collect();
         (self.reach.reachability, external)

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(doc)]
+use super::response::Response;
+
 use crate::{
     identity::{Name, sealed::SealTo},
     network::Trace,
@@ -100,7 +103,7 @@ pub enum Request {
         party: Party,
         /// How long.
         span: Span,
-        /// Why; at most [`MAX_TEXT`] characters.
+        /// Why; at most [`super::MAX_TEXT`] characters.
         reason: String,
     },
     /// Lifts a ban. Answered by [`Response::Unbanned`].
@@ -116,7 +119,7 @@ pub enum Request {
         party: Party,
         /// How long.
         span: Span,
-        /// Why; at most [`MAX_TEXT`] characters.
+        /// Why; at most [`super::MAX_TEXT`] characters.
         reason: String,
     },
     /// Releases a party. Answered by [`Response::Released`].

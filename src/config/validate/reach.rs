@@ -6,7 +6,10 @@ use super::{
     check::Check,
     wire::{bootstrap_address, is_circuit, listen_address},
 };
-use crate::{config::Config, network::outward::MAX_CALLS};
+use crate::{
+    config::{Config, RelayConfig},
+    network::outward::MAX_CALLS,
+};
 
 /// Most found peers to be connected to.
 const MAX_PEERS: u64 = 4_096;
@@ -134,6 +137,10 @@ pub(super) fn relay(check: &mut Check, config: &Config) {
         "has an address through a relay, and relay.client is false",
         "set relay.client to true",
     );
+    relay_limits(check, relay);
+}
+
+fn relay_limits(check: &mut Check, relay: &RelayConfig) {
     for (key, value) in [
         ("reservations", relay.reservations),
         ("reservations_per_peer", relay.reservations_per_peer),

@@ -1,6 +1,7 @@
 //! Admission: the first behaviour, asked before any other about every connection.
 //!
-//! Before the handshake, and so before any cryptography: how much memory the process takes, how
+//! Before the handshake (over TCP so before any cryptography; QUIC has answered the first packet
+//! by then, and its address may be forged): how much memory the process takes, how
 //! many connections are under way, in total, from one address and from one subnet, how many
 //! stand, and what the node's [`Admission`] says (bans by address, rates). After it: a connection
 //! is established only with the record that the identity gate filed for it, and within the limit
@@ -71,6 +72,8 @@ pub struct Denied(pub &'static str);
 
 /// Too many handshakes under way.
 pub const PENDING: &str = "pending_connections";
+/// Too many handshakes under way whose address may be anybody's: QUIC's, before they end.
+pub const PENDING_UNVALIDATED: &str = "pending_unvalidated";
 /// Too many handshakes under way from one address.
 pub const PENDING_PER_ADDRESS: &str = "pending_per_address";
 /// Too many handshakes under way from one subnet.
@@ -241,6 +244,10 @@ impl Behaviour {
             Err(CONNECTIONS)
         } else if self.pending.len() >= self.limits.pending {
             Err(PENDING)
+        } else if source.is_unvalidated()
+            && self.pending.unvalidated() >= self.limits.pending.div_ceil(2)
+        {
+            Err(PENDING_UNVALIDATED)
         } else if self.pending.of_host(source) >= self.limits.pending_per_address {
             Err(PENDING_PER_ADDRESS)
         } else if self.pending.of_subnet(source) >= self.limits.pending_per_subnet {
@@ -401,7 +408,8 @@ impl NetworkBehaviour for Behaviour {
                 // A handshake that failed before anybody was known: counted, as a crowd of them
                 // must not fill the log. Where the peer is known the gate has told.
                 if let Some(reason) = gate::inbound_failure(event.error) {
-                    let ip = convert::ip_of(event.send_back_addr);
+                    // A QUIC handshake that failed has not shown whose the address is.
+                    let ip = convert::source_of(event.local_addr, event.send_back_addr).ip();
                     self.denials.add(reason, ip, self.clock.now());
                 }
                 self.failed(event.connection_id);

@@ -13,6 +13,7 @@ pub(super) struct Pending {
     from: HashMap<ConnectionId, Source>,
     hosts: Tally<Source>,
     subnets: Tally<Source>,
+    unvalidated: usize,
 }
 
 impl Pending {
@@ -29,8 +30,15 @@ impl Pending {
         self.subnets.of(&source.subnet())
     }
 
+    /// Those whose address may be anybody's.
+    pub(super) fn unvalidated(&self) -> usize {
+        self.unvalidated
+    }
+
     pub(super) fn begin(&mut self, id: ConnectionId, source: Source) {
         if self.from.insert(id, source).is_none() {
+            let more = usize::from(source.is_unvalidated());
+            self.unvalidated = self.unvalidated.saturating_add(more);
             self.hosts.more(source.host());
             self.subnets.more(source.subnet());
         }
@@ -38,6 +46,8 @@ impl Pending {
 
     pub(super) fn settle(&mut self, id: ConnectionId) {
         if let Some(source) = self.from.remove(&id) {
+            let fewer = usize::from(source.is_unvalidated());
+            self.unvalidated = self.unvalidated.saturating_sub(fewer);
             self.hosts.fewer(&source.host());
             self.subnets.fewer(&source.subnet());
         }

@@ -156,7 +156,7 @@ fn found_peers_are_dialled_while_there_is_room_and_forgotten_when_they_do_not_an
 fn found_peers_are_bounded_and_what_is_known_is_not_displaced() {
     let mut plan = DialPlan::new(INITIAL, MAX, 1);
     let mut taken = 0;
-    for n in 0..MAX_FOUND as u32 + 100 {
+    for n in 0..u32::try_from(MAX_FOUND).unwrap() + 100 {
         let mut seed = [0; 32];
         seed[..4].copy_from_slice(&n.to_le_bytes());
         let peer = PeerId::from(&SigningKey::from_bytes(&seed).verifying_key());

@@ -26,7 +26,8 @@ use crate::network::gate::Ledger;
 
 /// See the module.
 pub struct MembersOnly<B> {
-    inner: B,
+    /// Boxed: most nodes have none of them, and all would pay for their size.
+    inner: Box<B>,
     ledger: Ledger,
     /// Connections of members, by peer. Bounded by the limit of connections.
     members: HashMap<libp2p::PeerId, Vec<ConnectionId>>,
@@ -40,7 +41,7 @@ impl<B> MembersOnly<B> {
     /// Shows `inner` only to members.
     pub fn new(inner: B, ledger: Ledger) -> Self {
         Self {
-            inner,
+            inner: Box::new(inner),
             ledger,
             members: HashMap::new(),
             all: HashSet::new(),

@@ -46,9 +46,7 @@ pub(super) async fn drive<F: Future>(
         let lost = match poll_muxer(muxer, others, cx) {
             Muxer::Alive => false,
             Muxer::Lost(None) => true,
-            Muxer::Lost(Some(breach)) => {
-                return Poll::Ready(Err(Refusal::Violation(breach.code())));
-            }
+            Muxer::Lost(breach) => return Poll::Ready(Err(ended(breach))),
             Muxer::Stream if who.speaks => {
                 let early = Refusal::Violation("a stream before acceptance");
                 return Poll::Ready(Err(early));
@@ -59,11 +57,18 @@ pub(super) async fn drive<F: Future>(
         match future.as_mut().poll(cx) {
             // What arrived before the connection was lost still counts.
             Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending if lost => Poll::Ready(Err(Refusal::Interrupted("connection lost"))),
+            Poll::Pending if lost => Poll::Ready(Err(ended(None))),
             Poll::Pending => Poll::Pending,
         }
     })
     .await
+}
+
+/// What the end of a connection comes to at the gate.
+pub(super) fn ended(breach: Option<Breach>) -> Refusal {
+    breach.map_or(Refusal::Interrupted("connection lost"), |breach| {
+        Refusal::Violation(breach.code())
+    })
 }
 
 /// What one poll of the connection came to.

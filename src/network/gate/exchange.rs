@@ -28,13 +28,16 @@ use tokio::time::timeout;
 
 use super::{
     Admitted, GateKeeper, Presented,
-    drive::{Muxer, Others, Who, drive, poll_muxer},
+    drive::{Muxer, Others, Who, drive, ended, poll_muxer},
     wire::{self, Message, NONCE, PREFIX, PROTOCOL, Verdict},
 };
 use crate::{
     audit::Direction,
     identity::{BINDING_BYTES, Binding, Channel, Refusal, Role},
-    network::{attribution, convert, secure::Policy},
+    network::{
+        attribution, convert,
+        secure::{Breach, Policy},
+    },
     types::{Origin, PeerId, SecurityInfo},
 };
 
@@ -287,7 +290,7 @@ impl Exchange {
             } else {
                 muxer.poll_inbound_unpin(cx)
             };
-            polled.map_err(|_| Refusal::Interrupted("connection lost"))
+            polled.map_err(|error| ended(Breach::of(&error)))
         })
         .await?;
         let stream = if opener {

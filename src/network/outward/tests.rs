@@ -100,8 +100,8 @@ fn a_probe_that_fails_opens_it_for_longer_up_to_the_cap() {
 #[test]
 fn a_row_of_failures_is_broken_by_a_success_and_by_time() {
     let mut out = outward();
-    for now in 0..20 {
-        let outcome = [Outcome::Failed, Outcome::Failed, Outcome::Answered][now as usize % 3];
+    let outcomes = [Outcome::Failed, Outcome::Failed, Outcome::Answered];
+    for (now, outcome) in (0..20).zip(outcomes.into_iter().cycle()) {
         assert_eq!(call(&mut out, outcome, secs(now)), None);
     }
     let mut out = outward();

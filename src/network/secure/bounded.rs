@@ -18,9 +18,14 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent, StreamMuxerExt};
+use tokio::time::{Sleep, sleep};
 
 use super::{Breach, Window};
 use crate::{config::LimitsConfig, types::Clock};
+
+/// How long the peer may take to let a connection end in order. One that does not read could
+/// hold its place for ever.
+const CLOSE: Duration = Duration::from_millis(250);
 
 type Substream = <StreamMuxerBox as StreamMuxer>::Substream;
 
@@ -100,6 +105,8 @@ pub struct Bounded {
     next_second: Duration,
     on_breach: Option<OnBreach>,
     breach: Option<Breach>,
+    /// Runs since the connection was first to be closed.
+    closing: Option<Pin<Box<Sleep>>>,
 }
 
 impl Bounded {
@@ -126,6 +133,7 @@ impl Bounded {
             clock,
             on_breach: Some(on_breach),
             breach: None,
+            closing: None,
         }
     }
 
@@ -198,7 +206,12 @@ impl StreamMuxer for Bounded {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.poll_close_unpin(cx)
+        if let Poll::Ready(closed) = self.inner.poll_close_unpin(cx) {
+            return Poll::Ready(closed);
+        }
+        // Whoever closes drops the connection next.
+        let closing = self.closing.get_or_insert_with(|| Box::pin(sleep(CLOSE)));
+        closing.as_mut().poll(cx).map(Ok)
     }
 }
 

@@ -38,6 +38,8 @@ pub enum DenialReason {
     SubnetRate,
     /// New connections over the relay.
     RelayRate,
+    /// New connections whose address nobody has shown to be theirs, of one address or of all.
+    UnvalidatedRate,
     /// New connections of everybody.
     ConnectionRate,
     /// Messages of the author.
@@ -62,6 +64,7 @@ impl DenialReason {
             Self::AddressRate => "address_rate",
             Self::SubnetRate => "subnet_rate",
             Self::RelayRate => "relay_rate",
+            Self::UnvalidatedRate => "unvalidated_rate",
             Self::ConnectionRate => "connection_rate",
             Self::AuthorRate => "author_rate",
             Self::NeighbourBytes => "neighbour_bytes",
@@ -112,6 +115,10 @@ pub struct Limiter {
     subnets: Vec<(u8, Budget<IpNet>)>,
     /// Connections that come over a relay, by relay.
     relays: Budget<PeerId>,
+    /// Connections whose address may be anybody's, by that address and all together. Of the
+    /// minute, so not kept over a restart.
+    unvalidated: Budget<IpAddr>,
+    all_unvalidated: Budget<()>,
     connections: Budget<()>,
     authors: Budget<PeerId>,
     neighbours: Budget<PeerId>,
@@ -158,6 +165,9 @@ impl Limiter {
             limits.connections_per_minute,
             "connections_per_minute",
         )?);
+        // The other half is for those who cannot forge where they come from.
+        let half = at_least_one(limits.connections_per_minute / 2);
+        let unvalidated = Quota::per_minute(half);
         let messages = nonzero(limits.messages_per_second, "messages_per_second")?;
         let burst = nonzero(limits.message_burst, "message_burst")?;
         let authored = Quota::per_second(messages).allow_burst(burst);
@@ -175,6 +185,8 @@ impl Limiter {
             addresses: Budget::new(per_address, capacity, WhenFull::PassOn, Arc::clone(&clock)),
             subnets,
             relays: Budget::new(per_relay, capacity, WhenFull::Share, Arc::clone(&clock)),
+            unvalidated: Budget::new(per_address, capacity, WhenFull::Share, Arc::clone(&clock)),
+            all_unvalidated: Budget::new(unvalidated, 1, WhenFull::Share, Arc::clone(&clock)),
             connections: Budget::new(connections, 1, WhenFull::Share, Arc::clone(&clock)),
             authors: Budget::new(authored, capacity, WhenFull::Share, Arc::clone(&clock)),
             neighbours: Budget::new(neighbours, capacity, WhenFull::Share, Arc::clone(&clock)),
@@ -213,6 +225,14 @@ impl Limiter {
         let one = NonZeroU32::MIN;
         match source {
             Source::Relay(relay) => charge(&self.relays, &relay, one, DenialReason::RelayRate)?,
+            Source::Unvalidated(ip) => {
+                let reason = DenialReason::UnvalidatedRate;
+                let Source::Unvalidated(host) = Source::Unvalidated(ip).host() else {
+                    return self.check_open();
+                };
+                charge(&self.unvalidated, &host, one, reason)?;
+                charge(&self.all_unvalidated, &(), one, reason)?;
+            }
             Source::Address(_) | Source::Unknown => {
                 charge(&self.addresses, &ip, one, DenialReason::AddressRate)?;
             }

@@ -19,12 +19,13 @@ import { multiaddr } from '@multiformats/multiaddr'
 const [address, security] = process.argv.slice(2)
 const say = (event, more = {}) => console.log(JSON.stringify({ event, ...more }))
 
-// docs/reference/envelope: deterministic CBOR of a map with ascending integer keys.
+// docs/reference/envelope.cddl: deterministic CBOR of maps with ascending integer keys.
 let sequence = BigInt(Date.now()) * 1000n
 const envelope = (text) => {
   sequence += 1n
   return encode(new Map([
-    [1, 1], [2, Date.now()], [3, sequence], [4, null], [5, new TextEncoder().encode(text)]
+    [1, 2], [2, Date.now()], [3, sequence], [4, null],
+    [5, [new Map([[1, new TextEncoder().encode(text)]])]]
   ]))
 }
 

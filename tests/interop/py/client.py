@@ -35,10 +35,11 @@ def say(event, **more):
 
 
 def envelope(text):
-    """docs/reference/envelope: deterministic CBOR of a map with ascending integer keys."""
+    """docs/reference/envelope.cddl: deterministic CBOR of maps with ascending integer keys."""
     now = time.time_ns()
     return cbor2.dumps(
-        {1: 1, 2: now // 1_000_000, 3: now // 1_000, 4: None, 5: text.encode()}, canonical=True
+        {1: 2, 2: now // 1_000_000, 3: now // 1_000, 4: None, 5: [{1: text.encode()}]},
+        canonical=True,
     )
 
 

@@ -16,7 +16,10 @@ use std::{
     collections::VecDeque,
     fmt, io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
 };
 
@@ -29,9 +32,11 @@ use meter::Meter;
 pub use meter::{CONNECTION_WINDOW, STRANGER_WINDOW};
 
 /// Streams one connection may have at once, both directions together, as Yamux sees it. Above
-/// what [`super::bounded`] lets a peer have, so that Yamux's own limit, which ends nothing, is
-/// not reached.
+/// what `secure::bounded` lets a peer have.
 pub const MAX_STREAMS: usize = 256;
+/// Streams Yamux may keep, those dropped here included; the meter ends the connection before
+/// Yamux's own limit, which ends nothing, is reached.
+const MOST_KEPT: usize = 2 * MAX_STREAMS;
 /// Inbound streams that wait to be taken. The Swarm settles 32 at a time and takes none meanwhile.
 const QUEUE: usize = 96;
 /// By how much the windows of all streams of a connection may grow beyond 256 KiB each.
@@ -56,6 +61,12 @@ pub enum Breach {
     /// A flood of frames that carry nothing.
     #[error("a flood of control frames")]
     Controls,
+    /// A stream opened under a number that is taken, or not the peer's to give.
+    #[error("a stream opened under a wrong number")]
+    Opening,
+    /// A window full of data for streams this node dropped, from a peer that reads nothing.
+    #[error("sends to dropped streams and does not read")]
+    Unread,
 }
 
 impl Breach {
@@ -67,6 +78,8 @@ impl Breach {
             Self::StreamRate => "stream_rate",
             Self::Frame => "oversize_frame",
             Self::Controls => "control_flood",
+            Self::Opening => "wrong_stream_number",
+            Self::Unread => "does_not_read",
         }
     }
 
@@ -138,6 +151,17 @@ impl Window {
 struct Metered<C> {
     io: C,
     window: Window,
+    /// Set when the socket took no more writes.
+    held_up: Arc<AtomicBool>,
+}
+
+impl<C> Metered<C> {
+    fn seen<T>(&self, polled: Poll<T>) -> Poll<T> {
+        if polled.is_pending() {
+            self.held_up.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
 }
 
 impl<C: AsyncRead + Unpin> AsyncRead for Metered<C> {
@@ -174,11 +198,13 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Metered<C> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.seen(polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.seen(polled)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -190,6 +216,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Metered<C> {
 pub(super) struct Muxer<C> {
     connection: yamux::Connection<Metered<C>>,
     window: Window,
+    held_up: Arc<AtomicBool>,
     waiting: VecDeque<Stream>,
     taker: Option<Waker>,
 }
@@ -197,22 +224,35 @@ pub(super) struct Muxer<C> {
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
     pub(super) fn new(io: C, mode: Mode, window: Window) -> Self {
         let mut config = yamux::Config::default();
-        config.set_max_num_streams(MAX_STREAMS);
-        config.set_max_connection_receive_window(Some(MAX_STREAMS * FIRST_WINDOW + GROWTH));
+        config.set_max_num_streams(MOST_KEPT);
+        config.set_max_connection_receive_window(Some(MOST_KEPT * FIRST_WINDOW + GROWTH));
+        window.meter().peer_is_client(mode == Mode::Server);
+        let held_up = Arc::<AtomicBool>::default();
         let metered = Metered {
             io,
             window: window.clone(),
+            held_up: Arc::clone(&held_up),
         };
         Self {
             connection: yamux::Connection::new(metered, config, mode),
             window,
+            held_up,
             waiting: VecDeque::new(),
             taker: None,
         }
     }
 
     fn next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        let next = ready!(self.connection.poll_next_inbound(cx));
+        self.held_up.store(false, Ordering::Relaxed);
+        self.window.meter().polling();
+        let Poll::Ready(next) = self.connection.poll_next_inbound(cx) else {
+            let written = !self.held_up.load(Ordering::Relaxed);
+            let idle = self.window.meter().idle(written);
+            if let Some(waker) = idle? {
+                waker.wake();
+            }
+            return Poll::Pending;
+        };
         Poll::Ready(match next {
             Some(Ok(stream)) => Ok(Stream::new(stream, self.window.clone())),
             Some(Err(error)) => Err(self.failure(error)),
@@ -284,7 +324,13 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
 
 /// A stream that tells the meter what is read of it.
 pub(super) struct Stream {
+    // Dropped in this order: the meter hears of it once Yamux could.
     inner: yamux::Stream,
+    part: Part,
+}
+
+/// A stream's place in the meter.
+struct Part {
     id: u32,
     window: Window,
 }
@@ -292,11 +338,12 @@ pub(super) struct Stream {
 impl Stream {
     fn new(inner: yamux::Stream, window: Window) -> Self {
         let id = inner.id().val();
-        Self { inner, id, window }
+        let part = Part { id, window };
+        Self { inner, part }
     }
 }
 
-impl Drop for Stream {
+impl Drop for Part {
     fn drop(&mut self) {
         self.window.told(|meter| meter.gone(self.id));
     }
@@ -309,7 +356,8 @@ impl AsyncRead for Stream {
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
-        self.window.told(|meter| meter.consumed(self.id, read));
+        let Part { id, window } = &self.part;
+        window.told(|meter| meter.consumed(*id, read));
         Poll::Ready(Ok(read))
     }
 }
