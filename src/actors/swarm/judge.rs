@@ -101,9 +101,15 @@ pub(super) fn judge(
         Ok(taken) => taken,
         Err(stale) => return Judgement::Ignore(stale.name()),
     };
-    // One signature, and a charge for each message it serves: all of them or none.
-    let count = envelope.count();
-    if views.limiter.charge_author(message.author, count).is_err() {
+    // One signature, and a charge for each message it serves: all of them or none. Credit for those
+    // alone who name a credential, which they have to show before anything of theirs is delivered:
+    // other keys cost nothing, and each would bring a batch of the largest size.
+    let (author, count) = (message.author, envelope.count());
+    let charged = match envelope.credential {
+        Some(_) => views.limiter.charge_batch(author, count),
+        None => views.limiter.charge_author(author, count),
+    };
+    if charged.is_err() {
         return Judgement::Ignore("author_rate");
     }
     let known = authors(envelope.credential.as_ref());

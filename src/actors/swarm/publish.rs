@@ -122,19 +122,14 @@ enum End {
     Lost(PublishFault),
 }
 
-/// Most messages of a batch, whatever is configured: what a receiver with the default
-/// `limits.message_burst` takes at once. It refuses more as a whole, and for ever.
-const MAX_BATCH: u32 = 20;
-
-/// When a batch is full, as configured. No batch is more than the neighbours, who hold this node to
-/// the same budget, would take at once.
+/// When a batch is full, as configured. Validation keeps the count within `limits.message_burst`: no
+/// batch is more than neighbours with the same budget take at once.
 pub(super) fn rules(config: &crate::config::Config) -> Rules {
     let gossip = &config.gossip;
-    let burst = usize::try_from(config.limits.message_burst.min(MAX_BATCH)).unwrap_or(usize::MAX);
     Rules::new(
         gossip.batch_delay.0,
         gossip.batch_size.as_usize(),
-        gossip.batch_count.min(burst),
+        gossip.batch_count,
     )
 }
 
