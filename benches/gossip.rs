@@ -431,9 +431,10 @@ async fn bare_phase(
         // Some batches, then the network's turn.
         for _ in 0..64 {
             let room = batch - waiting.len() / SIZE;
-            let due = match schedule.over() {
-                true => 0,
-                false => schedule.due(number, room),
+            let due = if schedule.over() {
+                0
+            } else {
+                schedule.due(number, room)
             };
             if waiting.is_empty() {
                 since = now();
@@ -673,13 +674,16 @@ fn main() {
     };
     let seconds = env::var("GOSSIP_BENCH_SECONDS").ok();
     let seconds = seconds.map_or(3.0, |seconds| seconds.parse().unwrap());
-    let (seconds, threads) = (value("--seconds", seconds), value("--threads", 1.0) as usize);
+    let (seconds, threads) = (
+        value("--seconds", seconds),
+        value("--threads", 1.0) as usize,
+    );
     let batch = value("--batch", 1_024.0) as usize;
     println!("messages of {SIZE} bytes, {seconds} s each, {threads} threads for connections");
     let mut lost = 0;
     for round in 0..value("--rounds", 1.0) as usize {
         let root = TempDir::new().unwrap();
-        let mut nodes = |name: &str, batch, beside| {
+        let mut nodes = |name: &str, batch: (usize, &str), beside: Option<(&Measured, f64)>| {
             let name = format!("{name}{round}");
             let measured = measure_nodes(&root, &name, batch, threads, seconds);
             lost += measured.lost;
