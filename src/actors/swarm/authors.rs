@@ -202,22 +202,24 @@ impl SwarmActor {
         let judgement = if identity.peer == author && identity.tier > Tier::Unverified {
             let (limiter, standings) = (self.tools.limiter.load(), self.tools.standings.load());
             let statuses = self.tools.statuses.load();
-            let views = self.views(&limiter, &standings, &statuses);
             let peer = self.peers.get(&author);
             let known = Author {
                 tier: identity.tier,
                 identity: Some(Arc::clone(identity)),
                 footing: peer.map(Peer::footing),
             };
+            let mut mark = std::mem::take(&mut self.mark);
+            let views = self.views(&limiter, &standings, &statuses);
             let mut windows = self.tools.replay.windows();
             let judged = judge_known(
                 (author, &known),
                 &topic,
                 (envelope, taken),
-                &mut windows,
+                (&mut windows, &mut mark),
                 &views,
             );
             drop(windows);
+            self.mark = mark;
             judged
         } else {
             // It names another's credential.

@@ -118,7 +118,8 @@ pub(super) fn judge(
     match (known, envelope.credential) {
         (Some(author), named) if named == hash => {
             let who = (message.author, &author);
-            judge_known(who, message.topic, (envelope, taken), windows, views)
+            let memory = (windows, mark);
+            judge_known(who, message.topic, (envelope, taken), memory, views)
         }
         // It signed itself in as nobody; what it claims in a message changes nothing.
         (Some(author), _) if author.tier == Tier::Unverified => {
@@ -155,7 +156,7 @@ pub(super) fn judge_known(
     (peer, author): (PeerId, &Author),
     topic: &Topic,
     (envelope, taken): (Envelope, bool),
-    windows: &mut ReplayWindows,
+    (windows, mark): (&mut ReplayWindows, &mut Mark),
     views: &Views<'_>,
 ) -> Judgement {
     let Author {
@@ -191,8 +192,9 @@ pub(super) fn judge_known(
         // Of an author that is here for the first time; a window costs memory, and those whose
         // messages nobody takes get none.
         if !taken {
-            let stranger = *tier == Tier::Unverified;
-            if let Err(stale) = windows.take(peer, numbers(&envelope), views.now, stranger) {
+            let who = (peer, *tier == Tier::Unverified);
+            let clocks = (views.now, views.elapsed);
+            if let Err(stale) = windows.take(who, numbers(&envelope), clocks, mark) {
                 return Judgement::Ignore(stale.name());
             }
         }

@@ -222,7 +222,7 @@ pub(super) fn gossip(check: &mut Check, config: &Config) {
         &["gossip.batch_count", "limits.message_burst"],
         "is more than one author may send at once; neighbours configured alike would refuse such \
          batches",
-        "lower the first or raise the second, here and at the neighbours",
+        "lower it or raise limits.message_burst, here and at the neighbours",
     );
     check.queue("gossip.neighbour_queue", gossip.neighbour_queue);
     check.queue("gossip.subscriber_queue", gossip.subscriber_queue);
