@@ -108,20 +108,18 @@ impl Mark {
         self.next = elapsed.saturating_add(MARK_EVERY);
         // When the clock stepped back the disk knows more than is needed.
         let until = now.after(RESERVE).max(self.until);
-        // What everybody's mark has not overtaken, because the clock stepped back, stays.
         let everybody = self.until;
-        let quiet =
-            |own: &Ahead| elapsed.saturating_sub(own.heard) > FORGET && own.until <= everybody;
+        let quiet = |own: &Ahead| elapsed.saturating_sub(own.heard) > FORGET;
         let mut writing = Writing {
             until,
             ..Writing::default()
         };
         for (ahead, stranger) in [(&mut self.members, false), (&mut self.strangers, true)] {
-            let gone = ahead.extract_if(|_, own| quiet(own));
-            writing
-                .gone
-                .extend(gone.map(|(author, _)| (author, stranger)));
-            for (author, own) in ahead {
+            // What everybody's mark has not overtaken, because the clock stepped back, stays.
+            let gone = ahead.extract_if(|_, own| quiet(own) && own.until <= everybody);
+            let gone = gone.map(|(author, _)| (author, stranger));
+            writing.gone.extend(gone);
+            for (author, own) in ahead.iter().filter(|(_, own)| !quiet(own)) {
                 let until = until.after(own.by).max(own.until);
                 writing.own.push(((*author, stranger), until));
             }

@@ -224,6 +224,7 @@ fn what_an_old_incarnation_still_writes_takes_nothing_back() {
     world.memory = None;
     world.begin();
     world.replay_all();
+    world.now = world.now.after(Duration::from_secs(60));
     // And one of the future that is written after the stop makes nobody deaf.
     let until = world.now.after(Duration::from_secs(200));
     world.late = Some((world.turn, Writing { until, ..old.1 }));
