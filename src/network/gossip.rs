@@ -272,7 +272,9 @@ fn gossipsub(
 ) -> Result<Gossip, String> {
     let wire_limit = max_payload
         .saturating_add(envelope::OVERHEAD)
-        .saturating_add(HEADROOM);
+        .saturating_add(HEADROOM)
+        // It holds for offers, too, which are no shorter where messages are small.
+        .max(MAX_CONTROL);
     let gossip = ConfigBuilder::default()
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
