@@ -140,7 +140,12 @@ impl Member {
     fn new(node: &Node, acme: &Issuer, seed: u8) -> Self {
         let issuer = IssuerKey::load(&acme.dir.join(ISSUER_KEY_FILE)).unwrap();
         let key = NodeKey::from_seed(&[seed; 32]);
-        let credential = credential(&issuer, &key, "member", SystemClock::new().now());
+        let credential = credential(
+            &issuer,
+            &key,
+            &format!("member-{seed}"),
+            SystemClock::new().now(),
+        );
         Self::again(node, key, credential)
     }
 

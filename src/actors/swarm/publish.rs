@@ -18,7 +18,7 @@ use crate::{
         batch::{Batch, Batcher, Rules, WITHDRAW},
     },
     policy::Action,
-    types::Topic,
+    types::{Timestamp, Topic},
 };
 
 /// Said to a publisher over its budget when the limiter does not know better.
@@ -300,10 +300,10 @@ impl SwarmActor {
         }
     }
 
-    fn hand_over(&mut self, mut batch: Batch<u64>) {
-        let count = u64::try_from(batch.entries.len()).unwrap_or(u64::MAX);
-        // A batch that is tried again keeps its numbers and gets another time, since gossipsub
-        // remembers its name: should both tries reach somebody, the numbers count once.
+    /// When a batch is said to be sent, and the first of its numbers. One that is tried again keeps its
+    /// numbers and gets another time, since gossipsub remembers its name: should both tries reach
+    /// somebody, the numbers count once.
+    fn number(&mut self, batch: &mut Batch<u64>, count: u64) -> (Timestamp, u64) {
         let now = self.tools.clock.now();
         // The clock was ahead and stepped back: who goes on from there is stale to everybody.
         let stepped_back = self.last_sent.since(now) > CLOCK_SLACK;
@@ -326,6 +326,12 @@ impl SwarmActor {
         };
         batch.first = Some(first);
         self.last_sent = sent;
+        (sent, first)
+    }
+
+    fn hand_over(&mut self, mut batch: Batch<u64>) {
+        let count = u64::try_from(batch.entries.len()).unwrap_or(u64::MAX);
+        let (sent, first) = self.number(&mut batch, count);
         let identity = self.tools.own.load();
         let mut envelope = Envelope {
             sent,

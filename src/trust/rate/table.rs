@@ -249,7 +249,7 @@ impl<K: Key> Budget<K> {
         let now = self.table.timeline.nanos();
         let owed = nanos(self.interval.saturating_mul(cost.get()));
         Shared(Arc::clone(&self.table)).measure_and_replace(key, |debt| {
-            match debt.map_or(0, |debt| debt.as_u64()) {
+            match debt.map_or(0, Nanos::as_u64) {
                 debt if debt <= now => Ok(((), Nanos::new(now.saturating_add(owed)))),
                 debt => Err(Empty::For(Duration::from_nanos(debt.saturating_sub(now)))),
             }

@@ -58,7 +58,13 @@ impl World {
 
     /// A process.
     fn begin(&mut self) {
-        let (store, _) = Store::open(&self.path, self.now).unwrap();
+        // The one before lets go of its files on a thread of its own.
+        let store = loop {
+            match Store::open(&self.path, self.now) {
+                Err(StoreError::Locked(_)) => std::thread::yield_now(),
+                opened => break opened.unwrap().0,
+            }
+        };
         let memory = ReplayMemory::open(&store, self.now).unwrap();
         // Room for so few that they crowd each other out.
         let mut windows = memory.windows();
