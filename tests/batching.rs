@@ -140,7 +140,12 @@ impl Member {
     fn new(node: &Node, acme: &Issuer, seed: u8) -> Self {
         let issuer = IssuerKey::load(&acme.dir.join(ISSUER_KEY_FILE)).unwrap();
         let key = NodeKey::from_seed(&[seed; 32]);
-        let credential = credential(&issuer, &key, "member", SystemClock::new().now());
+        let credential = credential(
+            &issuer,
+            &key,
+            &format!("member-{seed}"),
+            SystemClock::new().now(),
+        );
         Self::again(node, key, credential)
     }
 
@@ -242,25 +247,21 @@ async fn each_message_of_a_batch_is_charged_and_a_batch_over_the_budget_is_ignor
     let got = node.gather("orders");
     let mut member = Member::new(&node, &acme, 61);
     let now = SystemClock::new().now();
-    let over = member.envelope(1_000, now, &texts(0, 21));
-    member
-        .publish(over, || {
-            records(&node, &["messages_refused", "author_rate"]) > 0
-        })
-        .await;
-    assert_eq!(got.texts(), Vec::<String>::new(), "none of it");
-    // It cost nothing: a batch of as many as the budget holds passes, and the next does not.
-    let whole = member.envelope(2_000, now, &texts(100, 20));
-    member.publish(whole, || got.texts().len() == 20).await;
-    assert_eq!(got.texts(), texts(100, 20));
-    let refused = records(&node, &["messages_refused", "author_rate"]);
-    let more = member.envelope(3_000, now, &texts(200, 5));
-    member
-        .publish(more, || {
-            records(&node, &["messages_refused", "author_rate"]) > refused
-        })
-        .await;
-    assert_eq!(got.texts().len(), 20);
+    let first = member.envelope(1_000, now, &texts(0, 15));
+    member.publish(first, || got.texts().len() == 15).await;
+    // Of the 20 that the budget holds 5 are left, and one more each second.
+    let refused = || records(&node, &["messages_refused", "author_rate"]);
+    let more = member.envelope(2_000, now, &texts(100, 20));
+    member.publish(more, || refused() > 0).await;
+    assert_eq!(got.texts(), texts(0, 15), "none of it");
+    // Who owes nothing gets more than the budget holds, and owes all of it.
+    let mut other = Member::new(&node, &acme, 67);
+    let large = other.envelope(1_000, now, &texts(500, 200));
+    other.publish(large, || got.texts().len() == 215).await;
+    let before = refused();
+    let small = other.envelope(2_000, now, &texts(800, 1));
+    other.publish(small, || refused() > before).await;
+    assert_eq!(got.texts().len(), 215);
 }
 
 #[tokio::test]

@@ -261,7 +261,10 @@ fn over_its_budget_a_publisher_is_told_to_try_again() {
     let config = fs::read_to_string(node.dir.join("node.toml")).unwrap();
     let config = config
         .replace("messages_per_second = 10000", "messages_per_second = 1")
-        .replace("message_burst = 10000", "message_burst = 3");
+        .replace(
+            "message_burst = 10000",
+            "message_burst = 3\ngossip.batch_count = 3",
+        );
     fs::write(node.dir.join("node.toml"), config).unwrap();
     node.start();
     let codes: Vec<_> = (0..8)

@@ -193,7 +193,8 @@ pub struct GossipConfig {
     pub batch_delay: Span,
     /// A batch this long leaves at once; a longer message travels alone.
     pub batch_size: ByteSize,
-    /// So does a batch of so many messages. One: each message travels alone.
+    /// So does a batch of so many messages, at most `limits.message_burst`. One: each message travels
+    /// alone.
     pub batch_count: usize,
     /// Most batches waiting for one neighbour.
     pub neighbour_queue: usize,
@@ -209,7 +210,8 @@ impl Default for GossipConfig {
             history_length: 5,
             batch_delay: millis(2),
             batch_size: ByteSize(32_768),
-            batch_count: 256,
+            // As many as the default `limits.message_burst`.
+            batch_count: 20,
             neighbour_queue: 5_000,
             subscriber_queue: 1_024,
         }

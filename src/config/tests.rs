@@ -331,7 +331,7 @@ fn every_problem_is_told_in_order() {
 
 #[test]
 fn layers_win_in_order() {
-    let text = "[limits]\nconnections = 5\nmessages_per_second = 6\nmessage_burst = 7";
+    let text = "[limits]\nconnections = 5\nmessages_per_second = 6\nmessage_burst = 27";
     let env = pairs(&[
         ("QUANTRABAND_LIMITS__MESSAGES_PER_SECOND", "60"),
         ("QUANTRABAND_LIMITS__MESSAGE_BURST", "70"),
@@ -368,6 +368,19 @@ fn layers_win_in_order() {
         loaded.origin("limits.messages_per_second"),
         Origin::Env { variable } if variable.ends_with("MESSAGES_PER_SECOND")
     ));
+}
+
+#[test]
+fn a_batch_that_neighbours_configured_alike_would_refuse_is_a_mistake() {
+    let load = |text| from_text(Path::new("/n/node.toml"), text, &[], &[]);
+    let wrong = "[limits]\nmessage_burst = 30\n[gossip]\nbatch_count = 31";
+    let error = load(wrong).unwrap_err().to_string();
+    assert!(error.contains("gossip.batch_count"), "{error}");
+    assert!(error.contains("limits.message_burst"), "{error}");
+    // The default batch is as large as the default burst.
+    assert!(load("[limits]\nmessage_burst = 19").is_err());
+    let right = "[limits]\nmessage_burst = 1024\n[gossip]\nbatch_count = 1024";
+    assert_eq!(load(right).unwrap().config.gossip.batch_count, 1_024);
 }
 
 #[test]

@@ -60,6 +60,10 @@ pub enum PublishFault {
     /// Too much waits to be sent, here or for every neighbour: try again in so long.
     #[error("too much waits to be sent to the neighbours: try again in {0:?}")]
     Backpressure(Duration),
+    /// It was tried, and every neighbour's queue was full: none of them had it then, but they may have
+    /// asked for it since. Published again it could arrive twice.
+    #[error("the neighbours took it too slowly: it may have been sent, or not")]
+    Unsure,
     /// The network layer refused it.
     #[error("not published: {0}")]
     Failed(String),

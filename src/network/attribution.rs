@@ -36,10 +36,23 @@ pub struct Load {
     pub invalid: usize,
     /// Messages.
     pub messages: usize,
-    /// Their bytes.
+    /// Their bytes, and those of the invalid ones: they came and were checked.
     pub bytes: usize,
     /// What the neighbours' protocol says to itself: offers, requests, grafts and prunes.
     pub control: usize,
+    /// Its bytes.
+    pub control_bytes: usize,
+}
+
+/// What is handled of what a neighbour sent at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admits {
+    /// All of it.
+    Everything,
+    /// All but the messages, for which it cannot pay: what it answers or asks is no less true.
+    NoMessages,
+    /// Nothing.
+    Nothing,
 }
 
 /// What the node is told about whose input is handled.
@@ -56,10 +69,10 @@ pub trait Attribution: Send + Sync + 'static {
         let _ = (neighbour, count);
     }
 
-    /// Whether what a neighbour sent at once is within its budget. Otherwise none of it is handled.
-    fn admits(&self, neighbour: PeerId, load: &Load) -> bool {
+    /// What is handled of what a neighbour sent at once: as much as is within its budget.
+    fn admits(&self, neighbour: PeerId, load: &Load) -> Admits {
         let _ = (neighbour, load);
-        true
+        Admits::Everything
     }
 
     /// A connection task panicked while it handled input of `origin`. The Swarm does not learn
@@ -97,26 +110,31 @@ pub struct Attributed<B: NetworkBehaviour> {
     attribution: Arc<dyn Attribution>,
     /// What an event of a connection carries.
     load: fn(&THandlerOutEvent<B>) -> Load,
+    /// Takes the messages out of one.
+    strip: fn(&mut THandlerOutEvent<B>),
 }
 
 impl<B: NetworkBehaviour> Attributed<B> {
     /// Attributes what `inner` does.
     #[must_use]
     pub fn new(inner: B, attribution: Arc<dyn Attribution>) -> Self {
-        Self::counting(inner, attribution, |_| Load::default())
+        Self::counting(inner, attribution, |_| Load::default(), |_| {})
     }
 
-    /// As [`new`](Self::new), for a behaviour whose connections report what has to be paid for.
+    /// As [`new`](Self::new), for a behaviour whose connections report what has to be paid for;
+    /// `strip` takes the messages out of a report.
     #[must_use]
     pub fn counting(
         inner: B,
         attribution: Arc<dyn Attribution>,
         load: fn(&THandlerOutEvent<B>) -> Load,
+        strip: fn(&mut THandlerOutEvent<B>),
     ) -> Self {
         Self {
             inner,
             attribution,
             load,
+            strip,
         }
     }
 }
@@ -193,7 +211,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Attributed<B> {
         &mut self,
         peer: libp2p::PeerId,
         id: ConnectionId,
-        event: THandlerOutEvent<Self>,
+        mut event: THandlerOutEvent<Self>,
     ) {
         // Every connected peer has a name of ours, or the gate had not let it in.
         let Ok(ours) = convert::from_libp2p(&peer) else {
@@ -204,7 +222,15 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Attributed<B> {
         if load.invalid > 0 {
             self.attribution.invalid_messages(ours, load.invalid);
         }
-        if load == Load::default() || self.attribution.admits(ours, &load) {
+        let admits = if load == Load::default() {
+            Admits::Everything
+        } else {
+            self.attribution.admits(ours, &load)
+        };
+        if admits == Admits::NoMessages {
+            (self.strip)(&mut event);
+        }
+        if admits != Admits::Nothing {
             self.inner.on_connection_handler_event(peer, id, event);
         }
         self.attribution.end();

@@ -21,11 +21,18 @@ use crate::types::Topic;
 pub const MAX_WAITING: usize = 131_072;
 /// Bytes that may wait, as they travel. A single message of any size is taken when nothing waits.
 pub const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
-/// Wait before a batch that the network refused is tried again: some of what stands in the way of
-/// it leaves meanwhile.
+/// Wait before a batch that the network refused is tried again, doubled each time up to
+/// [`LONGEST_RETRY`]: some of what stands in the way of it leaves meanwhile. Gossipsub keeps each try
+/// for some heartbeats and offers it to others, so there must be few.
 pub const RETRY: Duration = Duration::from_millis(5);
-/// How long it is tried: less than gossipsub keeps a message for a neighbour that does not take it.
-pub const GIVE_UP: Duration = Duration::from_secs(2);
+/// A heartbeat as shipped.
+pub const LONGEST_RETRY: Duration = Duration::from_millis(200);
+/// How long it is tried: less than gossipsub keeps a message for a neighbour that does not take it,
+/// and, with [`WITHDRAW`], less than anybody waits for an answer.
+pub const GIVE_UP: Duration = Duration::from_secs(3);
+/// After so long what waits of somebody is withdrawn, so that it can be told what became of it before it
+/// stops waiting.
+pub const WITHDRAW: Duration = Duration::from_secs(5);
 
 /// When a batch is full, and how long it may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +70,8 @@ pub struct Batch<T> {
     bytes: usize,
     /// When it is handed back.
     until: Option<Duration>,
+    /// How long it waits when it is refused the next time.
+    retry: Duration,
 }
 
 impl<T> Batch<T> {
@@ -222,8 +231,10 @@ impl<T: Copy + PartialEq> Batcher<T> {
             && now < until
         {
             lane.out = false;
+            let wait = batch.retry;
+            batch.retry = wait.saturating_mul(2).min(LONGEST_RETRY);
             lane.refused = Some(batch);
-            self.index(&topic, now.saturating_add(RETRY));
+            self.index(&topic, now.saturating_add(wait).min(until));
             return Vec::new();
         }
         self.unindex(&topic);
@@ -237,6 +248,50 @@ impl<T: Copy + PartialEq> Batcher<T> {
             self.leave(batch);
         }
         gone
+    }
+
+    /// Lets go of what still waits of somebody, and says how many messages that were. What is being tried
+    /// stays: some of it may have left.
+    pub fn withdraw(&mut self, owner: T, now: Duration) -> usize {
+        let has = |lane: &Lane<T>| lane.queue.iter().any(|one| one.owner == owner);
+        let lanes = self.lanes.iter().filter(|(_, lane)| has(lane));
+        let topics: Vec<Topic> = lanes.map(|(topic, _)| topic.clone()).collect();
+        let mut count = 0_usize;
+        for topic in topics {
+            let Some(lane) = self.lanes.get_mut(&topic) else {
+                continue;
+            };
+            let mut bytes = 0_usize;
+            lane.queue.retain(|one| {
+                let gone = one.owner == owner;
+                if gone {
+                    count = count.saturating_add(1);
+                    bytes = bytes.saturating_add(one.bytes);
+                }
+                !gone
+            });
+            lane.bytes = lane.bytes.saturating_sub(bytes);
+            self.bytes = self.bytes.saturating_sub(bytes);
+            if !lane.out && lane.refused.is_none() {
+                self.resume(&topic, now);
+            }
+        }
+        self.count = self.count.saturating_sub(count);
+        count
+    }
+
+    /// How many of messages with payloads of these sizes there is room for, from the first on; of a
+    /// sealed one a little less.
+    pub fn room(&self, sizes: impl Iterator<Item = usize>) -> usize {
+        let (mut count, mut bytes) = (self.count, self.bytes);
+        sizes
+            .take_while(|size| {
+                bytes = bytes.saturating_add(*size);
+                let fits = count < MAX_WAITING && (bytes <= MAX_WAITING_BYTES || count == 0);
+                count = count.saturating_add(1);
+                fits
+            })
+            .count()
     }
 
     /// Everything that waits, in order, because it cannot leave any more.
@@ -318,6 +373,7 @@ impl<T: Copy + PartialEq> Lane<T> {
             first: None,
             bytes: 0,
             until: None,
+            retry: RETRY,
         };
         while let Some(next) = self.queue.front() {
             let bytes = batch.bytes.saturating_add(next.bytes);

@@ -17,13 +17,14 @@ use libp2p::{
 };
 use sha2::{Digest, Sha256};
 use std::{
+    hash::{Hash as _, Hasher},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use thiserror::Error;
 
 use super::{
-    attribution::{Attributed, Attribution, Load},
+    attribution::{Admits, Attributed, Attribution, Load},
     envelope::{self, Envelope},
 };
 use crate::{
@@ -56,6 +57,11 @@ const NEAR_BAN: f64 = GRAYLIST / 8.0;
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(5);
 /// The same for what others said: it is late then, and its author's other neighbours have it.
 const FORWARD_PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of batches that may wait for one neighbour, each of which has a copy of its own: what a
+/// thirtieth of the neighbours may hold back within `limits.memory` as shipped.
+const QUEUED_BYTES: usize = 64 << 20;
+/// Frames that may wait however long they are: of control, and some messages.
+const SHORTEST_QUEUE: usize = 16;
 /// Messages and offers in one frame of a neighbour; more are dropped by gossipsub unseen. Honest
 /// ones send one message a frame, and offer what a second brought.
 const MAX_IN_FRAME: usize = 5_000;
@@ -162,7 +168,7 @@ impl Attribution for Asking {
         self.node.invalid_messages(neighbour, count);
     }
 
-    fn admits(&self, neighbour: PeerId, load: &Load) -> bool {
+    fn admits(&self, neighbour: PeerId, load: &Load) -> Admits {
         self.node.admits(neighbour, load)
     }
 
@@ -190,7 +196,7 @@ pub(super) fn behaviour(
         current,
         node: attribution,
     };
-    Ok(Attributed::counting(gossip, Arc::new(asking), load))
+    Ok(Attributed::counting(gossip, Arc::new(asking), load, strip))
 }
 
 /// What gossipsub's connections report. Its name is private there, its variants are not.
@@ -204,13 +210,57 @@ fn load(event: &FromConnection) -> Load {
         FromConnection::Message {
             rpc,
             invalid_messages,
-        } => Load {
-            invalid: invalid_messages.len(),
-            messages: rpc.messages.len(),
-            bytes: rpc.messages.iter().map(|message| message.data.len()).sum(),
-            control: rpc.control_msgs.len(),
-        },
+        } => {
+            let invalid = invalid_messages.iter().map(|(message, _)| message);
+            // Its fields are private there, but not how they are hashed.
+            let mut control_bytes = Counter(0);
+            rpc.control_msgs.hash(&mut control_bytes);
+            Load {
+                invalid: invalid_messages.len(),
+                messages: rpc.messages.len(),
+                bytes: rpc.messages.iter().chain(invalid).map(bytes).sum(),
+                control: rpc.control_msgs.len(),
+                control_bytes: control_bytes.0,
+            }
+        }
         _ => Load::default(),
+    }
+}
+
+/// Takes the messages out of what a connection reports.
+fn strip(event: &mut FromConnection) {
+    if let FromConnection::Message {
+        rpc,
+        invalid_messages,
+    } = event
+    {
+        rpc.messages.clear();
+        invalid_messages.clear();
+    }
+}
+
+/// What a message has that may be long.
+fn bytes(message: &gossipsub::RawMessage) -> usize {
+    let length = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+    let parts = [
+        message.data.len(),
+        message.topic.as_str().len(),
+        length(&message.signature),
+        length(&message.key),
+    ];
+    parts.iter().sum()
+}
+
+/// Counts what is hashed.
+struct Counter(usize);
+
+impl Hasher for Counter {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = self.0.saturating_add(bytes.len());
+    }
+
+    fn finish(&self) -> u64 {
+        u64::try_from(self.0).unwrap_or(u64::MAX)
     }
 }
 
@@ -222,7 +272,9 @@ fn gossipsub(
 ) -> Result<Gossip, String> {
     let wire_limit = max_payload
         .saturating_add(envelope::OVERHEAD)
-        .saturating_add(HEADROOM);
+        .saturating_add(HEADROOM)
+        // It holds for offers, too, which are no shorter where messages are small.
+        .max(MAX_CONTROL);
     let gossip = ConfigBuilder::default()
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
@@ -232,7 +284,7 @@ fn gossipsub(
         .history_length(config.history_length)
         // Advertised for at most as long as it is kept.
         .history_gossip(config.history_length.min(3))
-        .connection_handler_queue_len(config.neighbour_queue)
+        .connection_handler_queue_len(queue(config))
         .publish_queue_duration(PUBLISH_PATIENCE)
         .forward_queue_duration(FORWARD_PATIENCE)
         .max_publish_messages(MAX_IN_FRAME)
@@ -256,6 +308,13 @@ fn gossipsub(
         .map_err(str::to_owned)?;
     gossip.with_peer_score(scores(), thresholds())?;
     Ok(gossip)
+}
+
+/// Frames that may wait for one neighbour: as many as configured, within [`QUEUED_BYTES`] when each
+/// of them is a full batch.
+fn queue(config: &GossipConfig) -> usize {
+    let fit = QUEUED_BYTES / config.batch_size.as_usize().max(1);
+    config.neighbour_queue.min(fit.max(SHORTEST_QUEUE))
 }
 
 /// Only misbehaviour counts. Sharing an address is none (one machine may run a whole test

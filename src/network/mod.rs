@@ -32,7 +32,7 @@ pub mod secure;
 mod tasks;
 
 pub use admission::{Admission, Counts, Refused};
-pub use attribution::{Attribution, Load};
+pub use attribution::{Admits, Attribution, Load};
 pub use behaviour::{NodeBehaviour, NodeBehaviourEvent};
 pub use build::{
     BuildError, LONGEST_REQUEST, Setup, build, build_over, build_with, listen_open, secure_for,

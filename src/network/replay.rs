@@ -20,15 +20,18 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::types::{PeerId, Timestamp};
 
-pub use mark::{Floors, MARK_EVERY, Mark, RESERVE, Writing};
+pub use mark::{Floors, MARK_EVERY, Mark, RESERVE, Who, Writing};
 
-/// Ranges of one author told apart: envelopes that overtook each other, or of topics that this node
-/// does not hear. The lowest is closed when there are more.
-const MAX_RANGES: usize = 64;
+/// Ranges of one member told apart: envelopes that overtook each other, or of topics that this node
+/// does not hear. The lowest is closed when there are more. Enough that one which is fetched some
+/// heartbeats later still counts, of a publisher with several topics.
+const MAX_RANGES: usize = 256;
+/// The same of those without a credential.
+const MAX_STRANGERS_RANGES: usize = 64;
 /// How far a message's own time may be from this node's clock, in either direction: clocks of
 /// organisations differ, and a message may have waited on its way.
 pub const MAX_AGE: Duration = Duration::from_secs(300);
-/// Authors remembered, of about 150 bytes each and at most 1.2 KB. When full, the one that was
+/// Authors remembered, of about 150 bytes each and at most 4.3 KB. When full, the one that was
 /// quiet longest is forgotten, and what was sent before by authors without a window is stale.
 const MAX_MEMBERS: usize = 16_384;
 /// The same of those without a credential.
@@ -63,6 +66,8 @@ impl Stale {
 /// What was taken of one author.
 #[derive(Debug, Clone)]
 struct Window {
+    /// What was sent up to this time counts as taken: it may have been, before this window began.
+    after: Timestamp,
     /// Numbers below count as taken.
     floor: u64,
     /// Taken ranges, half open, ascending, none touching another or the floor.
@@ -74,7 +79,11 @@ struct Window {
 }
 
 impl Window {
-    fn take(&mut self, first: u64, count: u64) -> bool {
+    fn take(&mut self, numbers: Numbers, most: usize) -> bool {
+        let (first, count) = (numbers.first, u64::from(numbers.count));
+        if numbers.sent <= self.after {
+            return false;
+        }
         let Some(end) = first.checked_add(count).filter(|end| *end > first) else {
             return false;
         };
@@ -89,7 +98,7 @@ impl Window {
             return false;
         }
         self.put(at, first, end);
-        if self.ranges.len() > MAX_RANGES {
+        if self.ranges.len() > most {
             let (_, until) = self.ranges.remove(0);
             self.floor = until;
         }
@@ -116,38 +125,38 @@ impl Window {
 struct Table {
     authors: HashMap<PeerId, Window>,
     most: usize,
-    /// The latest time that was given up with an author there was no room for.
+    ranges: usize,
+    /// The latest time that was given up with an author that is remembered no more.
     forgotten: Timestamp,
 }
 
 impl Table {
-    fn of(most: usize) -> Self {
+    fn of(most: usize, ranges: usize, forgotten: Timestamp) -> Self {
         Self {
             authors: HashMap::new(),
             most,
-            forgotten: Timestamp::default(),
+            ranges,
+            forgotten,
         }
     }
 
     fn take(&mut self, author: PeerId, numbers: Numbers, now: Timestamp) -> Result<(), Stale> {
         if let Some(window) = self.authors.get_mut(&author) {
             window.last = now;
-            if !window.take(numbers.first, u64::from(numbers.count)) {
+            if !window.take(numbers, self.ranges) {
                 return Err(Stale::Replayed);
             }
             window.latest = window.latest.max(numbers.sent);
             return Ok(());
         }
-        if numbers.sent <= self.forgotten {
-            return Err(Stale::Replayed);
-        }
         let mut window = Window {
+            after: self.forgotten,
             floor: 0,
             ranges: Vec::new(),
             last: now,
             latest: numbers.sent,
         };
-        if !window.take(numbers.first, u64::from(numbers.count)) {
+        if !window.take(numbers, self.ranges) {
             return Err(Stale::Replayed);
         }
         self.make_room(now);
@@ -159,9 +168,15 @@ impl Table {
         if self.authors.len() < self.most {
             return;
         }
-        // Whatever was sent before the bound on age needs no window.
-        self.authors
-            .retain(|_, window| now.since(window.latest) <= MAX_AGE);
+        // Whatever was sent before the bound on age needs no window, until the clock steps back.
+        let forgotten = &mut self.forgotten;
+        self.authors.retain(|_, window| {
+            let kept = now.since(window.latest) <= MAX_AGE;
+            if !kept {
+                *forgotten = (*forgotten).max(window.latest);
+            }
+            kept
+        });
         if self.authors.len() >= self.most
             && let Some(quiet) = self
                 .authors
@@ -206,8 +221,8 @@ impl ReplayWindows {
     #[must_use]
     pub fn after(floors: Floors) -> Self {
         Self {
-            members: Table::of(MAX_MEMBERS),
-            strangers: Table::of(MAX_STRANGERS),
+            members: Table::of(MAX_MEMBERS, MAX_RANGES, floors.others(false)),
+            strangers: Table::of(MAX_STRANGERS, MAX_STRANGERS_RANGES, floors.others(true)),
             floors,
         }
     }
@@ -234,31 +249,35 @@ impl ReplayWindows {
         if sent <= self.floors.of(&author) {
             return Err(Stale::BeforeStart);
         }
-        if !mark.covers(&author, sent, (now, elapsed)) {
-            return Err(Stale::Ahead);
-        }
-        for table in [&mut self.members, &mut self.strangers] {
+        for (table, stranger) in [(&mut self.members, false), (&mut self.strangers, true)] {
             if table.authors.contains_key(&author) {
+                if !mark.covers((author, stranger), sent, (now, elapsed)) {
+                    return Err(Stale::Ahead);
+                }
                 return table.take(author, numbers, now).map(|()| true);
             }
         }
         Ok(false)
     }
 
-    /// Takes the numbers of an author that had no window when its envelope was admitted.
+    /// Takes the numbers of an author that had no window when its envelope was admitted, now that it
+    /// is known to be one whose messages are taken. `now` and `elapsed`: both clocks.
     ///
     /// # Errors
     /// As [`ReplayWindows::admit`].
     pub fn take(
         &mut self,
-        author: PeerId,
+        (author, stranger): Who,
         numbers: Numbers,
-        now: Timestamp,
-        stranger: bool,
+        (now, elapsed): (Timestamp, Duration),
+        mark: &mut Mark,
     ) -> Result<(), Stale> {
         // It may have changed sides while a message waited.
         let has = |table: &Table| table.authors.contains_key(&author);
         let stranger = has(&self.strangers) || stranger && !has(&self.members);
+        if !mark.covers((author, stranger), numbers.sent, (now, elapsed)) {
+            return Err(Stale::Ahead);
+        }
         let table = if stranger {
             &mut self.strangers
         } else {
@@ -272,14 +291,21 @@ impl ReplayWindows {
     #[must_use]
     pub fn floors(&self, now: Timestamp) -> Floors {
         let mut floors = self.floors.clone();
-        for table in [&self.members, &self.strangers] {
-            floors.raise_all(table.forgotten);
+        for (table, stranger) in [(&self.members, false), (&self.strangers, true)] {
+            floors.raise_others(stranger, table.forgotten);
             for (author, window) in &table.authors {
-                floors.raise(*author, window.latest);
+                floors.raise((*author, stranger), window.latest);
             }
         }
         floors.forget(now);
         floors
+    }
+
+    /// The same with room for so many authors of each kind.
+    #[cfg(test)]
+    pub(crate) fn with_room(mut self, most: usize) -> Self {
+        (self.members.most, self.strangers.most) = (most, most);
+        self
     }
 }
 

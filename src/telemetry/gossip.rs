@@ -16,6 +16,7 @@ use super::metrics::as_gauge;
 pub struct GossipMetrics {
     sizes: Histogram,
     refused: Counter,
+    late: Counter,
     waiting: Gauge,
 }
 
@@ -25,6 +26,7 @@ impl Default for GossipMetrics {
             // 1 to 1,024 messages, doubling.
             sizes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             refused: Counter::default(),
+            late: Counter::default(),
             waiting: Gauge::default(),
         }
     }
@@ -43,6 +45,11 @@ impl GossipMetrics {
             self.refused.clone(),
         );
         registry.register(
+            "messages_validated_late",
+            "Messages that were accepted when gossip had forgotten them: delivered here, forwarded nowhere",
+            self.late.clone(),
+        );
+        registry.register(
             "messages_waiting",
             "Messages of this node that wait to be published",
             self.waiting.clone(),
@@ -59,6 +66,11 @@ impl GossipMetrics {
     /// No neighbour had room for a batch.
     pub fn batch_refused(&self) {
         self.refused.inc();
+    }
+
+    /// A message was accepted when gossip had forgotten it.
+    pub fn validated_late(&self) {
+        self.late.inc();
     }
 
     /// So many messages wait.

@@ -6,7 +6,7 @@ use super::listeners::Neighbours;
 use crate::{
     actors::reputation::ReputationActor,
     messages::reputation::{Charge, Severity},
-    network::{Attribution, Load},
+    network::{Admits, Attribution, Load},
     supervision::{ActorRef, CoolDowns, HandlingScope, Incarnation},
     types::{Origin, Party, PeerId},
 };
@@ -79,7 +79,7 @@ impl Attribution for SwarmAttribution {
         }
     }
 
-    fn admits(&self, neighbour: PeerId, load: &Load) -> bool {
+    fn admits(&self, neighbour: PeerId, load: &Load) -> Admits {
         self.neighbours.pays(&neighbour, load)
     }
 

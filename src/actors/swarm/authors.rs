@@ -10,7 +10,7 @@ use actix::{AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
 use libp2p::gossipsub::{MessageAcceptance, MessageId};
 
 use super::{
-    SwarmActor,
+    SwarmActor, TICK,
     judge::{Author, Judgement, judge_known},
     peers::Peer,
 };
@@ -54,10 +54,13 @@ pub(super) struct ParkedMessage {
     pub(super) taken: bool,
 }
 
-/// How long a message may wait: all but one of the heartbeats that gossipsub keeps it for.
+/// How long a message may wait. Gossipsub drops it at the heartbeat after the last of its history,
+/// and the first may come at once: it keeps it for one less at least. Another one, less a tick, is for the
+/// answer: the deadline is looked at when an answer comes, and each tick.
 pub(super) fn patience(heartbeat: Duration, history: usize) -> Duration {
     let beats = u32::try_from(history.saturating_sub(1)).unwrap_or(u32::MAX);
-    heartbeat.saturating_mul(beats).min(LONGEST)
+    let kept = heartbeat.saturating_mul(beats);
+    kept.saturating_sub(heartbeat.max(TICK)).min(LONGEST)
 }
 
 impl SwarmActor {
@@ -171,6 +174,9 @@ impl SwarmActor {
                 return self.not_vouched(peer, asked, true);
             }
         };
+        // What waited too long is forwarded nowhere any more, so it is not delivered here alone.
+        let late = self.parking.expired(self.tools.clock.elapsed());
+        self.let_go(late);
         let now = self.tools.clock.now();
         for identity in identities {
             let hash = identity.credential_hash;
@@ -202,22 +208,24 @@ impl SwarmActor {
         let judgement = if identity.peer == author && identity.tier > Tier::Unverified {
             let (limiter, standings) = (self.tools.limiter.load(), self.tools.standings.load());
             let statuses = self.tools.statuses.load();
-            let views = self.views(&limiter, &standings, &statuses);
             let peer = self.peers.get(&author);
             let known = Author {
                 tier: identity.tier,
                 identity: Some(Arc::clone(identity)),
                 footing: peer.map(Peer::footing),
             };
+            let mut mark = std::mem::take(&mut self.mark);
+            let views = self.views(&limiter, &standings, &statuses);
             let mut windows = self.tools.replay.windows();
             let judged = judge_known(
                 (author, &known),
                 &topic,
                 (envelope, taken),
-                &mut windows,
+                (&mut windows, &mut mark),
                 &views,
             );
             drop(windows);
+            self.mark = mark;
             judged
         } else {
             // It names another's credential.
@@ -253,9 +261,15 @@ mod tests {
 
     #[test]
     fn a_message_waits_less_than_gossip_keeps_it() {
-        let second = Duration::from_secs(1);
-        assert_eq!(patience(second, 5), LONGEST);
-        assert_eq!(patience(second / 10, 5), second * 4 / 10);
-        assert_eq!(patience(second, 1), Duration::ZERO);
+        let ms = Duration::from_millis;
+        for (heartbeat, history) in [(1_000, 5), (200, 5), (200, 4), (100, 5), (100, 4), (60, 5)] {
+            let least = ms(heartbeat) * (history - 1);
+            let waits = patience(ms(heartbeat), usize::try_from(history).unwrap());
+            // It is let go of at the tick after that.
+            assert!(waits + TICK <= least, "{heartbeat} {history}");
+            assert!(waits > Duration::ZERO, "{heartbeat} {history}");
+        }
+        assert_eq!(patience(ms(5_000), 5), LONGEST);
+        assert_eq!(patience(ms(1_000), 1), Duration::ZERO);
     }
 }

@@ -258,8 +258,11 @@ impl SwarmActor {
     ) {
         if let Some(swarm) = self.swarm.as_mut() {
             let gossip = &mut swarm.behaviour_mut().gossip;
-            // `false`: the message left the cache meanwhile and is not forwarded. Nothing to do.
-            let _ = gossip.report_message_validation_result(id, neighbour, answer);
+            let accepted = matches!(answer, MessageAcceptance::Accept);
+            // The message left the cache meanwhile and is not forwarded.
+            if !gossip.report_message_validation_result(id, neighbour, answer) && accepted {
+                self.tools.metrics.gossip().validated_late();
+            }
         }
     }
 

@@ -101,9 +101,7 @@ pub(super) fn judge(
         Ok(taken) => taken,
         Err(stale) => return Judgement::Ignore(stale.name()),
     };
-    // One signature, and a charge for each message it serves: all of them or none.
-    let count = envelope.count();
-    if views.limiter.charge_author(message.author, count).is_err() {
+    if !pays(views.limiter, message.author, &envelope) {
         return Judgement::Ignore("author_rate");
     }
     let known = authors(envelope.credential.as_ref());
@@ -112,7 +110,8 @@ pub(super) fn judge(
     match (known, envelope.credential) {
         (Some(author), named) if named == hash => {
             let who = (message.author, &author);
-            judge_known(who, message.topic, (envelope, taken), windows, views)
+            let memory = (windows, mark);
+            judge_known(who, message.topic, (envelope, taken), memory, views)
         }
         // It signed itself in as nobody; what it claims in a message changes nothing.
         (Some(author), _) if author.tier == Tier::Unverified => {
@@ -122,6 +121,18 @@ pub(super) fn judge(
         (None, None) => Judgement::Ignore("author_unknown"),
         (_, Some(credential)) => Judgement::Park(envelope, credential, taken),
     }
+}
+
+/// One signature, and a charge for each message it serves: all of them or none. Credit for those alone
+/// who name a credential, which they have to show before anything of theirs is delivered: other keys
+/// cost nothing, and each would bring a batch of the largest size.
+fn pays(limiter: &Limiter, author: PeerId, envelope: &Envelope) -> bool {
+    let count = envelope.count();
+    let charged = match envelope.credential {
+        Some(_) => limiter.charge_batch(author, count),
+        None => limiter.charge_author(author, count),
+    };
+    charged.is_ok()
 }
 
 /// What is done with bytes that are no envelope here. Gossip remembers a rejected message by its
@@ -149,7 +160,7 @@ pub(super) fn judge_known(
     (peer, author): (PeerId, &Author),
     topic: &Topic,
     (envelope, taken): (Envelope, bool),
-    windows: &mut ReplayWindows,
+    (windows, mark): (&mut ReplayWindows, &mut Mark),
     views: &Views<'_>,
 ) -> Judgement {
     let Author {
@@ -185,8 +196,9 @@ pub(super) fn judge_known(
         // Of an author that is here for the first time; a window costs memory, and those whose
         // messages nobody takes get none.
         if !taken {
-            let stranger = *tier == Tier::Unverified;
-            if let Err(stale) = windows.take(peer, numbers(&envelope), views.now, stranger) {
+            let who = (peer, *tier == Tier::Unverified);
+            let clocks = (views.now, views.elapsed);
+            if let Err(stale) = windows.take(who, numbers(&envelope), clocks, mark) {
                 return Judgement::Ignore(stale.name());
             }
         }
@@ -203,6 +215,41 @@ pub(super) fn judge_known(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::LimitsConfig,
+        network::Entry,
+        types::{ManualClock, Timestamp},
+    };
+
+    fn envelope(credential: Option<[u8; 32]>, count: u32) -> Envelope {
+        Envelope {
+            sent: Timestamp::from_secs(1),
+            first: 1,
+            credential,
+            entries: (0..count).map(|_| Entry::plain(*b"x")).collect(),
+        }
+    }
+
+    #[test]
+    fn each_message_of_a_batch_is_charged_and_only_a_credential_has_credit() {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_secs(1_800_000_000)));
+        let limits = LimitsConfig::default();
+        let limiter = Limiter::new(&limits, clock).unwrap();
+        let burst = limits.message_burst;
+        let peer = |n| {
+            let key = ed25519_dalek::SigningKey::from_bytes(&[n; 32]);
+            PeerId::from(&key.verifying_key())
+        };
+        for (n, credential) in [(1, None), (2, Some([7; 32]))] {
+            assert!(pays(&limiter, peer(n), &envelope(credential, burst - 5)));
+            assert!(!pays(&limiter, peer(n), &envelope(credential, 6)), "whole");
+            assert!(pays(&limiter, peer(n), &envelope(credential, 5)));
+            assert!(!pays(&limiter, peer(n), &envelope(credential, 1)));
+        }
+        assert!(!pays(&limiter, peer(3), &envelope(None, burst + 1)));
+        assert!(pays(&limiter, peer(3), &envelope(Some([7; 32]), burst + 1)));
+        assert!(!pays(&limiter, peer(3), &envelope(Some([7; 32]), 1)));
+    }
 
     #[test]
     fn nothing_outside_a_messages_name_has_its_forwarders_punished() {

@@ -12,11 +12,11 @@ use crate::{
     },
     audit::{Aggregator, AuditEvent, Tally},
     identity::StatusView,
-    network::{Admitted, Listeners, Load},
+    network::{Admits, Admitted, Listeners, Load},
     policy::{Action, Decision, Rule},
     telemetry::Metrics,
     trust::{
-        rate::{DenialReason, Limiter},
+        rate::{Denial, DenialReason, Limiter},
         reputation::{self, Standings},
     },
     types::{Clock, Footing, PeerId, SubjectId, Topic, View},
@@ -115,30 +115,40 @@ impl Neighbours {
         reputation::answers(identity, now).filter(|_| !revoked)
     }
 
-    /// Charges a neighbour for what it sent. `false`: it is over a budget, and none of it counts.
-    pub(super) fn pays(&self, peer: &PeerId, load: &Load) -> bool {
+    /// Charges a neighbour for what it sent. First for what the protocol says to itself: a neighbour
+    /// over its budget of messages is not to lose the answers it owes and the places it takes or gives
+    /// up, which it would pay for with its good name.
+    pub(super) fn pays(&self, peer: &PeerId, load: &Load) -> Admits {
+        let messages = load.messages.saturating_add(load.invalid);
+        if let Err(denial) = self.charge(peer, load.control, load.control_bytes) {
+            self.refuse(peer, denial, messages);
+            return Admits::Nothing;
+        }
+        if let Err(denial) = self.charge(peer, messages, load.bytes) {
+            self.refuse(peer, denial, messages);
+            return Admits::NoMessages;
+        }
+        Admits::Everything
+    }
+
+    fn charge(&self, peer: &PeerId, frames: usize, bytes: usize) -> Result<(), Denial> {
+        if frames == 0 {
+            return Ok(());
+        }
         let limiter = self.limiter.load();
-        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let frames = number(load.messages.saturating_add(load.control));
-        let bytes = u64::try_from(load.bytes).unwrap_or(u64::MAX);
-        let paid = if frames == 0 {
-            Ok(())
-        } else {
-            let frames = limiter.charge_frames(*peer, frames);
-            frames.and_then(|()| limiter.charge_neighbour(*peer, bytes))
-        };
-        let Err(denial) = paid else {
-            return true;
-        };
+        limiter.charge_frames(*peer, u32::try_from(frames).unwrap_or(u32::MAX))?;
+        limiter.charge_neighbour(*peer, u64::try_from(bytes).unwrap_or(u64::MAX))
+    }
+
+    fn refuse(&self, peer: &PeerId, denial: Denial, messages: usize) {
         let reason = match denial.reason {
             DenialReason::TooMuchAtOnce => "neighbour_frames",
             other => other.code(),
         };
-        self.metrics.message_refused_many(reason, load.messages);
-        let count = u64::try_from(load.messages.max(1)).unwrap_or(u64::MAX);
+        self.metrics.message_refused_many(reason, messages);
+        let count = u64::try_from(messages.max(1)).unwrap_or(u64::MAX);
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         refused.add_many((reason, Some(*peer)), count, self.clock.now());
-        false
     }
 
     /// What was refused since this was last asked.

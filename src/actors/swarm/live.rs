@@ -25,6 +25,7 @@ impl SwarmActor {
         let elapsed = self.tools.clock.elapsed();
         self.tend_parking();
         self.move_mark(ctx);
+        self.tend_outbox();
         self.tell_standings(elapsed >= self.next_review);
         self.outbox
             .set_rules(publish::rules(&self.tools.live.load()));

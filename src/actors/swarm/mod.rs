@@ -185,6 +185,8 @@ pub struct SwarmActor {
     /// Addresses it listens on now, without `/p2p`.
     listening: BTreeSet<Multiaddr>,
     mark: Mark,
+    /// Which incarnation it is that writes marks.
+    marking: u64,
     outbox: Outbox,
     /// Authors and topics about which a rule has decided on record.
     publishers: HashSet<(PeerId, Topic, Rule)>,
@@ -283,6 +285,7 @@ impl SwarmActor {
             listeners: HashMap::new(),
             listening: BTreeSet::new(),
             mark: Mark::default(),
+            marking: 0,
             outbox: Outbox::new(publish::rules(&tools.live.load())),
             publishers: HashSet::new(),
             refused: Aggregator::new(REFUSAL_KEYS, |(reason, _)| (reason, None)),

@@ -15,10 +15,10 @@ use crate::{
     messages::swarm::{MAX_MANY, Publish, PublishFault, PublishMany, Published, PublishedMany},
     network::{
         self, Entry, Envelope, PublishRefusal, Trace,
-        batch::{Batch, Batcher, Rules},
+        batch::{Batch, Batcher, Rules, WITHDRAW},
     },
     policy::Action,
-    types::Topic,
+    types::{Timestamp, Topic},
 };
 
 /// Said to a publisher over its budget when the limiter does not know better.
@@ -30,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const CLOCK_SLACK: Duration = network::replay::RESERVE;
 /// Batches handed to the network before the actor's other work gets its turn.
 const BATCHES_PER_TURN: usize = 32;
+/// And their bytes: ten milliseconds of encoding, naming and signing.
+const BYTES_PER_TURN: usize = 1 << 20;
 
 /// Who waits for an answer.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ struct Waiter {
     rest: Option<PublishFault>,
     /// Why some of these did not leave, nor, as far as it is known, what came behind them.
     lost: Option<PublishFault>,
+    /// When what is left of it is withdrawn.
+    until: Duration,
     answer: oneshot::Sender<Outcome>,
 }
 
@@ -84,6 +88,29 @@ impl Outbox {
         self.batcher.set_rules(rules);
     }
 
+    /// Withdraws what waits for too long, so that whoever published it hears of it in time.
+    pub(super) fn withdraw_late(&mut self, now: Duration) -> usize {
+        let late = self.waiters.iter().filter(|(_, one)| one.until <= now);
+        let late: Vec<u64> = late.map(|(owner, _)| *owner).collect();
+        let mut count = 0_usize;
+        for owner in late {
+            let gone = self.batcher.withdraw(owner, now);
+            if gone == 0 {
+                continue;
+            }
+            count = count.saturating_add(gone);
+            if let Some(waiter) = self.waiters.get_mut(&owner) {
+                // The last of it: what is being tried comes before, and still counts when it leaves.
+                waiter.left = waiter.left.saturating_sub(gone);
+                waiter.rest = Some(PublishFault::Backpressure(PAUSE));
+                if waiter.left == 0 {
+                    self.answer(owner);
+                }
+            }
+        }
+        count
+    }
+
     /// Notes the end of so many messages of somebody.
     fn settle(&mut self, owner: u64, count: usize, end: &End) {
         let Some(waiter) = self.waiters.get_mut(&owner) else {
@@ -122,19 +149,14 @@ enum End {
     Lost(PublishFault),
 }
 
-/// Most messages of a batch, whatever is configured: what a receiver with the default
-/// `limits.message_burst` takes at once. It refuses more as a whole, and for ever.
-const MAX_BATCH: u32 = 20;
-
-/// When a batch is full, as configured. No batch is more than the neighbours, who hold this node to
-/// the same budget, would take at once.
+/// When a batch is full, as configured. Validation keeps the count within `limits.message_burst`: no
+/// batch is more than neighbours with the same budget take at once.
 pub(super) fn rules(config: &crate::config::Config) -> Rules {
     let gossip = &config.gossip;
-    let burst = usize::try_from(config.limits.message_burst.min(MAX_BATCH)).unwrap_or(usize::MAX);
     Rules::new(
         gossip.batch_delay.0,
         gossip.batch_size.as_usize(),
-        gossip.batch_count.min(burst),
+        gossip.batch_count,
     )
 }
 
@@ -157,16 +179,20 @@ impl SwarmActor {
             last: None,
             rest: None,
             lost: None,
+            until: self.tools.clock.elapsed().saturating_add(WITHDRAW),
             answer,
         };
         let trace = trace.map(Box::new);
+        // What there is no room for is not paid for.
+        let room = self.outbox.batcher.room(payloads.iter().map(Vec::len));
+        let full = (room < payloads.len()).then_some(PublishFault::Backpressure(PAUSE));
         let allowed = self
             .may_i(Action::Publish, topic)
-            .and_then(|_| self.charge_own(payloads.len()));
+            .and_then(|_| self.charge_own(room));
         match allowed {
             Err(fault) => waiter.rest = Some(fault),
             Ok((affordable, fault)) => {
-                waiter.rest = fault;
+                waiter.rest = fault.or(full);
                 for payload in payloads.into_iter().take(affordable) {
                     let pushed = self.entry(topic, payload, seal_to, trace.clone());
                     let pushed = pushed.and_then(|entry| {
@@ -237,14 +263,27 @@ impl SwarmActor {
 
     /// Hands over what is due. `true`: there is more, and others should have their turn first.
     pub(super) fn flush_batches(&mut self) -> bool {
+        let mut bytes = 0_usize;
         for _ in 0..BATCHES_PER_TURN {
             let now = self.tools.clock.elapsed();
             let Some(batch) = self.outbox.batcher.take(now) else {
                 return false;
             };
+            bytes = bytes.saturating_add(batch.bytes());
             self.hand_over(batch);
+            if bytes >= BYTES_PER_TURN {
+                break;
+            }
         }
         true
+    }
+
+    /// Tells those who have waited for too long.
+    pub(super) fn tend_outbox(&mut self) {
+        let gone = self.outbox.withdraw_late(self.tools.clock.elapsed());
+        self.tools
+            .metrics
+            .message_refused_many("backpressure", gone);
     }
 
     /// Hands over what waits, due or not, as far as the network takes it.
@@ -261,10 +300,10 @@ impl SwarmActor {
         }
     }
 
-    fn hand_over(&mut self, mut batch: Batch<u64>) {
-        let count = u64::try_from(batch.entries.len()).unwrap_or(u64::MAX);
-        // A batch that is tried again keeps its numbers and gets another time, since gossipsub
-        // remembers its name: should both tries reach somebody, the numbers count once.
+    /// When a batch is said to be sent, and the first of its numbers. One that is tried again keeps its
+    /// numbers and gets another time, since gossipsub remembers its name: should both tries reach
+    /// somebody, the numbers count once.
+    fn number(&mut self, batch: &mut Batch<u64>, count: u64) -> (Timestamp, u64) {
         let now = self.tools.clock.now();
         // The clock was ahead and stepped back: who goes on from there is stale to everybody.
         let stepped_back = self.last_sent.since(now) > CLOCK_SLACK;
@@ -287,6 +326,12 @@ impl SwarmActor {
         };
         batch.first = Some(first);
         self.last_sent = sent;
+        (sent, first)
+    }
+
+    fn hand_over(&mut self, mut batch: Batch<u64>) {
+        let count = u64::try_from(batch.entries.len()).unwrap_or(u64::MAX);
+        let (sent, first) = self.number(&mut batch, count);
         let identity = self.tools.own.load();
         let mut envelope = Envelope {
             sent,
@@ -310,11 +355,14 @@ impl SwarmActor {
             Err(PublishRefusal::Backpressure) => {
                 batch.entries = mem::take(&mut envelope.entries);
                 self.tools.metrics.gossip().batch_refused();
+                // The first was tried, those behind it were not.
+                let mut fault = PublishFault::Unsure;
                 for gone in self.outbox.batcher.refused(batch, elapsed) {
                     self.tools
                         .metrics
                         .message_refused_many("backpressure", gone.len());
-                    self.end(&gone, &End::Lost(PublishFault::Backpressure(PAUSE)));
+                    self.end(&gone, &End::Lost(fault));
+                    fault = PublishFault::Backpressure(PAUSE);
                 }
                 return;
             }
@@ -437,6 +485,7 @@ mod tests {
             last: None,
             rest,
             lost: None,
+            until: Duration::from_secs(1),
             answer,
         };
         outbox.waiters.insert(1, waiter);
@@ -465,5 +514,28 @@ mod tests {
         outbox.settle(1, 1, &End::Sent((None, 1)));
         let outcome = outcome.try_recv().unwrap();
         assert_eq!((outcome.done, outcome.fault), (3, Some(lost)));
+    }
+
+    #[test]
+    fn who_waited_too_long_is_told_and_what_waits_is_withdrawn() {
+        // Three are being tried, two wait behind them.
+        let (mut outbox, mut outcome) = outbox(5, None);
+        let topic = Topic::try_new("t").unwrap();
+        for _ in 0..2 {
+            let entry = Entry::plain(*b"x");
+            outbox
+                .batcher
+                .push(&topic, entry, 1, Duration::ZERO)
+                .unwrap();
+        }
+        assert_eq!(outbox.withdraw_late(Duration::from_millis(999)), 0);
+        assert_eq!(outbox.withdraw_late(Duration::from_secs(1)), 2);
+        assert!(outcome.try_recv().is_err(), "not yet");
+        // Said to be published, or whoever tries again would do so twice.
+        outbox.settle(1, 3, &End::Sent((None, 1)));
+        let outcome = outcome.try_recv().unwrap();
+        let fault = Some(PublishFault::Backpressure(PAUSE));
+        assert_eq!((outcome.done, outcome.fault), (3, fault));
+        assert_eq!(outbox.waiting(), 0);
     }
 }

@@ -4,31 +4,84 @@
 //! mark before it takes anything, then moves it on from time to time on a thread that may wait for
 //! the disk. An orderly stop writes what was taken of each author and takes the mark back.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use actix::{AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
 
 use super::SwarmActor;
 use crate::{
-    network::replay::{Floors, ReplayWindows, Writing},
+    network::replay::{Floors, ReplayWindows, Who, Writing},
     store::{Batch, Store, StoreError, Tree},
     types::{PeerId, Timestamp},
 };
 
 const TREE: &str = "replay";
-const TREE_VERSION: u8 = 1;
-/// The mark's key, or everybody's floor after an orderly stop; the others are peers.
-const ALL: &[u8] = b"*";
+const TREE_VERSION: u8 = 2;
 /// Most records taken from the store: more than ever are written.
-const MAX_RECORDS: usize = 100_000;
+const MAX_RECORDS: usize = 200_000;
 /// Floors in one atomic write. Bounds the memory of a save, not what is saved.
 const CHUNK: usize = 4_096;
+
+/// Whose floor a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    /// Everybody's: the mark, or what is left of it after an orderly stop.
+    All,
+    /// Of members, or (`true`) of those without a credential, of whom nothing else is known.
+    Others(bool),
+    /// One author's.
+    Author(Who),
+}
+
+impl Key {
+    fn bytes(self) -> Vec<u8> {
+        match self {
+            Self::All => b"*".to_vec(),
+            Self::Others(false) => b"m".to_vec(),
+            Self::Others(true) => b"s".to_vec(),
+            Self::Author((author, stranger)) => {
+                let kind = if stranger { b"s" } else { b"m" };
+                [kind, author.to_bytes().as_slice()].concat()
+            }
+        }
+    }
+
+    /// A key that is none of ours counts for everybody.
+    fn read(bytes: &[u8]) -> Self {
+        let Some((kind, rest)) = bytes.split_first() else {
+            return Self::All;
+        };
+        let stranger = match kind {
+            b'm' => false,
+            b's' => true,
+            _ => return Self::All,
+        };
+        if rest.is_empty() {
+            return Self::Others(stranger);
+        }
+        PeerId::from_bytes(rest).map_or(Self::All, |author| Self::Author((author, stranger)))
+    }
+}
+
+/// Who writes, and what for everybody. Held over each write.
+#[derive(Debug)]
+struct Disk {
+    /// The incarnation whose marks are written. What one before it still had under way is not: it
+    /// would take back what this one relies on.
+    turn: u64,
+    /// Everybody's mark: it never goes back but with an orderly stop.
+    all: Timestamp,
+}
 
 /// What was taken of whom, in memory and on the disk. Made once by the node.
 #[derive(Debug)]
 pub struct ReplayMemory {
     store: Store,
     tree: Tree<Timestamp>,
+    disk: Mutex<Disk>,
     /// Of the incarnation that runs: the next one goes on with it.
     windows: Mutex<ReplayWindows>,
 }
@@ -42,16 +95,26 @@ impl ReplayMemory {
         let tree: Tree<Timestamp> = store.tree(TREE, TREE_VERSION)?;
         let mut floors = Floors::default();
         for (key, floor) in tree.scan(MAX_RECORDS)? {
-            match PeerId::from_bytes(&key) {
-                Ok(author) if key != ALL => floors.raise(author, floor),
-                // A key that is neither is none of ours: it counts for everybody.
-                _ => floors.raise_all(floor),
+            match Key::read(&key) {
+                Key::All => floors.raise_all(floor),
+                Key::Others(stranger) => floors.raise_others(stranger, floor),
+                Key::Author(who) => floors.raise(who, floor),
             }
         }
+        if floors.cap(now) {
+            // In memory alone: should the clock have been right then and be wrong now, the disk
+            // still knows it until the next mark is written.
+            tracing::error!(
+                "the replay marks lie far in the future: this node's clock was ahead once, or is \
+                 behind now; messages are refused for some minutes"
+            );
+        }
         floors.forget(now);
+        let all = floors.all();
         Ok(Self {
             store: store.clone(),
             tree,
+            disk: Mutex::new(Disk { turn: 0, all }),
             windows: Mutex::new(ReplayWindows::after(floors)),
         })
     }
@@ -61,48 +124,91 @@ impl ReplayMemory {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes marks durable, together.
-    fn write_marks(&self, writing: &Writing) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
-        batch.put(ALL, writing.until);
-        for (author, until) in &writing.own {
-            batch.put(&author.to_bytes(), *until);
-        }
-        for author in &writing.gone {
-            batch.remove(&author.to_bytes());
-        }
-        self.tree.apply(&batch)?;
-        self.store.flush_durable()
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the floors durable, then takes the mark back: a crash in between leaves both.
-    fn write_floors(&self, floors: &Floors) -> Result<(), StoreError> {
-        let mut stale: Vec<Vec<u8>> = self
-            .tree
-            .scan(MAX_RECORDS)?
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect();
-        stale.retain(|key| key != ALL);
-        let kept: Vec<(Vec<u8>, Timestamp)> = floors
-            .authors()
-            .map(|(author, floor)| (author.to_bytes().to_vec(), floor))
-            .collect();
-        for chunk in stale.chunks(CHUNK) {
+    /// From now on the marks of another incarnation are written, and of no other.
+    fn next_turn(&self) -> u64 {
+        let mut disk = self.disk();
+        disk.turn = disk.turn.saturating_add(1);
+        disk.turn
+    }
+
+    /// Makes marks durable, together, if it is still `turn`.
+    fn write_marks(&self, turn: u64, writing: &Writing) -> Result<(), StoreError> {
+        let mut disk = self.disk();
+        if disk.turn != turn {
+            return Ok(());
+        }
+        let all = writing.until.max(disk.all);
+        let mut batch = Batch::default();
+        batch.put(&Key::All.bytes(), all);
+        for (who, until) in &writing.own {
+            batch.put(&Key::Author(*who).bytes(), *until);
+        }
+        for who in &writing.gone {
+            batch.remove(&Key::Author(*who).bytes());
+        }
+        self.tree.apply(&batch)?;
+        self.store.flush_durable()?;
+        disk.all = all;
+        Ok(())
+    }
+
+    /// Removes the records that everybody's mark makes superfluous: what earlier incarnations and
+    /// processes left.
+    fn tidy(&self) -> Result<(), StoreError> {
+        let disk = self.disk();
+        let records = self.tree.scan(MAX_RECORDS)?.into_iter();
+        let covered = records.filter(|(key, floor)| {
+            *floor <= disk.all && matches!(Key::read(key), Key::Author(_) | Key::Others(_))
+        });
+        self.remove(covered.map(|(key, _)| key))
+    }
+
+    fn remove(&self, keys: impl Iterator<Item = Vec<u8>>) -> Result<(), StoreError> {
+        let keys: Vec<_> = keys.collect();
+        for chunk in keys.chunks(CHUNK) {
             let mut batch = Batch::default();
             chunk.iter().for_each(|key| batch.remove(key));
             self.tree.apply(&batch)?;
         }
-        for chunk in kept.chunks(CHUNK) {
-            let mut batch = Batch::default();
-            chunk.iter().for_each(|(key, floor)| batch.put(key, *floor));
-            self.tree.apply(&batch)?;
+        Ok(())
+    }
+
+    /// Makes the floors durable, then takes the marks back: a crash in between leaves both.
+    fn write_floors(&self, floors: &Floors) -> Result<(), StoreError> {
+        let mut disk = self.disk();
+        // Nobody's marks are written any more.
+        disk.turn = disk.turn.saturating_add(1);
+        let others = [false, true].map(|side| (Key::Others(side), floors.others(side)));
+        let authors = floors
+            .authors()
+            .map(|(who, floor)| (Key::Author(who), floor));
+        let kept: BTreeMap<Vec<u8>, Timestamp> = authors
+            .chain(others)
+            .map(|(key, floor)| (key.bytes(), floor))
+            .collect();
+        let mut batch = Batch::default();
+        for (key, floor) in &kept {
+            batch.put(key, *floor);
+            if batch.len() >= CHUNK {
+                self.tree.apply(&std::mem::take(&mut batch))?;
+            }
         }
+        self.tree.apply(&batch)?;
         self.store.flush_durable()?;
-        self.write_marks(&Writing {
-            until: floors.all(),
-            ..Writing::default()
-        })
+        let records = self.tree.scan(MAX_RECORDS)?.into_iter().map(|(key, _)| key);
+        let stale = records
+            .filter(|key| matches!(Key::read(key), Key::Author(_)) && !kept.contains_key(key));
+        self.remove(stale)?;
+        let mut batch = Batch::default();
+        batch.put(&Key::All.bytes(), floors.all());
+        self.tree.apply(&batch)?;
+        self.store.flush_durable()?;
+        disk.all = floors.all();
+        Ok(())
     }
 }
 
@@ -111,10 +217,11 @@ impl SwarmActor {
     pub(super) fn first_mark(&mut self) -> Result<(), StoreError> {
         let (now, elapsed) = (self.tools.clock.now(), self.tools.clock.elapsed());
         if let Some(writing) = self.mark.due(now, elapsed) {
-            self.tools.replay.write_marks(&writing)?;
+            self.marking = self.tools.replay.next_turn();
+            self.tools.replay.write_marks(self.marking, &writing)?;
             self.mark.written(true);
         }
-        Ok(())
+        self.tools.replay.tidy()
     }
 
     /// Moves the mark on when it is time, elsewhere: the disk may take a while.
@@ -123,8 +230,8 @@ impl SwarmActor {
         let Some(marks) = self.mark.due(now, elapsed) else {
             return;
         };
-        let memory = Arc::clone(&self.tools.replay);
-        let writing = tokio::task::spawn_blocking(move || memory.write_marks(&marks));
+        let (memory, turn) = (Arc::clone(&self.tools.replay), self.marking);
+        let writing = tokio::task::spawn_blocking(move || memory.write_marks(turn, &marks));
         ctx.spawn(writing.into_actor(self).map(|written, act, _| {
             let failed = match written {
                 Ok(Ok(())) => None,
@@ -148,3 +255,6 @@ impl SwarmActor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

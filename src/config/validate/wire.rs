@@ -216,6 +216,14 @@ pub(super) fn gossip(check: &mut Check, config: &Config) {
         1,
         MAX_ENTRIES as u64,
     );
+    check.relation(
+        u64::try_from(gossip.batch_count).unwrap_or(u64::MAX)
+            <= u64::from(config.limits.message_burst),
+        &["gossip.batch_count", "limits.message_burst"],
+        "is more than one author may send at once; neighbours configured alike would refuse such \
+         batches",
+        "lower it or raise limits.message_burst, here and at the neighbours",
+    );
     check.queue("gossip.neighbour_queue", gossip.neighbour_queue);
     check.queue("gossip.subscriber_queue", gossip.subscriber_queue);
 }

@@ -1,6 +1,6 @@
 use super::*;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -85,7 +85,9 @@ fn what_is_refused_keeps_its_place_and_is_given_back_in_the_end() {
     batcher.sent(&other, MS * 2);
     assert!(batcher.take(MS * 5).is_none());
     let mut now = MS + RETRY;
+    let mut tries = 1;
     let gone = loop {
+        tries += 1;
         let batch = batcher.take(now).unwrap();
         assert_eq!((payloads(&batch), batch.first), (vec![1, 2], Some(7)));
         let gone = batcher.refused(batch, now);
@@ -95,9 +97,50 @@ fn what_is_refused_keeps_its_place_and_is_given_back_in_the_end() {
         now = batcher.next_due().unwrap();
     };
     assert!(now >= MS + GIVE_UP);
+    // Gossipsub keeps and offers each of them.
+    assert!((10..25).contains(&tries), "{tries}");
     let gone: Vec<_> = gone.iter().map(payloads).collect();
     assert_eq!(gone, [vec![1, 2], vec![3, 4]], "nothing overtakes it");
     assert_eq!((batcher.waiting(), batcher.next_due()), ((0, 0), None));
+}
+
+#[test]
+fn what_waits_of_somebody_can_be_withdrawn_but_for_what_is_tried() {
+    let mut batcher = Batcher::new(Rules::new(MS * 9, 1_000, 2));
+    for owner in [1, 1, 1, 2, 1] {
+        batcher.push(&topic(1), entry(4), owner, MS).unwrap();
+    }
+    batcher.push(&topic(2), entry(1), 1, MS).unwrap();
+    let batch = batcher.take(MS).unwrap();
+    assert_eq!(batcher.refused(batch, MS), []);
+    assert_eq!(batcher.withdraw(1, MS), 3);
+    assert_eq!(batcher.waiting().0, 3);
+    let batch = batcher.take(MS * 6).unwrap();
+    assert_eq!(batch.owners, [(1, 2)]);
+    batcher.sent(&batch, MS * 6);
+    assert_eq!(
+        batcher.next_due(),
+        Some(MS * 10),
+        "the other topic is empty"
+    );
+    let batch = batcher.take(MS * 10).unwrap();
+    assert_eq!(batch.owners, [(2, 1)]);
+    batcher.sent(&batch, MS * 10);
+    assert_eq!((batcher.waiting(), batcher.next_due()), ((0, 0), None));
+}
+
+#[test]
+fn room_is_what_push_takes() {
+    let mut batcher = Batcher::new(Rules::new(MS, usize::MAX, 2));
+    let half = MAX_WAITING_BYTES / 2 + 1;
+    assert_eq!(batcher.room([half, half].into_iter()), 1);
+    assert_eq!(batcher.room([MAX_WAITING_BYTES * 2, 1].into_iter()), 1);
+    assert_eq!(
+        batcher.room(std::iter::repeat_n(1, MAX_WAITING + 5)),
+        MAX_WAITING
+    );
+    batcher.push(&topic(1), entry(half), 1_u64, MS).unwrap();
+    assert_eq!(batcher.room([1, half].into_iter()), 1);
 }
 
 #[test]
@@ -128,6 +171,8 @@ enum Step {
     Wait(u64),
     /// The network takes none of the next batch.
     Refuse,
+    /// The rules change.
+    Rules(usize, usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -136,8 +181,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0_u8..3, 100_usize..300).prop_map(|(topic, size)| Step::Push(topic, size)),
         3 => (0_u64..8).prop_map(Step::Wait),
         1 => Just(Step::Refuse),
+        1 => (1_usize..200, 1_usize..9).prop_map(|(bytes, count)| Step::Rules(bytes, count)),
     ];
     proptest::collection::vec(step, 1..200)
+}
+
+fn send_one(
+    batcher: &mut Batcher<u64>,
+    batch: &Batch<u64>,
+    now: Duration,
+    sent: &mut BTreeMap<Topic, Vec<u64>>,
+) {
+    for (owner, n) in &batch.owners {
+        assert_eq!(*n, 1);
+        sent.entry(batch.topic.clone()).or_default().push(*owner);
+    }
+    batcher.sent(batch, now);
 }
 
 /// Sends everything that is due, in the time at which it is due.
@@ -145,20 +204,23 @@ fn send_due(
     batcher: &mut Batcher<u64>,
     now: Duration,
     came: &BTreeMap<u64, Duration>,
+    held: &BTreeSet<Topic>,
     (delay, bytes, count): (Duration, usize, usize),
     sent: &mut BTreeMap<Topic, Vec<u64>>,
 ) {
     while let Some(batch) = batcher.take(now) {
-        assert!(batch.entries.len() <= count);
-        assert!(batch.bytes() <= bytes || batch.entries.len() == 1);
-        for (owner, n) in &batch.owners {
-            assert_eq!(*n, 1);
-            if batch.until.is_none() {
+        // What was refused was cut by the rules of before.
+        if batch.until.is_none() {
+            assert!(batch.entries.len() <= count);
+            assert!(batch.bytes() <= bytes || batch.entries.len() == 1);
+        }
+        for (owner, _) in &batch.owners {
+            // What stands behind a refused one of its topic waits for it.
+            if !held.contains(&batch.topic) {
                 assert!(came[owner] + delay >= now, "late");
             }
-            sent.entry(batch.topic.clone()).or_default().push(*owner);
         }
-        batcher.sent(&batch, now);
+        send_one(batcher, &batch, now, sent);
     }
 }
 
@@ -172,13 +234,13 @@ proptest! {
         bytes in 1_usize..200,
         count in 1_usize..9,
     ) {
-        let rules = (MS * delay, bytes, count);
+        let mut rules = (MS * delay, bytes, count);
         let mut batcher = Batcher::new(Rules::new(rules.0, bytes, count));
         let (mut now, mut next) = (Duration::ZERO, 0_u64);
         let mut pushed: BTreeMap<Topic, Vec<u64>> = BTreeMap::new();
         let mut came = BTreeMap::new();
         let mut sent = BTreeMap::new();
-        let mut refusals = false;
+        let mut held = BTreeSet::new();
         for step in steps {
             match step {
                 Step::Push(to, size) => {
@@ -192,19 +254,23 @@ proptest! {
                     let until = now + MS * u32::try_from(ms).unwrap();
                     while let Some(due) = batcher.next_due().filter(|due| *due <= until) {
                         now = now.max(due);
-                        if refusals {
-                            came.values_mut().for_each(|came| *came = now);
-                        }
-                        send_due(&mut batcher, now, &came, rules, &mut sent);
+                        send_due(&mut batcher, now, &came, &held, rules, &mut sent);
                     }
                     now = until;
                 }
                 Step::Refuse => {
                     if let Some(batch) = batcher.take(now) {
-                        // What stood behind it waits for it, too.
-                        refusals = true;
-                        prop_assert_eq!(batcher.refused(batch, now), []);
+                        held.insert(batch.topic.clone());
+                        if batch.until.is_none_or(|until| now < until) {
+                            prop_assert_eq!(batcher.refused(batch, now), []);
+                        } else {
+                            send_one(&mut batcher, &batch, now, &mut sent);
+                        }
                     }
+                }
+                Step::Rules(bytes, count) => {
+                    rules = (rules.0, bytes, count);
+                    batcher.set_rules(Rules::new(rules.0, bytes, count));
                 }
             }
             let waiting: usize = came.len() - sent.values().map(Vec::len).sum::<usize>();
@@ -212,10 +278,7 @@ proptest! {
         }
         while let Some(due) = batcher.next_due() {
             now = now.max(due);
-            if refusals {
-                came.values_mut().for_each(|came| *came = now);
-            }
-            send_due(&mut batcher, now, &came, rules, &mut sent);
+            send_due(&mut batcher, now, &came, &held, rules, &mut sent);
         }
         prop_assert_eq!(batcher.waiting(), (0, 0));
         prop_assert_eq!(sent, pushed);

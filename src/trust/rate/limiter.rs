@@ -14,6 +14,7 @@ use super::{
 use crate::{
     config::LimitsConfig,
     messages::rate_limit::BudgetUsage,
+    network::envelope::MAX_ENTRIES,
     types::{Clock, PeerId, Source, SubjectId},
 };
 
@@ -26,6 +27,10 @@ const FRAME_BYTES: u64 = 64 * 1024;
 /// An IPv6 /56 is as cheap to rent as a /64, a /48 is one customer.
 const IPV4_LEVELS: [(u8, u32); 1] = [(24, 1)];
 const IPV6_LEVELS: [(u8, u32); 3] = [(64, 1), (56, 2), (48, 4)];
+/// Messages lent to an author at once: the most that can come under one signature. Less, and a batch
+/// of somebody who is configured otherwise would never pass here; see [`Limiter::charge_batch`].
+#[expect(clippy::cast_possible_truncation, reason = "a constant: 1,024")]
+const CREDIT: u32 = MAX_ENTRIES as u32;
 /// Paid debts forgotten at one sweep of one table: a few milliseconds.
 const SWEEP: usize = 8_192;
 
@@ -196,12 +201,14 @@ impl Limiter {
             all_unvalidated: Budget::new(unvalidated, 1, WhenFull::Share, Arc::clone(&clock)),
             strangers: Budget::new(strangers, 1, WhenFull::Share, Arc::clone(&clock)),
             connections: Budget::new(connections, 1, WhenFull::Share, Arc::clone(&clock)),
-            authors: Budget::new(authored, capacity, WhenFull::Share, Arc::clone(&clock)),
+            authors: Budget::new(authored, capacity, WhenFull::Share, Arc::clone(&clock))
+                .lending(CREDIT),
             neighbours: Budget::new(neighbours, capacity, WhenFull::Share, Arc::clone(&clock)),
             frames: Budget::new(frames, capacity, WhenFull::Share, Arc::clone(&clock)),
             request_rates: (limits.job_requests_per_second, limits.job_request_burst),
             requesters: Budget::new(requests, capacity, WhenFull::Share, Arc::clone(&clock)),
-            members: Budget::new(authored, capacity, WhenFull::Share, Arc::clone(&clock)),
+            members: Budget::new(authored, capacity, WhenFull::Share, Arc::clone(&clock))
+                .lending(CREDIT),
             member_requesters: Budget::new(requests, capacity, WhenFull::Share, Arc::clone(&clock)),
             clock,
         })
@@ -281,7 +288,7 @@ impl Limiter {
     }
 
     /// Charges `messages` at once to the author whose signature they bear (a batch pays for what
-    /// it carries).
+    /// it carries). More than the burst never pass.
     ///
     /// # Errors
     /// [`Denial`]; nothing was charged then.
@@ -291,15 +298,31 @@ impl Limiter {
         charge(&self.authors, &author, cost, DenialReason::AuthorRate)
     }
 
+    /// As [`Limiter::charge_author`], for a batch of somebody whose own burst may be larger than this
+    /// node's: one of more than the burst passes when the author owes nothing, and is then owed as a
+    /// whole, so that the author's messages a second stay what they are.
+    ///
+    /// # Errors
+    /// [`Denial`]; nothing was charged then.
+    pub fn charge_batch(&self, author: PeerId, messages: u32) -> Result<(), Denial> {
+        self.check_open()?;
+        let charged = self
+            .authors
+            .charge_on_credit(&author, at_least_one(messages));
+        charged.map_err(|empty| denial(empty, DenialReason::AuthorRate))
+    }
+
     /// Charges `messages` at once to the member that their author was verified to be, beside
-    /// [`Limiter::charge_author`]: the same budget, whatever key it holds.
+    /// [`Limiter::charge_batch`]: the same budget, whatever key it holds.
     ///
     /// # Errors
     /// [`Denial`]; nothing was charged then.
     pub fn charge_member(&self, member: &SubjectId, messages: u32) -> Result<(), Denial> {
         self.check_open()?;
-        let reason = DenialReason::AuthorRate;
-        charge(&self.members, member, at_least_one(messages), reason)
+        let charged = self
+            .members
+            .charge_on_credit(member, at_least_one(messages));
+        charged.map_err(|empty| denial(empty, DenialReason::AuthorRate))
     }
 
     /// Charges `frames` to the neighbour that sent them.
@@ -511,7 +534,13 @@ fn charge<K: Key>(
     cost: NonZeroU32,
     reason: DenialReason,
 ) -> Result<(), Denial> {
-    budget.charge(key, cost).map_err(|empty| match empty {
+    budget
+        .charge(key, cost)
+        .map_err(|empty| denial(empty, reason))
+}
+
+fn denial(empty: Empty, reason: DenialReason) -> Denial {
+    match empty {
         Empty::For(wait) => Denial {
             reason,
             retry_after: Some(wait),
@@ -520,7 +549,7 @@ fn charge<K: Key>(
             reason: DenialReason::TooMuchAtOnce,
             retry_after: None,
         },
-    })
+    }
 }
 
 fn nonzero(value: u32, key: &'static str) -> Result<NonZeroU32, LimitError> {

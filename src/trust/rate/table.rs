@@ -191,7 +191,11 @@ pub(super) enum Empty {
 pub(super) struct Budget<K: Key> {
     limiter: RateLimiter<K, Shared<K>, Timeline, NoOpMiddleware<Nanos>>,
     table: Arc<Table<K>>,
-    /// Time in which a whole budget is replenished: no debt is ever longer.
+    /// Time in which one unit is replenished.
+    interval: Duration,
+    /// Most units taken on credit at once; see [`Budget::charge_on_credit`].
+    credit: u32,
+    /// Time in which the longest debt is paid: a whole budget, or all that is lent at once.
     window: Duration,
 }
 
@@ -221,8 +225,35 @@ impl<K: Key> Budget<K> {
         Self {
             limiter,
             table,
+            interval: quota.replenish_interval(),
+            credit: 0,
             window: quota.burst_size_replenished_in(),
         }
+    }
+
+    /// The same, of which up to `most` units can be had on credit at once.
+    pub(super) fn lending(mut self, most: u32) -> Self {
+        self.credit = most;
+        self.window = self.window.max(self.interval.saturating_mul(most));
+        self
+    }
+
+    /// As [`Budget::charge`]; but what costs more than the whole budget, and no more than is lent,
+    /// passes when the budget is full. All of it is owed then: nothing passes until it is paid off
+    /// as far as the burst.
+    pub(super) fn charge_on_credit(&self, key: &K, cost: NonZeroU32) -> Result<(), Empty> {
+        let own = self.charge(key, cost);
+        if own != Err(Empty::Always) || cost.get() > self.credit {
+            return own;
+        }
+        let now = self.table.timeline.nanos();
+        let owed = nanos(self.interval.saturating_mul(cost.get()));
+        Shared(Arc::clone(&self.table)).measure_and_replace(key, |debt| {
+            match debt.map_or(0, Nanos::as_u64) {
+                debt if debt <= now => Ok(((), Nanos::new(now.saturating_add(owed)))),
+                debt => Err(Empty::For(Duration::from_nanos(debt.saturating_sub(now)))),
+            }
+        })
     }
 
     /// Takes `cost` from the budget of `key`, or nothing.

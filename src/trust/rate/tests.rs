@@ -607,3 +607,54 @@ fn a_new_key_brings_a_member_no_new_budget() {
         (2, 2)
     );
 }
+
+#[test]
+fn a_batch_above_the_burst_passes_now_and_then_and_is_paid_for_as_a_whole() {
+    let (clock, limits) = (clock(), LimitsConfig::default());
+    let own = limiter(&limits, &clock);
+    let (rate, burst) = (limits.messages_per_second, limits.message_burst);
+    let large = burst * 10;
+    // Not while anything is owed.
+    own.charge_batch(peer(1), 1).unwrap();
+    let denied = own.charge_batch(peer(1), large).unwrap_err();
+    assert_eq!(denied.reason, DenialReason::AuthorRate);
+    clock.advance(denied.retry_after.unwrap());
+    own.charge_batch(peer(1), large).unwrap();
+    // Nothing passes until it is paid down to the burst, over a restart, too.
+    let next = limiter(&limits, &clock);
+    next.restore(own.debts());
+    for limiter in [&own, &next] {
+        let clock = clock.elapsed();
+        assert!(limiter.charge_batch(peer(1), 1).is_err(), "{clock:?}");
+    }
+    clock.advance(Duration::from_secs(u64::from((large - burst) / rate)));
+    assert!(next.charge_batch(peer(1), 1).is_err());
+    clock.advance(Duration::from_secs(1));
+    next.charge_batch(peer(1), rate).unwrap();
+    // Never more than an envelope holds, and nothing on credit where none is given.
+    let denied = next.charge_batch(peer(2), 1_025).unwrap_err();
+    assert_eq!(denied.reason, DenialReason::TooMuchAtOnce);
+    assert!(next.charge_author(peer(2), burst + 1).is_err());
+    next.charge_batch(peer(2), 1_024).unwrap();
+}
+
+/// Over any stretch, whoever batches gets no more than whoever does not, but one batch.
+#[test]
+fn credit_brings_no_more_messages_a_second() {
+    let (clock, limits) = (clock(), LimitsConfig::default());
+    let limiter = limiter(&limits, &clock);
+    let mut taken = 0;
+    for step in 0..4_000_u32 {
+        clock.advance(Duration::from_millis(100));
+        for count in [1_024, step % 300 + 1] {
+            if limiter.charge_member(&subject(1), count).is_ok() {
+                taken += count;
+            }
+        }
+    }
+    let fair = limits.messages_per_second * 400;
+    assert!(
+        (fair / 2..=fair + 1_024).contains(&taken),
+        "{taken} of {fair}"
+    );
+}

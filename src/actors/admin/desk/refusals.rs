@@ -22,7 +22,7 @@ pub(in crate::actors::admin) fn not_published(fault: &PublishFault) -> Failure {
         PublishFault::Denied(_) => FailureCode::Denied,
         PublishFault::TooLarge { .. } => FailureCode::TooLarge,
         PublishFault::Backpressure(_) | PublishFault::OverRate(_) => FailureCode::Again,
-        PublishFault::Failed(_) => FailureCode::Failed,
+        PublishFault::Failed(_) | PublishFault::Unsure => FailureCode::Failed,
     };
     Failure::new(code, fault.to_string())
 }
