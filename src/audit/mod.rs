@@ -12,6 +12,7 @@ mod event;
 mod ids;
 mod lines;
 mod log;
+pub mod merkle;
 pub mod record;
 pub mod storage;
 mod tail;
