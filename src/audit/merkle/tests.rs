@@ -61,6 +61,10 @@ fn naive_subproof(m: usize, leaves: &[Hash], whole: bool) -> Vec<Hash> {
     proof
 }
 
+fn at(number: u64) -> usize {
+    usize::try_from(number).unwrap()
+}
+
 fn leaves(n: usize) -> Vec<Hash> {
     (0..n).map(|i| Hash::leaf(&i.to_be_bytes())).collect()
 }
@@ -174,12 +178,12 @@ fn proofs_of_all_small_trees() {
 #[test]
 fn no_proof_serves_for_another_statement() {
     let all = leaves(20);
-    let root = |size: u64| (size, naive_root(&all[..size as usize]));
+    let root = |size: u64| (size, naive_root(&all[..at(size)]));
     for size in 1..=20u64 {
-        let tree = &all[..size as usize];
+        let tree = &all[..at(size)];
         for index in 0..size {
-            let proof = naive_path(index as usize, tree);
-            let leaf = tree[index as usize];
+            let proof = naive_path(at(index), tree);
+            let leaf = tree[at(index)];
             let holds = |leaf, index, tree, proof: &[Hash]| {
                 verify_inclusion(leaf, index, tree, proof).is_ok()
             };
@@ -197,7 +201,7 @@ fn no_proof_serves_for_another_statement() {
             }
         }
         for old in 1..=size {
-            let proof = naive_subproof(old as usize, tree, true);
+            let proof = naive_subproof(at(old), tree, true);
             let (old, new) = (root(old), root(size));
             let longer = [&proof[..], &[old.1]].concat();
             assert!(verify_consistency(old, new, &longer).is_err());
@@ -220,11 +224,11 @@ fn no_proof_serves_for_another_statement() {
 #[test]
 fn a_frontier_can_be_taken_up_again() {
     let all = leaves(100);
-    for at in 0..all.len() {
-        let half = frontier(&all[..at]);
+    for cut in 0..all.len() {
+        let half = frontier(&all[..cut]);
         let again = Frontier::from_parts(half.size(), half.peaks().to_vec());
         let mut again = again.unwrap();
-        all[at..].iter().for_each(|leaf| again.push(*leaf));
+        all[cut..].iter().for_each(|leaf| again.push(*leaf));
         assert_eq!(again.root(), naive_root(&all));
     }
     for (size, peaks) in [(0, 1), (1, 0), (3, 1), (4, 2), (MAX_SIZE + 1, 2)] {
