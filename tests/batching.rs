@@ -11,10 +11,15 @@ use common::{
     peer::{credential, swarm},
 };
 use futures::StreamExt;
-use libp2p::{Multiaddr, Swarm, gossipsub::IdentTopic};
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    gossipsub::IdentTopic,
+    request_response,
+    swarm::{SwarmEvent, dial_opts::DialOpts},
+};
 use quantraband::{
-    identity::{Credential, ISSUER_KEY_FILE, IssuerKey, NodeKey},
-    network::{Entry, Envelope, NodeBehaviour},
+    identity::{Credential, ISSUER_KEY_FILE, IssuerKey, NodeKey, wire::Response},
+    network::{Entry, Envelope, NodeBehaviour, NodeBehaviourEvent},
     types::{Clock, SystemClock, Timestamp},
 };
 use tempfile::TempDir;
@@ -126,6 +131,9 @@ struct Member {
     key: NodeKey,
     credential: Vec<u8>,
     swarm: Swarm<NodeBehaviour>,
+    node: (PeerId, Multiaddr),
+    /// The chains it answers with when it is asked whose a message is.
+    shows: Vec<Vec<u8>>,
 }
 
 impl Member {
@@ -137,14 +145,14 @@ impl Member {
     }
 
     fn again(node: &Node, key: NodeKey, credential: Vec<u8>) -> Self {
-        let mut swarm = swarm(&key, &credential);
-        swarm
-            .dial(node.address().parse::<Multiaddr>().unwrap())
-            .unwrap();
+        let swarm = swarm(&key, &credential);
+        let address = node.address().parse().unwrap();
         Self {
             key,
             credential,
             swarm,
+            node: (node.peer_id().parse().unwrap(), address),
+            shows: Vec::new(),
         }
     }
 
@@ -165,6 +173,25 @@ impl Member {
         .encode()
     }
 
+    /// Again after a refusal, too: the node may not yet have seen that the one before left.
+    fn connect(&mut self) {
+        let dial = DialOpts::peer_id(self.node.0).addresses(vec![self.node.1.clone()]);
+        // Refused while it is connected or about to be.
+        let _ = self.swarm.dial(dial.build());
+    }
+
+    /// Shows its chains to whoever asks.
+    fn answer(&mut self, event: SwarmEvent<NodeBehaviourEvent>) {
+        if let SwarmEvent::Behaviour(NodeBehaviourEvent::Identity(event)) = event
+            && let request_response::Event::Message { message, .. } = *event
+            && let request_response::Message::Request { channel, .. } = message
+        {
+            let chains = Response::Chains(self.shows.clone());
+            let identity = &mut self.swarm.behaviour_mut().identity;
+            let _ = identity.send_response(channel, chains);
+        }
+    }
+
     /// Publishes until gossip takes it, then drives the swarm until `done`.
     async fn publish(&mut self, bytes: Vec<u8>, mut done: impl FnMut() -> bool) {
         let mut left = Some(bytes);
@@ -172,8 +199,9 @@ impl Member {
         let driving = async {
             loop {
                 tokio::select! {
-                    _ = self.swarm.select_next_some() => {}
+                    event = self.swarm.select_next_some() => self.answer(event),
                     _ = tick.tick() => {
+                        self.connect();
                         if let Some(bytes) = left.take() {
                             let gossip = &mut self.swarm.behaviour_mut().gossip;
                             if gossip.publish(IdentTopic::new("orders"), bytes.clone()).is_err() {
@@ -278,7 +306,8 @@ async fn what_is_replayed_overlaps_or_is_signed_again_by_another_is_not_taken() 
             break;
         }
         // It came while gossip still knew its id. The next one that sends it knows nothing of that.
-        again = Member::again(&node, again.key, again.credential);
+        let (key, credential) = again.leave();
+        again = Member::again(&node, key, credential);
     }
     // Numbers that overlap with those of before, with other texts.
     let refused = records(&node, &["messages_refused", "replayed"]);
@@ -290,6 +319,7 @@ async fn what_is_replayed_overlaps_or_is_signed_again_by_another_is_not_taken() 
         .await;
     // The same under another's signature: it names a credential that is not its author's.
     let mut other = Member::new(&node, &acme, 63);
+    other.shows = vec![again.credential.clone()];
     other
         .publish(batch, || {
             records(&node, &["messages_refused", "credential_unknown"]) > 0

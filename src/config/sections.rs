@@ -521,4 +521,7 @@ pub enum LogFormat {
 pub struct TestingConfig {
     /// Allows `actors inject NAME panic|error|hang|block`.
     pub fault_injection: bool,
+    /// Bytes that make Swarm panic while it handles a gossip message that holds them; empty: none.
+    /// Stands for a fault in a parser that a peer has found.
+    pub panic_on: String,
 }

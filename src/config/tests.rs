@@ -290,6 +290,13 @@ const BAD: &[(&str, usize, &str, &str, &str)] = &[
         "boolean",
         "false",
     ),
+    (
+        "[testing]\npanic_on = \"x\"",
+        2,
+        "testing.panic_on",
+        "fault injection is off",
+        "take it out",
+    ),
 ];
 
 #[test]

@@ -165,6 +165,12 @@ fn admin_and_log(check: &mut Check, config: &Config) {
         );
     }
     check.number("admin.connections", config.admin.connections, 1, 1_024);
+    check.that(
+        config.testing.panic_on.is_empty() || config.testing.fault_injection,
+        "testing.panic_on",
+        "makes the node fail on purpose, and fault injection is off",
+        "take it out, or set testing.fault_injection in a node made for tests",
+    );
     if let Err(error) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
         check.fail(
             "log.level",

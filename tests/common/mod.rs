@@ -322,8 +322,14 @@ impl Node {
         fs::write(path, text.replace(from, to)).expect("configuration written");
     }
 
-    /// The value of a metric without labels.
+    /// The value of a metric, its labels written as the page has them.
     pub(crate) fn metric(&self, name: &str) -> f64 {
+        let found = self.find_metric(name);
+        found.unwrap_or_else(|| panic!("no {name} among the metrics"))
+    }
+
+    /// As [`Node::metric`], for one that may not be there yet.
+    pub(crate) fn find_metric(&self, name: &str) -> Option<f64> {
         let status = self.json(&["status"]);
         let address = status["http"].as_str().expect("HTTP is on");
         let mut stream = std::net::TcpStream::connect(address).expect("metrics are served");
@@ -336,7 +342,6 @@ impl Node {
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok())
-            .unwrap_or_else(|| panic!("{name} in {text}"))
     }
 
     /// Runs a command against this node and demands success.

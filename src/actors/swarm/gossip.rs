@@ -114,6 +114,14 @@ impl SwarmActor {
         }
     }
 
+    /// Where a test has it so: what a peer's input does that a parser does not withstand.
+    fn panic_on_purpose(&self, data: &[u8]) {
+        let poison = self.tools.config.testing.panic_on.as_bytes();
+        let poisoned =
+            !poison.is_empty() && data.windows(poison.len()).any(|bytes| bytes == poison);
+        assert!(!poisoned, "testing.panic_on: a peer sent it");
+    }
+
     fn on_message(
         &mut self,
         neighbour: &libp2p::PeerId,
@@ -130,6 +138,7 @@ impl SwarmActor {
             return self.answer(id, neighbour, MessageAcceptance::Reject);
         };
         let _scope = self.incarnation.handling(Origin::peer(forwarder));
+        self.panic_on_purpose(&message.data);
         let (limiter, standings) = (self.tools.limiter.load(), self.tools.standings.load());
         let statuses = self.tools.statuses.load();
         let incoming = Incoming {
