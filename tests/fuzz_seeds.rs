@@ -50,9 +50,9 @@ fn made() -> BTreeMap<String, Vec<u8>> {
     let checkpoint = fixture("audit/checkpoint");
     let log_keys = String::from_utf8(fixture("audit/log.keys")).unwrap();
     let log_key = log_keys.lines().next().unwrap().as_bytes().to_vec();
-    let lines = String::from_utf8(checkpoint.clone()).unwrap();
-    let (_, lines) = lines.split_once("\n\n").unwrap();
-    let cosigned = format!("cosigned\n{lines}").into_bytes();
+    let note = String::from_utf8(checkpoint.clone()).unwrap();
+    let (_, signed) = note.split_once("\n\n").unwrap();
+    let cosigned = format!("cosigned\n{signed}").into_bytes();
     let named = [
         ("gate_frame/credential", fixture("identity/frame.cbor")),
         ("gate_frame/empty", fixture("identity/empty-frame.cbor")),
