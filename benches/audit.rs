@@ -136,6 +136,7 @@ fn start(
         remembered_ids: 16_384,
         version: "bench".to_owned(),
         clock: Arc::clone(clock),
+        checkpoints: None,
     };
     let log = Log::open(Arc::clone(storage), options)?;
     let fence = Fence::default();

@@ -61,6 +61,12 @@ fn made() -> BTreeMap<String, Vec<u8>> {
     let receipt = fixture("sandbox/receipt.cose");
     let list = fixture("identity/acme.status");
     let statement = fixture("identity/continuity.cose");
+    let checkpoint = fixture("audit/checkpoint");
+    let log_keys = String::from_utf8(fixture("audit/log.keys")).unwrap();
+    let log_key = log_keys.lines().next().unwrap().as_bytes().to_vec();
+    let note = String::from_utf8(checkpoint.clone()).unwrap();
+    let (_, signed) = note.split_once("\n\n").unwrap();
+    let cosigned = format!("cosigned\n{signed}").into_bytes();
     let named = [
         ("muxer_frames/streams", frames()),
         ("gate_frame/credential", fixture("identity/frame.cbor")),
@@ -89,6 +95,15 @@ fn made() -> BTreeMap<String, Vec<u8>> {
         ("continuity/body", payload(&statement)),
         ("continuity/whole", statement),
         ("status_list/list", list),
+        ("audit_proof/record", fixture("audit/record.tlog-proof")),
+        ("checkpoint/signed", checkpoint.clone()),
+        ("checkpoint/key", log_key),
+        ("witness/cosigned", cosigned),
+        ("witness/conflict", b"conflict 7\n".to_vec()),
+        (
+            "witness/request",
+            [b"old 0\n\n".to_vec(), checkpoint].concat(),
+        ),
         ("receipt/body", payload(&receipt)),
         ("receipt/whole", receipt),
     ];

@@ -14,6 +14,11 @@ use ciborium::Value;
 use ed25519_dalek::{Signer, SigningKey};
 use quantraband::{
     admin::remote,
+    audit::{
+        checkpoint::{InclusionProof, SignedCheckpoint, log_keys},
+        note::{MAX_NOTE, Note, VerifierKey},
+        witness,
+    },
     identity::{
         Anchor, BINDING_BYTES, Binding, Chain, Channel, Continuity, Credential, Delegation, Domain,
         Frame, Grants, IssuerKey, MAX_CREDENTIAL_BYTES, Name, NodeKey, Refusal, Role,
@@ -45,13 +50,21 @@ const ISSUER: [u8; 32] = [0x49; 32];
 /// Seed of the node that signs receipts here; it made that of the fixtures.
 const EXECUTOR: [u8; 32] = [0x45; 32];
 
+/// Seed of the node that signs the log of the fixtures.
+const LOGGER: [u8; 32] = [0x4e; 32];
+/// Records of that log, of which one checkpoint was signed.
+const LOGGED: u64 = 7;
+
 /// Panics when something that must hold for these bytes does not.
 pub type Property = fn(&[u8]);
 
 /// The name and the property of every target.
-pub const TARGETS: [(&str, Property); 15] = [
+pub const TARGETS: [(&str, Property); 18] = [
     ("administration", administration),
     ("muxer_frames", muxer_frames),
+    ("audit_proof", audit_proof),
+    ("checkpoint", checkpoint),
+    ("witness", witness),
     ("gate_message", gate_message),
     ("gate_frame", gate_frame),
     ("credential", credential),
@@ -148,6 +161,59 @@ pub fn administration(bytes: &[u8]) {
     if let Ok(answer) = remote::Response::decode(bytes) {
         let again = remote::Response::decode(&answer.encode());
         assert!(again.is_ok(), "{answer:?}");
+    }
+}
+
+/// A signed note, and a checkpoint: nobody's is believed but the one that the log signed.
+pub fn checkpoint(bytes: &[u8]) {
+    if let Ok(note) = Note::read(bytes) {
+        assert!(bytes.len() <= MAX_NOTE);
+        assert_eq!(note.encode().as_bytes(), bytes);
+    }
+    if let Ok(signed) = SignedCheckpoint::read(bytes) {
+        assert_eq!(signed.encode().as_bytes(), bytes);
+        assert!(signed.note().text() == signed.checkpoint().text());
+        if signed.verify(auditors()).is_ok() {
+            assert_eq!(signed.checkpoint().size, LOGGED);
+        }
+    }
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(key) = VerifierKey::read(text)
+    {
+        assert_eq!(key.to_string(), text);
+    }
+}
+
+/// A proof that a record is in a log.
+pub fn audit_proof(bytes: &[u8]) {
+    if let Ok(proof) = InclusionProof::read(bytes) {
+        assert_eq!(proof.encode().as_bytes(), bytes);
+        if proof.verify(auditors()).is_ok() {
+            assert!(proof.index < LOGGED);
+            assert_eq!(
+                proof.line,
+                format!("{{\"line\":{}}}", proof.index).as_bytes()
+            );
+        }
+    }
+}
+
+/// What logs and witnesses say to one another.
+pub fn witness(bytes: &[u8]) {
+    if let Ok(request) = witness::Request::read(bytes) {
+        assert_eq!(request.encode().as_bytes(), bytes);
+        // Whatever it says, a witness without a head of the log takes only what the log signed.
+        let verdict = witness::Witness::new(1).consider(&request, auditors());
+        if let witness::Verdict::Persist(ticket) = verdict {
+            assert_eq!(ticket.head().checkpoint().size, LOGGED);
+        }
+    }
+    if let Ok(response) = witness::Response::read(bytes) {
+        assert_eq!(response.encode().as_bytes(), bytes);
+    }
+    if let Ok(two) = witness::Equivocation::read(bytes) {
+        assert_eq!(two.encode().as_bytes(), bytes);
+        assert!(!two.verify(auditors()), "the log signed one history");
     }
 }
 
@@ -326,6 +392,13 @@ fn same_when_signed_again(receipt: &Receipt) {
 /// 2026-11-24T12:00:00Z, within the fixtures' times.
 fn now() -> Timestamp {
     Timestamp::from_secs(1_795_521_600)
+}
+
+/// The keys of the fixtures' log.
+fn auditors() -> &'static [VerifierKey] {
+    static MADE: LazyLock<Vec<VerifierKey>> =
+        LazyLock::new(|| log_keys(NodeKey::from_seed(&LOGGER).public()));
+    &MADE
 }
 
 fn issuer() -> &'static IssuerKey {

@@ -13,22 +13,36 @@
 //! Records are refused ([`AuditFault`]), nothing that was acknowledged is touched, and the next
 //! batch tries again. Damage found at start is an error: going on would bury it.
 
-use std::{any::Any, collections::HashMap, io, sync::Arc};
+use std::{any::Any, collections::HashMap, io, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
 use super::{
     AuditEvent,
+    checkpoint::SignedCheckpoint,
     ids::Remembered,
     lines::segment_name,
+    merkle::{Frontier, Hash},
     record::{self, Body, Draft, FORMAT, Head, SegmentCause, SegmentHead},
     storage::{Storage, StoredFile},
     verify::Finding,
 };
 use crate::{
+    identity::NodeKey,
     messages::audit::{AuditFault, Recorded},
     types::{Clock, EventId},
 };
+
+/// How checkpoints are made.
+#[derive(Debug, Clone)]
+pub struct Checkpointing {
+    /// Signs them; the log is this node's.
+    pub key: NodeKey,
+    /// Records after which one is made (`audit.checkpoint_records`).
+    pub records: u64,
+    /// How long a record stands without one at most (`audit.checkpoint_interval`).
+    pub interval: Duration,
+}
 
 /// What a log is opened with.
 #[derive(Debug, Clone)]
@@ -41,6 +55,8 @@ pub struct LogOptions {
     pub version: String,
     /// Dates records.
     pub clock: Arc<dyn Clock>,
+    /// Signs what the log holds; `None`: nobody does, as for a log of a benchmark.
+    pub checkpoints: Option<Checkpointing>,
 }
 
 /// Why a log cannot be opened.
@@ -81,6 +97,9 @@ pub struct Log {
     bytes: u64,
     /// Durable head.
     head: Head,
+    /// The Merkle tree over the durable records.
+    tree: Frontier,
+    signing: Signing,
     ids: Remembered,
     /// A segment that could not be begun lies in the way: the next one has to cover it.
     obstructed: bool,
@@ -110,6 +129,8 @@ impl Log {
             number: 0,
             bytes: 0,
             head: Head::genesis(),
+            tree: Frontier::default(),
+            signing: Signing::default(),
             obstructed: false,
             remains: false,
             _lock: lock,
@@ -146,6 +167,12 @@ impl Log {
     #[must_use]
     pub fn segment(&self) -> String {
         segment_name(self.number)
+    }
+
+    /// The Merkle tree over the durable records.
+    #[must_use]
+    pub fn tree(&self) -> &Frontier {
+        &self.tree
     }
 
     /// Appends a batch, one sync for all of it. One answer for each, in order.
@@ -193,11 +220,11 @@ impl Log {
         &mut self,
         batch: &[Pending],
     ) -> Result<Vec<Result<Recorded, AuditFault>>, AuditFault> {
-        let (bytes, head, answers) = self.encode(batch)?;
-        if bytes.is_empty() {
+        let (lines, answers) = self.encode(batch)?;
+        if lines.bytes.is_empty() {
             return Ok(answers);
         }
-        match self.write(&bytes) {
+        match self.write(&lines.bytes) {
             Ok(()) => {}
             Err(Failure::CutOff(error)) => return Err(fault_of(&error)),
             Err(Failure::Poisoned(error)) => {
@@ -210,7 +237,7 @@ impl Log {
                 return self.commit_again(batch);
             }
         }
-        self.committed(batch, &answers, &bytes, head);
+        self.committed(batch, &answers, lines);
         Ok(answers)
     }
 
@@ -219,10 +246,10 @@ impl Log {
         &mut self,
         batch: &[Pending],
     ) -> Result<Vec<Result<Recorded, AuditFault>>, AuditFault> {
-        let (bytes, head, answers) = self.encode(batch)?;
-        match self.write(&bytes) {
+        let (lines, answers) = self.encode(batch)?;
+        match self.write(&lines.bytes) {
             Ok(()) => {
-                self.committed(batch, &answers, &bytes, head);
+                self.committed(batch, &answers, lines);
                 Ok(answers)
             }
             Err(Failure::CutOff(error) | Failure::Poisoned(error)) => Err(fault_of(&error)),
@@ -233,13 +260,10 @@ impl Log {
         &mut self,
         batch: &[Pending],
         answers: &[Result<Recorded, AuditFault>],
-        bytes: &[u8],
-        head: Head,
+        lines: Lines,
     ) {
-        self.bytes = self
-            .bytes
-            .saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        self.head = head;
+        self.note_uncovered(lines.head.size.saturating_sub(self.head.size));
+        self.advance(lines);
         for ((id, _), answer) in batch.iter().zip(answers) {
             if let Ok(Recorded {
                 sequence,
@@ -251,13 +275,19 @@ impl Log {
         }
     }
 
-    /// The batch's lines, the head after them, and what is answered once they are durable.
-    #[expect(clippy::type_complexity, reason = "used in one place")]
+    /// These lines are durable.
+    fn advance(&mut self, lines: Lines) {
+        let added = u64::try_from(lines.bytes.len()).unwrap_or(u64::MAX);
+        self.bytes = self.bytes.saturating_add(added);
+        (self.head, self.tree) = (lines.head, lines.tree);
+    }
+
+    /// The batch's lines, and what is answered once they are durable.
     fn encode(
         &self,
         batch: &[Pending],
-    ) -> Result<(Vec<u8>, Head, Vec<Result<Recorded, AuditFault>>), AuditFault> {
-        let (mut bytes, mut head) = (Vec::new(), self.head);
+    ) -> Result<(Lines, Vec<Result<Recorded, AuditFault>>), AuditFault> {
+        let mut lines = self.no_lines();
         let mut fresh: HashMap<EventId, u64> = HashMap::new();
         let mut answers = Vec::with_capacity(batch.len());
         for (id, event) in batch {
@@ -269,31 +299,40 @@ impl Log {
                 }));
                 continue;
             }
-            let sequence = head.size;
-            head = self.line(*id, Body::Event(event), &head, &mut bytes)?;
+            let sequence = lines.head.size;
+            self.line(*id, Body::Event(event), &mut lines)?;
             fresh.insert(*id, sequence);
             answers.push(Ok(Recorded {
                 sequence,
                 repeated: false,
             }));
         }
-        Ok((bytes, head, answers))
+        Ok((lines, answers))
     }
 
-    fn line(
-        &self,
-        id: EventId,
-        body: Body<'_>,
-        head: &Head,
-        out: &mut Vec<u8>,
-    ) -> Result<Head, AuditFault> {
+    fn no_lines(&self) -> Lines {
+        Lines {
+            bytes: Vec::new(),
+            head: self.head,
+            tree: self.tree.clone(),
+        }
+    }
+
+    /// Adds a line.
+    fn line(&self, id: EventId, body: Body<'_>, lines: &mut Lines) -> Result<(), AuditFault> {
         let draft = Draft {
             version: &self.options.version,
             id,
             time: self.options.clock.now(),
             body,
         };
-        record::write(&draft, head, out).map_err(|error| AuditFault::Io(error.to_string()))
+        let from = lines.bytes.len();
+        lines.head = record::write(&draft, &lines.head, &mut lines.bytes)
+            .map_err(|error| AuditFault::Io(error.to_string()))?;
+        let line = lines.bytes.get(from..).unwrap_or_default();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        lines.tree.push(Hash::leaf(line));
+        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -345,14 +384,14 @@ impl Log {
             head: self.head.fingerprint,
             number,
             size: self.head.size,
+            tree: self.tree.peaks().to_vec(),
         };
         let id = self.head.fingerprint.derive_id(name.as_bytes());
-        let mut bytes = Vec::new();
-        let head = self
-            .line(id, Body::Segment(segment), &self.head, &mut bytes)
+        let mut lines = self.no_lines();
+        self.line(id, Body::Segment(&segment), &mut lines)
             .map_err(io::Error::other)?;
         let mut file = self.storage.create(&name)?;
-        let begun = write_all(&mut *file, &bytes)
+        let begun = write_all(&mut *file, &lines.bytes)
             .and_then(|()| file.sync())
             .and_then(|()| self.storage.sync_directory());
         if let Err(error) = begun {
@@ -380,8 +419,9 @@ impl Log {
         self.remains = false;
         self.file = Some(file);
         self.number = number;
-        self.bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.head = head;
+        self.bytes = 0;
+        self.advance(lines);
+        self.note_uncovered(1);
         self.ids.insert(id, segment.size);
         Ok(())
     }
@@ -394,12 +434,18 @@ impl Log {
         }
     }
 
-    /// Closes the segment and begins the next; returns its file name.
+    /// Closes the segment with a checkpoint and begins the next; returns its file name.
     ///
     /// # Errors
     /// When no segment could be begun; the log goes on in the present one, unless a leftover
     /// with a later number already follows it: then the next record begins a fresh one.
     pub fn rotate(&mut self, cause: SegmentCause) -> io::Result<String> {
+        self.checkpoint_or_warn();
+        // Given up, now or before: the next segment says what of it does not count.
+        let cause = match self.file {
+            Some(_) => cause,
+            None => SegmentCause::WriteFailed,
+        };
         let current = self.file.take();
         match self.begin_segment(cause) {
             Ok(()) => Ok(self.segment()),
@@ -411,6 +457,13 @@ impl Log {
             }
         }
     }
+}
+
+/// Lines to be written, and where the log stands once they are durable.
+struct Lines {
+    bytes: Vec<u8>,
+    head: Head,
+    tree: Frontier,
 }
 
 enum Failure {
@@ -439,6 +492,10 @@ pub(super) fn fault_of(error: &io::Error) -> AuditFault {
     }
 }
 
+mod checkpoints;
 mod recover;
+
+use checkpoints::Signing;
+
 #[cfg(test)]
 mod tests;

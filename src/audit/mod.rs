@@ -8,20 +8,29 @@
 //! ```
 
 mod aggregate;
+pub mod checkpoint;
 mod event;
 mod ids;
 mod lines;
 mod log;
+pub mod merkle;
+pub mod note;
+mod prove;
 pub mod record;
 pub mod storage;
 mod tail;
 mod verify;
+pub mod witness;
 mod writer;
 
 pub use aggregate::{Aggregator, Tally};
 pub use event::{AuditEvent, Direction};
 pub use lines::{segment_name, segment_number};
-pub use log::{Log, LogOptions, OpenError};
+pub use log::{Checkpointing, Log, LogOptions, OpenError};
+pub use prove::{NoProof, Which, prove};
 pub use tail::tail;
-pub use verify::{Damage, Finding, Report, for_each_record, verify};
+pub use verify::{
+    CHECKPOINT_FILE, Damage, Expected, Finding, Report, for_each_record, kept_checkpoint, verify,
+    verify_against,
+};
 pub use writer::{Fence, Progress, Writer};

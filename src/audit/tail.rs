@@ -109,6 +109,7 @@ mod tests {
             remembered_ids: 64,
             version: "test".to_owned(),
             clock: Arc::new(ManualClock::default()),
+            checkpoints: None,
         };
         Log::open(Arc::new(storage.clone()), options).unwrap()
     }

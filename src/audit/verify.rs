@@ -1,18 +1,26 @@
 //! Reading a log back: is it one unbroken chain, and if not, where and how is it damaged?
 //!
 //! Verification reads on past a bad line, in bounded memory. It shows that lines were altered,
-//! removed or moved; that the *newest* lines were cut off cannot be seen from the log alone.
+//! removed or moved. That the newest lines were cut off, or the whole log written anew, shows by a
+//! checkpoint: the file beside the segments, the log's own, one that an auditor kept.
+
+mod against;
 
 use std::{collections::BTreeMap, fmt, io};
 
 use serde::Serialize;
 
 use super::{
+    checkpoint::SignedCheckpoint,
     lines::{Line, Lines, segment_name, segments},
+    merkle::{Frontier, Hash},
     record::{self, Entry, Head, MAX_LINE, SegmentHead},
     storage::Storage,
 };
 use crate::types::EventId;
+
+use against::Against;
+pub use against::{CHECKPOINT_FILE, Expected, kept_checkpoint};
 
 /// Findings kept; more are only counted.
 const MAX_FINDINGS: usize = 1_000;
@@ -39,6 +47,18 @@ pub enum Damage {
     WrongSegment,
     /// A torn line in a segment that was closed in order.
     TornInside,
+    /// A segment's first line names another Merkle tree than the records before it have.
+    WrongTree,
+    /// The records before this place are not those that a checkpoint speaks of.
+    CheckpointDiffers,
+    /// No checkpoint, or one whose signature does not hold.
+    BadCheckpoint,
+    /// The file with the newest checkpoint is missing, or older than one in the log.
+    CheckpointMissing,
+    /// The log ends before a checkpoint of it does.
+    Shortened,
+    /// No checkpoint bears a signature of the keys that were given.
+    NotSigned,
 }
 
 impl fmt::Display for Damage {
@@ -53,6 +73,22 @@ impl fmt::Display for Damage {
             Self::MissingSegment => "this segment is missing",
             Self::WrongSegment => "this segment's first line does not belong to it",
             Self::TornInside => "a torn line in a segment that was closed in order",
+            Self::WrongTree => {
+                "this segment's first line names another tree than the records before it have"
+            }
+            Self::CheckpointDiffers => {
+                "the records before this one are not those that a signed checkpoint speaks of: the \
+                 log was written anew"
+            }
+            Self::BadCheckpoint => "this is no checkpoint of this log, or its signature is forged",
+            Self::CheckpointMissing => {
+                "the newest checkpoint was taken away, or an older one was put back"
+            }
+            Self::Shortened => {
+                "the log ends here, and a signed checkpoint speaks of more records: the newest were \
+                 cut off, or an older copy was put back"
+            }
+            Self::NotSigned => "no checkpoint of this log is signed with the keys that were given",
         })
     }
 }
@@ -93,6 +129,17 @@ pub struct Report {
     pub set_aside: u64,
     /// The newest record's fingerprint.
     pub head: Option<String>,
+    /// The root of the Merkle tree over all records, when nothing is damaged.
+    pub root: Option<Hash>,
+    /// Checkpoints in the log that agree with it.
+    pub checkpoints: u64,
+    /// Whether keys were given to judge signatures with.
+    pub keys_given: bool,
+    /// Records vouched for by the newest checkpoint: a signed one when keys were given, else one
+    /// whose signature nobody judged.
+    pub vouched: Option<u64>,
+    /// Checkpoints of keys that were not given: of the node before it changed its keys, perhaps.
+    pub other_keys: u64,
     /// Bytes of a torn last line: what a crash leaves, repaired at the next start.
     pub torn_bytes: u64,
     /// Damage, at most a thousand places.
@@ -122,6 +169,8 @@ pub(super) struct Chain {
     line: u64,
     /// The head before the next line; `None`: taken from the next good line.
     head: Option<Head>,
+    /// The tree before the next line; `None`: taken from the next segment's first line.
+    tree: Option<Frontier>,
 }
 
 impl Chain {
@@ -131,15 +180,27 @@ impl Chain {
             number,
             line: 0,
             head: None,
+            tree: None,
         }
     }
 
-    fn after(number: u64, head: Option<Head>) -> Self {
+    fn after(number: u64, head: Option<Head>, tree: Option<Frontier>) -> Self {
         Self {
             number,
             line: 0,
             head,
+            tree,
         }
+    }
+
+    /// The line that was checked last, from 1.
+    pub(super) fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// The tree over the lines up to the last one that was checked; `None` after damage.
+    pub(super) fn tree(&self) -> Option<&Frontier> {
+        self.tree.as_ref()
     }
 
     /// The head after the last line that was checked.
@@ -163,13 +224,18 @@ impl Chain {
         self.line = self.line.saturating_add(1);
         let bytes = match line {
             Line::Whole(bytes) | Line::Torn(bytes) => bytes,
-            Line::TooLong => return Err(self.finding(Damage::TooLong)),
+            Line::TooLong => {
+                self.tree = None;
+                return Err(self.finding(Damage::TooLong));
+            }
         };
         debug_assert!(bytes.len() <= MAX_LINE);
         let Ok(entry) = record::read(bytes) else {
+            self.tree = None;
             return Err(self.finding(Damage::Malformed));
         };
         let judged = self.judge(&entry);
+        self.grow(&entry, bytes, judged.is_none());
         let mut next = entry.head();
         if let Some(head) = self.head.filter(|_| !entry.sound) {
             next.size = head.size.saturating_add(1);
@@ -203,12 +269,50 @@ impl Chain {
             return Some(self.finding(Damage::Gap));
         }
         let expected = (head.size > 0).then_some(head.fingerprint);
-        (entry.previous != expected).then(|| self.finding(Damage::ChainBroken))
+        if entry.previous != expected {
+            return Some(self.finding(Damage::ChainBroken));
+        }
+        self.judge_tree(entry).map(|damage| self.finding(damage))
+    }
+
+    /// What a line says of the tree before it. Without a known tree nothing can be said.
+    fn judge_tree(&self, entry: &Entry) -> Option<Damage> {
+        let tree = self.tree.as_ref()?;
+        if let Some(segment) = &entry.segment
+            && segment.frontier().as_ref() != Some(tree)
+        {
+            return Some(Damage::WrongTree);
+        }
+        let note = entry.checkpoint.as_ref()?;
+        match SignedCheckpoint::read(note.as_bytes()) {
+            Err(_) => Some(Damage::BadCheckpoint),
+            Ok(signed) => {
+                let says = signed.checkpoint();
+                let agrees = (says.size, says.root) == (tree.size(), tree.root());
+                (!agrees).then_some(Damage::CheckpointDiffers)
+            }
+        }
+    }
+
+    /// Adds a good line to the tree. After a bad one the tree is unknown until a segment begins: what
+    /// follows is judged by what that says.
+    fn grow(&mut self, entry: &Entry, line: &[u8], good: bool) {
+        if !good {
+            self.tree = None;
+            return;
+        }
+        if self.tree.is_none() {
+            self.tree = entry.segment.as_ref().and_then(SegmentHead::frontier);
+        }
+        if let Some(tree) = &mut self.tree {
+            tree.push(Hash::leaf(line));
+        }
     }
 
     /// Whether a first line is what a segment of this number begins with, and agrees with itself.
     fn begins_here(&self, segment: &SegmentHead, entry: &Entry) -> bool {
         segment.number == self.number
+            && segment.frontier().is_some()
             && segment.size == entry.sequence
             && entry
                 .previous
@@ -259,8 +363,16 @@ fn is_past(limit: Option<u64>, sequence: Option<u64>) -> bool {
 /// # Errors
 /// When a file cannot be read at all.
 pub fn verify(storage: &dyn Storage) -> io::Result<Report> {
+    verify_against(storage, &Expected::default())
+}
+
+/// Verifies a whole log against what an auditor knows of it.
+///
+/// # Errors
+/// When a file cannot be read at all.
+pub fn verify_against(storage: &dyn Storage, expected: &Expected<'_>) -> io::Result<Report> {
     let mut report = Report::default();
-    walk(storage, &mut report, |_, _| {})?;
+    walk(storage, &mut report, expected, |_, _| {})?;
     Ok(report)
 }
 
@@ -273,20 +385,23 @@ pub fn for_each_record(
     each: impl FnMut(&Entry, &[u8]),
 ) -> io::Result<Report> {
     let mut report = Report::default();
-    walk(storage, &mut report, each)?;
+    walk(storage, &mut report, &Expected::default(), each)?;
     Ok(report)
 }
 
 fn walk(
     storage: &dyn Storage,
     report: &mut Report,
+    expected: &Expected<'_>,
     mut each: impl FnMut(&Entry, &[u8]),
 ) -> io::Result<()> {
     let numbers = segments(storage)?;
     let aside = set_asides(storage, &numbers)?;
-    let mut head = Some(Head::genesis());
+    let mut against = Against::new(storage, expected)?;
+    let (mut head, mut tree) = (Some(Head::genesis()), Some(Frontier::default()));
+    let mut end = (segment_name(1), 0);
     // Nothing here archives segments, so a log without its first is not whole.
-    let mut expected = 1;
+    let mut next_number = 1;
     for (i, &number) in numbers.iter().enumerate() {
         report.segments += 1;
         let limit = limit_of(&aside, number);
@@ -294,18 +409,18 @@ fn walk(
         // no damage when a later one sets everything from here on aside: whatever stood there
         // did not count.
         let covered = is_covered(&aside, number, head);
-        if number != expected && !covered {
+        if number != next_number && !covered {
             report.found(Finding {
-                file: segment_name(expected),
+                file: segment_name(next_number),
                 line: 0,
                 sequence: head.map_or(0, |head| head.size),
                 damage: Damage::MissingSegment,
             });
-            head = None;
+            (head, tree) = (None, None);
         }
-        expected = number.saturating_add(1);
+        next_number = number.saturating_add(1);
         let last = i + 1 == numbers.len();
-        let mut chain = Chain::after(number, head);
+        let mut chain = Chain::after(number, head, tree);
         let mut lines = Lines::open(storage, number)?;
         while let Some(line) = lines.next()? {
             if let Line::Torn(bytes) = &line {
@@ -328,11 +443,17 @@ fn walk(
                     if let Line::Whole(bytes) = &line {
                         each(&entry, bytes);
                     }
+                    against.look(&chain, &entry, report);
                 }
                 Err(finding) => report.found(finding),
             }
         }
-        head = chain.head;
+        end = (segment_name(number), chain.line);
+        (head, tree) = (chain.head, chain.tree);
+    }
+    report.root = tree.map(|tree| tree.root()).filter(|_| report.is_intact());
+    if !numbers.is_empty() {
+        against.finish(end, head, report);
     }
     report.head = head
         .filter(|head| head.size > 0)

@@ -9,7 +9,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     time::Duration,
 };
@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::{
     AuditEvent, Log,
+    checkpoint::SignedCheckpoint,
     log::{Pending, fault_of},
     record::SegmentCause,
 };
@@ -26,12 +27,17 @@ use crate::{
     types::{Clock, EventId},
 };
 
+/// Shortest wait for a checkpoint to fall due: a clock that stands still, as in tests, must not
+/// make the thread spin.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 type Answer<T> = oneshot::Sender<Result<T, AuditFault>>;
 
 /// What the thread is asked.
 enum Request {
     Record(EventId, Box<AuditEvent>, Answer<Recorded>),
     Rotate(Answer<String>),
+    Checkpoint(Answer<SignedCheckpoint>),
     Flush(Answer<()>),
 }
 
@@ -41,6 +47,7 @@ impl Request {
         match self {
             Self::Record(_, _, answer) => drop(answer.send(Err(fault))),
             Self::Rotate(answer) => drop(answer.send(Err(fault))),
+            Self::Checkpoint(answer) => drop(answer.send(Err(fault))),
             Self::Flush(answer) => drop(answer.send(Err(fault))),
         }
     }
@@ -100,8 +107,12 @@ impl Progress {
             .store(now.saturating_add(1), Ordering::Release);
     }
 
-    fn end(&self, records: usize) {
+    fn rest(&self) {
         self.busy_since.store(0, Ordering::Release);
+    }
+
+    fn end(&self, records: usize) {
+        self.rest();
         self.batches.fetch_add(1, Ordering::Relaxed);
         let records = u64::try_from(records).unwrap_or(u64::MAX);
         self.records.fetch_add(records, Ordering::Relaxed);
@@ -172,7 +183,16 @@ impl Writer {
         answered
     }
 
-    /// Answered once everything queued before is durable.
+    /// Queues a checkpoint of everything queued before; answered with it.
+    #[must_use]
+    pub fn checkpoint(&self) -> oneshot::Receiver<Result<SignedCheckpoint, AuditFault>> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Request::Checkpoint(answer));
+        answered
+    }
+
+    /// Answered once everything queued before is durable, and a checkpoint of it was made as far as
+    /// one can be.
     #[must_use]
     pub fn flush(&self) -> oneshot::Receiver<Result<(), AuditFault>> {
         let (answer, answered) = oneshot::channel();
@@ -193,7 +213,7 @@ struct Thread {
 
 impl Thread {
     fn run(mut self) {
-        while let Ok(first) = self.requests.recv() {
+        while let Some(first) = self.next() {
             let mut taken = vec![first];
             while taken.len() < self.batch {
                 match self.requests.try_recv() {
@@ -213,7 +233,30 @@ impl Thread {
             }
             self.progress.begin(&*self.clock);
             let records = self.carry_out(taken);
+            self.log.checkpoint_if_due();
             self.progress.end(records);
+        }
+    }
+
+    /// The next request; checkpoints are made meanwhile. `None`: nobody asks any more.
+    fn next(&mut self) -> Option<Request> {
+        loop {
+            let Some(wait) = self.log.checkpoint_due_in() else {
+                return self.requests.recv().ok();
+            };
+            match self.requests.recv_timeout(wait.max(SHORTEST)) {
+                Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                // A writer that may not write any more waits for its end.
+                Err(RecvTimeoutError::Timeout) if !self.fence.admits(self.ticket) => {
+                    return self.requests.recv().ok();
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.progress.begin(&*self.clock);
+                    self.log.checkpoint_if_due();
+                    self.progress.rest();
+                }
+            }
         }
     }
 
@@ -233,8 +276,14 @@ impl Thread {
                     let rotated = self.log.rotate(SegmentCause::Command);
                     let _ = answer.send(rotated.map_err(|e| fault_of(&e)));
                 }
+                Request::Checkpoint(answer) => {
+                    self.commit(&mut batch, &mut answers);
+                    let _ = answer.send(self.log.checkpoint());
+                }
                 Request::Flush(answer) => {
                     self.commit(&mut batch, &mut answers);
+                    // The end of the node: nothing is left that no checkpoint covers.
+                    self.log.checkpoint_or_warn();
                     let _ = answer.send(Ok(()));
                 }
             }

@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::output::Format;
 use crate::{
     admin::protocol::{FaultKind, MAX_TEXT},
+    audit::Which,
     identity::{Name, sealed::SealTo},
     types::{Party, PeerId, Span, Topic},
 };
@@ -355,13 +356,42 @@ pub enum AuditCommand {
         follow: bool,
     },
     /// Verify the log, without a running node: 0 intact, 65 damaged
-    Verify {
+    Verify(AuditVerifyArgs),
+    /// Sign a checkpoint of the running node's log and print it: keep it elsewhere
+    Checkpoint,
+    /// Print the keys that sign the log's checkpoints, for `audit verify --key`
+    Key,
+    /// Prove that a record is in the log, without a running node
+    Prove {
+        /// The record's sequence, or its id
+        record: Which,
         /// The log's directory [default: DATA/audit of the configuration]
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
+        /// Where the proof goes; must not exist [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// Close the log's segment and begin the next
     Rotate,
+}
+
+/// Arguments of `audit verify`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AuditVerifyArgs {
+    /// The log's directory [default: DATA/audit of the configuration]
+    #[arg(long, value_name = "DIR", conflicts_with = "proof")]
+    pub dir: Option<PathBuf>,
+    /// Who must have signed: a file as `audit key` prints it, one such key, or the node's peer id
+    /// (its Ed25519 key alone); may be repeated, for a node that changed its keys
+    #[arg(long = "key", value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// A checkpoint that was kept elsewhere: the log has to continue it
+    #[arg(long, value_name = "FILE", conflicts_with = "proof")]
+    pub checkpoint: Option<PathBuf>,
+    /// Verify this proof of a record instead of a log
+    #[arg(long, value_name = "FILE", requires = "keys")]
+    pub proof: Option<PathBuf>,
 }
 
 /// Arguments of `devnet`.

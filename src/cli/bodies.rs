@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     Node,
-    args::{DevnetArgs, RunArgs},
+    args::{AuditVerifyArgs, DevnetArgs, RunArgs},
     audit, devnet,
     exit::{CliError, Exit},
     live,
@@ -53,7 +53,7 @@ impl Node for Bodies {
         live::block_on(async { Ok(devnet::run(args, out).await?) })
     }
 
-    fn verify(&self, dir: &Path, out: &Out) -> Result<(), CliError> {
-        audit::command(dir, out)
+    fn verify(&self, dir: &Path, args: &AuditVerifyArgs, out: &Out) -> Result<(), CliError> {
+        audit::verify_log(dir, args, out)
     }
 }

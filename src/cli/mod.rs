@@ -37,8 +37,8 @@ use clap::Parser;
 
 use crate::{admin::protocol::Request, config::Loaded};
 use args::{
-    AuditCommand, Cli, Command, ConfigCommand, DevnetArgs, Global, PolicyCommand, RunArgs,
-    job::JobCommand,
+    AuditCommand, AuditVerifyArgs, Cli, Command, ConfigCommand, DevnetArgs, Global, PolicyCommand,
+    RunArgs, job::JobCommand,
 };
 use exit::{CliError, Exit};
 use far::Target;
@@ -58,11 +58,16 @@ pub trait Node {
     /// With the exit code the process shall have.
     fn devnet(&self, args: &DevnetArgs, out: &Out) -> Result<(), CliError>;
 
-    /// `audit verify` of the log in this directory.
+    /// `audit verify` of the log in this directory, with the keys and the checkpoint of `args`.
     ///
     /// # Errors
     /// Exit code 65 when the log is damaged.
-    fn verify(&self, dir: &std::path::Path, out: &Out) -> Result<(), CliError>;
+    fn verify(
+        &self,
+        dir: &std::path::Path,
+        args: &AuditVerifyArgs,
+        out: &Out,
+    ) -> Result<(), CliError>;
 }
 
 /// Parses, dispatches, prints; answers with the process's exit code.
@@ -149,10 +154,8 @@ fn dispatch(cli: &Cli, node: &dyn Node, out: &Out) -> Result<(), CliError> {
             )
         }
         Command::Audit(AuditCommand::Rotate) => ask(Request::AuditRotate {}),
-        Command::Audit(AuditCommand::Verify { dir: Some(dir) }) => node.verify(dir, out),
-        Command::Audit(AuditCommand::Verify { dir: None }) => {
-            node.verify(&data_dir(global)?.join("audit"), out)
-        }
+        Command::Audit(AuditCommand::Checkpoint) => ask(Request::AuditCheckpoint {}),
+        Command::Audit(command) => on_files(command, global, node, out),
         Command::Identity(command) => enrolment::identity(command, global, out),
         Command::Trust(command) => enrolment::trust(command, global, out),
         Command::Invite(args) => ask(invite::request(args)),
@@ -177,7 +180,9 @@ fn is_sent(command: &Command) -> bool {
             | Command::Peers { .. }
             | Command::Limits
             | Command::Actors { .. }
-            | Command::Audit(AuditCommand::Rotate | AuditCommand::Tail { .. })
+            | Command::Audit(
+                AuditCommand::Rotate | AuditCommand::Checkpoint | AuditCommand::Tail { .. }
+            )
             | Command::Job(
                 JobCommand::List
                     | JobCommand::Show { .. }
@@ -201,6 +206,33 @@ fn instead_of(command: &Command) -> &'static str {
             "import a status list on this node, which passes it on, and leave --node away"
         }
         _ => "leave --node away",
+    }
+}
+
+/// `audit …` of what needs no running node.
+fn on_files(
+    command: &AuditCommand,
+    global: &Global,
+    node: &dyn Node,
+    out: &Out,
+) -> Result<(), CliError> {
+    let log = |named: &Option<std::path::PathBuf>| match named {
+        Some(dir) => Ok(dir.clone()),
+        None => Ok::<_, CliError>(data_dir(global)?.join("audit")),
+    };
+    match command {
+        AuditCommand::Key => audit::key(&data_dir(global)?, out),
+        AuditCommand::Prove {
+            record,
+            dir,
+            out: to,
+        } => audit::prove_record(*record, &log(dir)?, to.as_deref(), out),
+        AuditCommand::Verify(args) => match &args.proof {
+            Some(proof) => audit::verify_proof(proof, &args.keys, out),
+            None => node.verify(&log(&args.dir)?, args, out),
+        },
+        // Sent to the node before.
+        AuditCommand::Tail { .. } | AuditCommand::Rotate | AuditCommand::Checkpoint => Ok(()),
     }
 }
 

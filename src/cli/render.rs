@@ -123,6 +123,8 @@ fn short(answer: &Response, out: &Out) -> Result<(), CliError> {
         }
         Response::Restarted { actor } => ("restarted", format!("restarting {actor}")),
         Response::Injected { actor } => ("injected", format!("injected into {actor}")),
+        // To be kept as it is: nothing but the note itself.
+        Response::Checkpoint { note, .. } => ("checkpoint", note.trim_end().to_owned()),
         Response::Rotated { segment } => ("rotated", format!("the log goes on in {segment}")),
         Response::Unbanned { party, lifted } => (
             "unbanned",

@@ -27,7 +27,7 @@ impl Node for Fake {
         self.end("devnet")
     }
 
-    fn verify(&self, dir: &Path, _: &Out) -> Result<(), CliError> {
+    fn verify(&self, dir: &Path, _: &AuditVerifyArgs, _: &Out) -> Result<(), CliError> {
         assert!(dir.ends_with("audit"));
         self.end("verify")
     }

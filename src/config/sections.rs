@@ -450,6 +450,10 @@ pub struct AuditConfig {
     pub aggregate: Span,
     /// Event ids remembered to recognise repeats.
     pub remembered_ids: usize,
+    /// Records after which a checkpoint is signed.
+    pub checkpoint_records: u64,
+    /// How long a record stands without a signed checkpoint over it at most.
+    pub checkpoint_interval: Span,
     /// A disk that hangs this long ends the node with exit code 74.
     pub stall_exit: Span,
 }
@@ -463,6 +467,8 @@ impl Default for AuditConfig {
             timeout: secs(5),
             aggregate: secs(5),
             remembered_ids: 16_384,
+            checkpoint_records: 50_000,
+            checkpoint_interval: secs(60),
             stall_exit: secs(60),
         }
     }

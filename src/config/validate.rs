@@ -39,6 +39,12 @@ pub const ACTORS: [&str; 13] = [
 const LONGEST_GRACE: Duration = Duration::from_hours(24 * 180);
 /// Smallest segment of the log: below, most of it would be headers.
 const MIN_SEGMENT: u64 = 64 << 10;
+/// Fewest records between two checkpoints: each costs two signatures and three syncs.
+const MIN_CHECKPOINT: u64 = 100;
+/// Most: a proof does not grow with them, but what is not covered yet does.
+const MAX_CHECKPOINT: u64 = 10_000_000;
+/// Longest time that a record may stand without a checkpoint over it.
+const LONGEST_UNSIGNED: Duration = Duration::from_hours(1);
 /// Largest segment: `audit verify` and rotation handle one at a time.
 const MAX_SEGMENT: u64 = 10 << 30;
 
@@ -122,6 +128,19 @@ fn audit(check: &mut Check, config: &Config) {
     check.span("audit.aggregate", audit.aggregate);
     check.span("audit.stall_exit", audit.stall_exit);
     check.table("audit.remembered_ids", audit.remembered_ids);
+    check.number(
+        "audit.checkpoint_records",
+        audit.checkpoint_records,
+        MIN_CHECKPOINT,
+        MAX_CHECKPOINT,
+    );
+    check.span("audit.checkpoint_interval", audit.checkpoint_interval);
+    check.that(
+        audit.checkpoint_interval.0 <= LONGEST_UNSIGNED,
+        "audit.checkpoint_interval",
+        "is too long: what was recorded since the last checkpoint can be cut off unseen",
+        "write at most \"1h\"",
+    );
     check.relation(
         audit.remembered_ids >= audit.queue,
         &["audit.remembered_ids", "audit.queue"],

@@ -6,7 +6,10 @@ use actix::Message;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{audit::AuditEvent, types::EventId};
+use crate::{
+    audit::{AuditEvent, checkpoint::SignedCheckpoint},
+    types::EventId,
+};
 
 /// Where a durable record stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,9 @@ pub enum AuditFault {
     /// The writer stopped before the record was durable; ask again with the same id.
     #[error("the audit log's writer stopped; ask again")]
     Stopped,
+    /// Nobody signs this log.
+    #[error("this audit log has no key to sign checkpoints with")]
+    NoKey,
 }
 
 impl AuditFault {
@@ -75,9 +81,15 @@ impl Tail {
 #[rtype(result = "Result<String, AuditFault>")]
 pub struct RotateLog;
 
+/// Signs everything that is durable, unless the newest checkpoint covers it already; answers with
+/// the newest checkpoint.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<SignedCheckpoint, AuditFault>")]
+pub struct CheckpointLog;
+
 // Used by the node at shutdown.
 
-/// Makes everything accepted so far durable.
+/// Makes everything accepted so far durable, and a checkpoint of it.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), AuditFault>")]
 pub struct FlushLog;

@@ -98,6 +98,7 @@ mod tests {
             remembered_ids: 10,
             version: "test".to_owned(),
             clock: Arc::new(ManualClock::at(now)),
+            checkpoints: None,
         };
         let mut log = Log::open(Arc::new(storage), options).unwrap();
         let party = |n: u8| Party::address(format!("198.51.100.{n}").parse().unwrap());

@@ -165,6 +165,7 @@ pub(super) async fn start(parts: Parts) -> Result<Running, StartError> {
         data_dir.join("audit"),
         config.audit.clone(),
         Arc::clone(&clock),
+        Some(key.clone()),
     );
     let audit_actor = start_audit(&root, &audit_tools).await?;
     let timeout = config.audit.timeout.0;

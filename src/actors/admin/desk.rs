@@ -27,7 +27,7 @@ use crate::{
     },
     audit::{AuditEvent, record},
     messages::{
-        audit::{RotateLog, Tail},
+        audit::{CheckpointLog, RotateLog, Tail},
         enrolment::MakeInvitation,
         identity::{DescribeIdentity, ReloadIdentity},
         policy::{DescribePolicies, ListQuarantines},
@@ -49,7 +49,7 @@ pub(super) use refusals::{no_answer, not_published};
 
 use super::{jobs::Follow, limits::LimitFacts};
 use refusals::{not_done, not_recorded};
-use reports::{detail, fault, report};
+use reports::{checkpoint, detail, fault, report};
 
 /// How long one actor may take to answer a command.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
@@ -233,6 +233,13 @@ impl Desk {
                     .map_err(no_answer)?;
                 let segment = answer.map_err(|fault| not_recorded(&fault))?;
                 Ok(Response::Rotated { segment })
+            }
+            Request::AuditCheckpoint {} => {
+                let answer = tools.audit.ask(CheckpointLog, DEADLINE).await;
+                let signed = answer
+                    .map_err(no_answer)?
+                    .map_err(|fault| not_recorded(&fault))?;
+                Ok(checkpoint(&signed))
             }
             Request::IdentityReload {} => {
                 let answer = tools.identity.ask(ReloadIdentity, DEADLINE).await;

@@ -17,12 +17,16 @@ use tokio::sync::oneshot;
 
 use crate::{
     audit::{
-        Fence, Log, LogOptions, OpenError, Progress, Writer,
+        Checkpointing, Fence, Log, LogOptions, OpenError, Progress, Writer,
+        checkpoint::SignedCheckpoint,
         storage::{Directory, Storage},
         tail,
     },
     config::AuditConfig,
-    messages::audit::{AuditFault, FlushLog, RecordEvent, Recorded, RotateLog, Tail},
+    identity::NodeKey,
+    messages::audit::{
+        AuditFault, CheckpointLog, FlushLog, RecordEvent, Recorded, RotateLog, Tail,
+    },
     supervised,
     supervision::{Fault, Incarnation, Supervise},
     types::Clock,
@@ -48,6 +52,8 @@ pub struct AuditTools {
     pub config: AuditConfig,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Signs checkpoints; `None`: there are none.
+    key: Option<NodeKey>,
     /// Keeps old writers out.
     pub fence: Fence,
     /// What the writer is doing.
@@ -63,15 +69,21 @@ impl fmt::Debug for AuditTools {
 }
 
 impl AuditTools {
-    /// Tools for the log in `directory`.
+    /// Tools for the log in `directory`, whose checkpoints `key` signs.
     #[must_use]
-    pub fn new(directory: PathBuf, config: AuditConfig, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        directory: PathBuf,
+        config: AuditConfig,
+        clock: Arc<dyn Clock>,
+        key: Option<NodeKey>,
+    ) -> Self {
         let storage = Arc::new(Directory::at(&directory));
         Self {
             directory,
             storage,
             config,
             clock,
+            key,
             fence: Fence::default(),
             progress: Arc::default(),
         }
@@ -87,7 +99,13 @@ impl AuditTools {
             what: format!("cannot make {}", self.storage.place()),
             source,
         })?;
+        let checkpoints = self.key.clone().map(|key| Checkpointing {
+            key,
+            records: self.config.checkpoint_records,
+            interval: self.config.checkpoint_interval.0,
+        });
         let options = LogOptions {
+            checkpoints,
             segment_size: self.config.segment_size.0,
             remembered_ids: self.config.remembered_ids,
             version: crate::VERSION.to_owned(),
@@ -249,6 +267,14 @@ impl Handler<RotateLog> for AuditActor {
 
     fn handle(&mut self, _: RotateLog, _: &mut Context<Self>) -> Self::Result {
         answer(self, Writer::rotate)
+    }
+}
+
+impl Handler<CheckpointLog> for AuditActor {
+    type Result = ResponseActFuture<Self, Result<SignedCheckpoint, AuditFault>>;
+
+    fn handle(&mut self, _: CheckpointLog, _: &mut Context<Self>) -> Self::Result {
+        answer(self, Writer::checkpoint)
     }
 }
 

@@ -39,7 +39,7 @@ fn run(test: impl Future<Output = ()>) {
 /// A log on `storage`, its actor running.
 async fn house(storage: impl Storage, config: AuditConfig) -> House {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let mut tools = AuditTools::new(PathBuf::new(), config, clock.clone());
+    let mut tools = AuditTools::new(PathBuf::new(), config, clock.clone(), None);
     tools.storage = Arc::new(storage);
     drop(tools.open().unwrap());
     let default = RestartConfig {

@@ -85,6 +85,8 @@ pub enum Request {
     },
     /// Closes the log's segment and begins the next. Answered by [`Response::Rotated`].
     AuditRotate {},
+    /// Signs a checkpoint over the log. Answered by [`Response::Checkpoint`].
+    AuditCheckpoint {},
     /// Reads credential and trust anchors from disk again. Answered by
     /// [`Response::IdentityReloaded`].
     IdentityReload {},
@@ -227,6 +229,7 @@ impl Request {
             Self::Subscribe { .. } => "subscribe",
             Self::AuditTail { .. } => "audit_tail",
             Self::AuditRotate {} => "audit_rotate",
+            Self::AuditCheckpoint {} => "audit_checkpoint",
             Self::IdentityReload {} => "identity_reload",
             Self::StatusLists {} => "status_lists",
             Self::StatusImport { .. } => "status_import",
@@ -259,6 +262,7 @@ impl Request {
             Self::Restart { .. }
                 | Self::Inject { .. }
                 | Self::AuditRotate {}
+                | Self::AuditCheckpoint {}
                 | Self::IdentityReload {}
                 | Self::StatusImport { .. }
                 | Self::Ban { .. }

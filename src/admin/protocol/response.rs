@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ActorReport, Failure, LimitReport, MessageReport, StatusReport};
 use crate::{
+    audit::merkle::Hash,
     identity::status::ListReport,
     messages::{
         enrolment::Invitation,
@@ -113,6 +114,17 @@ pub enum Response {
     Rotated {
         /// File name of the new segment.
         segment: String,
+    },
+    /// To `audit_checkpoint`.
+    Checkpoint {
+        /// Which log.
+        origin: String,
+        /// How many records it speaks of.
+        size: u64,
+        /// The root over them, hex.
+        root: Hash,
+        /// The checkpoint as a signed note.
+        note: String,
     },
     /// To `identity_reload`.
     IdentityReloaded(IdentityReport),

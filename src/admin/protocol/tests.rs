@@ -47,6 +47,7 @@ fn requests() -> Vec<Request> {
             after: Some(3),
         },
         Request::AuditRotate {},
+        Request::AuditCheckpoint {},
         Request::IdentityReload {},
         Request::Ban {
             party: party.clone(),

@@ -1,5 +1,6 @@
 //! The log over a storage that fails from below: nothing acknowledged is ever missing or twice.
 
+mod checkpoints;
 mod power;
 
 use std::collections::HashSet;
@@ -21,6 +22,7 @@ fn options(segment_size: u64) -> LogOptions {
         remembered_ids: 64,
         version: "test".to_owned(),
         clock: Arc::new(ManualClock::at(Timestamp::from_secs(1_800_000_000))),
+        checkpoints: None,
     }
 }
 

@@ -50,6 +50,21 @@ pub(super) fn segment(head: SegmentHead) -> Record {
     record
 }
 
+/// The record of a checkpoint. Its text is whole or it is none: the node's own note has some 5 kB,
+/// far within a line.
+pub(super) fn checkpoint(note: &str) -> Record {
+    let mut record = of(
+        Class::ApplicationLifecycle,
+        99,
+        Severity::Informational,
+        "log_checkpoint",
+    );
+    record.activity_name = Some("Checkpoint");
+    record.app = Some(product());
+    record.unmapped.checkpoint = Some(note.to_owned());
+    record
+}
+
 /// The record of an event; `metadata` and the chain are filled in by the caller.
 pub(super) fn record(event: &AuditEvent, cut: &mut Cutter) -> Record {
     match event {

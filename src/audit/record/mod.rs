@@ -13,7 +13,10 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use super::AuditEvent;
+use super::{
+    AuditEvent,
+    merkle::{Frontier, Hash},
+};
 use crate::types::{EventId, Timestamp};
 use text::Cutter;
 
@@ -133,7 +136,7 @@ impl SegmentCause {
 }
 
 /// What the first line of a segment says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentHead {
     /// Why it was begun.
     pub cause: SegmentCause,
@@ -145,6 +148,17 @@ pub struct SegmentHead {
     pub number: u64,
     /// Records before this segment.
     pub size: u64,
+    /// The Merkle tree's frontier over them, the largest subtree first: with it the tree goes on
+    /// without a look at earlier segments.
+    pub tree: Vec<Hash>,
+}
+
+impl SegmentHead {
+    /// The frontier it names; `None` when it is none of a log of its size.
+    #[must_use]
+    pub fn frontier(&self) -> Option<Frontier> {
+        Frontier::from_parts(self.size, self.tree.clone())
+    }
 }
 
 /// Version of the line format.
@@ -156,7 +170,9 @@ pub(super) enum Body<'a> {
     /// Something that happened.
     Event(&'a AuditEvent),
     /// The first line of a segment.
-    Segment(SegmentHead),
+    Segment(&'a SegmentHead),
+    /// A signed checkpoint of the records before this one.
+    Checkpoint(&'a str),
 }
 
 /// A line in the making: who wrote it, when, under which id.
@@ -174,7 +190,8 @@ pub(super) fn write(draft: &Draft<'_>, head: &Head, out: &mut Vec<u8>) -> serde_
     let mut cut = Cutter::default();
     let mut record = match draft.body {
         Body::Event(event) => classes::record(event, &mut cut),
-        Body::Segment(segment) => classes::segment(segment),
+        Body::Segment(segment) => classes::segment(segment.clone()),
+        Body::Checkpoint(note) => classes::checkpoint(note),
     };
     // OCSF wants an aggregate's time to be that of its first event.
     record.time = record
@@ -268,6 +285,8 @@ pub struct Entry {
     pub time: u64,
     /// What it says as the first line of a segment.
     pub segment: Option<SegmentHead>,
+    /// The signed checkpoint it carries.
+    pub checkpoint: Option<String>,
     /// Whether the line's bytes have the fingerprint it claims.
     pub sound: bool,
 }
@@ -316,6 +335,7 @@ struct ParsedMetadata {
 
 #[derive(Deserialize)]
 struct ParsedUnmapped {
+    checkpoint: Option<String>,
     event: String,
     segment: Option<SegmentHead>,
 }
@@ -336,6 +356,7 @@ pub fn read(line: &[u8]) -> Result<Entry, serde_json::Error> {
         event: parsed.unmapped.event,
         time: parsed.time,
         segment: parsed.unmapped.segment,
+        checkpoint: parsed.unmapped.checkpoint,
         sound: unseal(line) == Some(fingerprint),
     })
 }

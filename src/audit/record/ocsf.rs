@@ -131,6 +131,8 @@ pub(super) struct Unmapped {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) checkpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) config_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cpu_ms: Option<u64>,

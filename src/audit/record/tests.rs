@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    audit::{Direction, segment_name, storage::faulty::Faulty, verify},
+    audit::{
+        Direction, checkpoint::SignedCheckpoint, segment_name, storage::faulty::Faulty, verify,
+    },
     types::{ChannelKind, Cipher, Group, Party, PeerId, SecurityInfo, Topic},
 };
 
@@ -437,7 +439,15 @@ fn genesis() -> SegmentHead {
         head: Fingerprint::genesis(),
         number: 1,
         size: 0,
+        tree: Vec::new(),
     }
+}
+
+/// A checkpoint as a node signs it.
+fn note() -> String {
+    let key = crate::identity::NodeKey::from_seed(&[0x4e; 32]);
+    let signed = SignedCheckpoint::sign(41, Hash::leaf(b"a line"), &key);
+    signed.unwrap().encode()
 }
 
 fn check(line: &[u8]) -> Value {
@@ -477,22 +487,35 @@ fn every_event_is_a_canonical_line_that_reads_back() {
 
 #[test]
 fn a_segments_first_line_reads_back_and_has_no_predecessor_only_in_a_new_log() {
-    let (first, head) = line(Body::Segment(genesis()), &Head::genesis());
+    let (first, head) = line(Body::Segment(&genesis()), &Head::genesis());
     check(&first);
     let entry = read(&first).unwrap();
     assert!(entry.sound);
-    assert_eq!((entry.segment, entry.previous), (Some(genesis()), None));
     assert_eq!(entry.head(), head);
+    assert_eq!((entry.segment, entry.previous), (Some(genesis()), None));
     let second = SegmentHead {
         cause: SegmentCause::WriteFailed,
         head: head.fingerprint,
         number: 2,
         size: 1,
+        tree: vec![Hash::leaf(&first)],
         ..genesis()
     };
-    let entry = read(&line(Body::Segment(second), &head).0).unwrap();
+    let entry = read(&line(Body::Segment(&second), &head).0).unwrap();
     assert_eq!(entry.previous, Some(head.fingerprint));
     assert_eq!(entry.segment, Some(second));
+}
+
+/// A note cut in the middle would verify for nobody.
+#[test]
+fn a_checkpoint_stands_whole_in_its_line() {
+    let note = note();
+    let (line, _) = line(Body::Checkpoint(&note), &Head::genesis());
+    let value = check(&line);
+    assert_eq!(value["metadata"].get("is_truncated"), None);
+    let entry = read(&line).unwrap();
+    assert!(entry.sound);
+    assert_eq!(entry.checkpoint, Some(note));
 }
 
 #[test]
@@ -527,7 +550,7 @@ fn no_bit_of_a_line_can_flip_unseen() {
     let reason = "a signal".to_owned();
     let lines = [
         event_line(&AuditEvent::NodeStopping { reason }),
-        line(Body::Segment(genesis()), &Head::genesis()).0,
+        line(Body::Segment(&genesis()), &Head::genesis()).0,
     ];
     for line in lines {
         for at in 0..line.len() * 8 {
@@ -621,7 +644,7 @@ fn the_line_format_is_frozen() {
         made.push(b'\n');
         head = next;
     };
-    push(Body::Segment(genesis()));
+    push(Body::Segment(&genesis()));
     for event in &Stuff::plain().events() {
         push(Body::Event(event));
     }
@@ -659,7 +682,8 @@ fn the_reference_lists_every_event() {
         .filter(|(_, class)| class.len() == 4)
         .collect();
     let mut lines: Vec<_> = Stuff::plain().events().iter().map(event_line).collect();
-    lines.push(line(Body::Segment(genesis()), &Head::genesis()).0);
+    lines.push(line(Body::Segment(&genesis()), &Head::genesis()).0);
+    lines.push(line(Body::Checkpoint(&note()), &Head::genesis()).0);
     let made: BTreeSet<(String, String)> = lines
         .iter()
         .map(|line| {

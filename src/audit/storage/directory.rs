@@ -12,6 +12,8 @@ use super::{Storage, StoredFile};
 
 /// Name of the file whose lock keeps a second writer out.
 const LOCK: &str = "lock";
+/// Behind the name of a file that takes the place of another.
+const NEXT: &str = ".next";
 /// Segments are for their owner only: they tell who talked to whom.
 const FILE_MODE: u32 = 0o600;
 /// The directory likewise.
@@ -103,6 +105,20 @@ impl Storage for Directory {
 
     fn size(&self, name: &str) -> io::Result<u64> {
         Ok(fs::metadata(self.file(name))?.len())
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let next = self.file(&format!("{name}{NEXT}"));
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(FILE_MODE)
+            .open(&next)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&next, self.file(name))?;
+        self.sync_directory()
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

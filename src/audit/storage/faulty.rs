@@ -24,6 +24,7 @@ pub(crate) enum Call {
     Sync,
     Truncate,
     SyncDirectory,
+    Replace,
     /// Written down by a test: an answer was seen.
     Answer,
 }
@@ -252,6 +253,29 @@ impl Storage for Faulty {
 
     fn size(&self, name: &str) -> io::Result<u64> {
         Ok(self.disk().node(name)?.cached.len() as u64)
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.calls.push(Call::Replace);
+        let percent = disk.faults.append_fails.max(disk.faults.sync_fails);
+        let fails = disk.fails(percent);
+        let full = disk.faults.space.is_some_and(|left| left < bytes.len());
+        // The directory's sync may be what failed: the new file is there all the same.
+        if !(full || fails && disk.random.random_bool(0.5)) {
+            let node = Node {
+                cached: bytes.to_vec(),
+                durable: bytes.to_vec(),
+                lost: Vec::new(),
+                named: true,
+            };
+            disk.nodes.insert(name.to_owned(), node);
+        }
+        match (full, fails) {
+            (true, _) => Err(io::ErrorKind::StorageFull.into()),
+            (false, true) => Err(broken()),
+            (false, false) => Ok(()),
+        }
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

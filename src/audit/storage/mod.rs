@@ -49,6 +49,13 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// As the file system says.
     fn size(&self, name: &str) -> io::Result<u64>;
+    /// Puts a small file with these bytes in the place of the one of this name, or where there is
+    /// none: whoever reads, also after a power failure, finds the old one or the new one, whole. When
+    /// it succeeds the new one is durable.
+    ///
+    /// # Errors
+    /// As the file system says; then it may be either.
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// Removes a file.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! Tampering: whatever is done to a log is found, with its file, its line and its kind; and what
 //! a log alone cannot show is written down here as well.
 
+mod tamper;
+
 use proptest::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -24,6 +26,7 @@ fn open(storage: &Faulty) -> Log {
         remembered_ids: 64,
         version: "test".to_owned(),
         clock: std::sync::Arc::new(ManualClock::at(Timestamp::from_secs(1_800_000_000))),
+        checkpoints: None,
     };
     Log::open(std::sync::Arc::new(storage.clone()), options).unwrap()
 }

@@ -20,6 +20,7 @@ fn log(storage: &Faulty) -> Result<Log, crate::audit::OpenError> {
             clock: Arc::new(crate::types::ManualClock::at(Timestamp::from_secs(
                 1_800_000_000,
             ))),
+            checkpoints: None,
         },
     )
 }

@@ -31,6 +31,7 @@ pub(super) fn not_recorded(fault: &AuditFault) -> Failure {
     let code = match fault {
         AuditFault::QueueFull | AuditFault::Stopped => FailureCode::Again,
         AuditFault::DiskFull | AuditFault::Io(_) => FailureCode::Io,
+        AuditFault::NoKey => FailureCode::Failed,
     };
     Failure::new(code, fault.to_string())
 }

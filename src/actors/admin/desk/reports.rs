@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    admin::protocol::{ActorFault, ActorReport, FaultKind, Request, millis},
+    admin::protocol::{ActorFault, ActorReport, FaultKind, Request, Response, millis},
+    audit::checkpoint::{Checkpoint, SignedCheckpoint},
     supervision::{ActorSnapshot, Inject},
 };
 
@@ -13,6 +14,16 @@ pub(super) fn fault(kind: FaultKind) -> Inject {
         FaultKind::Error => Inject::Error,
         FaultKind::Hang => Inject::Hang,
         FaultKind::Block => Inject::Block,
+    }
+}
+
+pub(super) fn checkpoint(signed: &SignedCheckpoint) -> Response {
+    let Checkpoint { origin, size, root } = signed.checkpoint().clone();
+    Response::Checkpoint {
+        origin,
+        size,
+        root,
+        note: signed.encode(),
     }
 }
 

@@ -46,7 +46,7 @@ fn house() -> House {
     let metrics = Metrics::new();
     let (root, _) = Root::new(&SupervisionConfig::default(), clock.clone(), true);
     let log = dir.path().join("audit");
-    let tools = AuditTools::new(log, AuditConfig::default(), clock.clone());
+    let tools = AuditTools::new(log, AuditConfig::default(), clock.clone(), None);
     let audit = root.spawn(Placement::Own, move |life| {
         Ok(AuditActor::new(life, tools.clone()))
     });
