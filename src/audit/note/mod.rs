@@ -24,7 +24,7 @@ pub const MAX_TEXT: usize = 1_024;
 /// Longest signature after its key id: a time and one of ML-DSA-65 have 3,317 bytes; C2SP speaks of
 /// nearly 5 kB for others.
 const MAX_SIGNATURE: usize = 5_120;
-/// Longest note: [`MAX_SIGNATURES`] of the longest name and [`MAX_SIGNATURE`] in base 64, and the
+/// Longest note: [`MAX_SIGNATURES`] of the longest name and `MAX_SIGNATURE` in base 64, and the
 /// text.
 pub const MAX_NOTE: usize = MAX_TEXT + 1 + MAX_SIGNATURES * (MAX_NAME + MAX_SIGNATURE * 4 / 3 + 16);
 /// Before a signature's name: em dash, space.
