@@ -86,6 +86,13 @@ impl House {
         line.map_or(0, |count| count.trim().parse().unwrap())
     }
 
+    /// A counter of the attacked node; 0 when it is not there yet.
+    pub(crate) fn count(&self, name: &str) -> u32 {
+        let page = self.metrics();
+        let line = page.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |count| count.trim().parse().unwrap())
+    }
+
     /// Denials so far, of any reason.
     pub(crate) fn denied_in_all(&self) -> u64 {
         let page = self.metrics();

@@ -121,7 +121,7 @@ impl Neighbours {
     pub(super) fn pays(&self, peer: &PeerId, load: &Load) -> Admits {
         let messages = load.messages.saturating_add(load.invalid);
         if let Err(denial) = self.charge(peer, load.control, load.control_bytes) {
-            self.refuse(peer, denial, messages);
+            self.refuse(peer, denial, messages.saturating_add(load.control));
             return Admits::Nothing;
         }
         if let Err(denial) = self.charge(peer, messages, load.bytes) {
